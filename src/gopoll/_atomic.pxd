@@ -1,0 +1,67 @@
+"""Atomics and the lock that every compiled floor uses; all of it needs no GIL.
+
+Called from any thread, also one that Python never saw. All operations are sequentially
+consistent: the arguments in docs/design.md (P1, P5, S1) lean on that and on nothing else.
+Go: internal/runtime/atomic, runtime/lock_futex.go (go1.27).
+"""
+
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
+
+
+cdef extern from * nogil:
+    """
+    #ifndef GOPOLL_ATOMIC
+    #define GOPOLL_ATOMIC
+    #include <pthread.h>
+    #include <stdint.h>
+    #define GOPOLL_ATOMIC_OPS(name, type)                                              \\
+      static inline type load_##name(type *p) {                                        \\
+        return __atomic_load_n(p, __ATOMIC_SEQ_CST); }                                 \\
+      static inline void store_##name(type *p, type v) {                               \\
+        __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }                                    \\
+      static inline type swap_##name(type *p, type v) {                                \\
+        return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST); }                          \\
+      static inline type add_##name(type *p, type v) {                                 \\
+        return __atomic_add_fetch(p, v, __ATOMIC_SEQ_CST); }                           \\
+      static inline int cas_##name(type *p, type was, type now) {                      \\
+        return __atomic_compare_exchange_n(p, &was, now, 0, __ATOMIC_SEQ_CST,          \\
+                                           __ATOMIC_SEQ_CST); }
+    GOPOLL_ATOMIC_OPS(word, uintptr_t)
+    GOPOLL_ATOMIC_OPS(u64, uint64_t)
+    GOPOLL_ATOMIC_OPS(i64, int64_t)
+    GOPOLL_ATOMIC_OPS(int, int)
+    typedef pthread_mutex_t gopoll_lock;
+    static inline void lock_init(gopoll_lock *l) { pthread_mutex_init(l, 0); }
+    static inline void lock_fini(gopoll_lock *l) { pthread_mutex_destroy(l); }
+    static inline void lock(gopoll_lock *l) { pthread_mutex_lock(l); }
+    static inline void unlock(gopoll_lock *l) { pthread_mutex_unlock(l); }
+    #endif
+    """
+    uintptr_t load_word(uintptr_t *p) noexcept
+    void store_word(uintptr_t *p, uintptr_t v) noexcept
+    uintptr_t swap_word(uintptr_t *p, uintptr_t v) noexcept
+    bint cas_word(uintptr_t *p, uintptr_t was, uintptr_t now) noexcept
+
+    uint64_t load_u64(uint64_t *p) noexcept
+    void store_u64(uint64_t *p, uint64_t v) noexcept
+    uint64_t add_u64(uint64_t *p, uint64_t v) noexcept
+    bint cas_u64(uint64_t *p, uint64_t was, uint64_t now) noexcept
+
+    int64_t load_i64(int64_t *p) noexcept
+    void store_i64(int64_t *p, int64_t v) noexcept
+    int64_t swap_i64(int64_t *p, int64_t v) noexcept
+    int64_t add_i64(int64_t *p, int64_t v) noexcept
+    bint cas_i64(int64_t *p, int64_t was, int64_t now) noexcept
+
+    int load_int(int *p) noexcept
+    void store_int(int *p, int v) noexcept
+    int add_int(int *p, int v) noexcept
+    bint cas_int(int *p, int was, int now) noexcept
+
+    # A lock is held over bounded C only: no Python API, no system call that can block (A5).
+    ctypedef struct gopoll_lock:
+        pass
+    void lock_init(gopoll_lock *l) noexcept
+    void lock_fini(gopoll_lock *l) noexcept
+    void lock(gopoll_lock *l) noexcept
+    void unlock(gopoll_lock *l) noexcept

@@ -1,0 +1,86 @@
+"""FD: a descriptor that goroutines read, write, accept on and close. Connections inherit it.
+
+Called by the net package and by goroutines, on any thread.
+Go: internal/poll/fd_unix.go, FD; net/fd_unix.go, netFD (go1.27).
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyObject_GetBuffer
+
+from gopoll._fdop cimport (SMALL, AcceptOp, ClosingOp, ConnectOp, ReadIntoOp, ReadOp, WriteOp)
+from gopoll._pollcache cimport modeRead, modeWrite
+from gopoll._sysfd cimport SysFD
+
+
+cdef class FD(SysFD):
+    """A polled descriptor. Any number of goroutines: reads queue behind reads, writes behind
+    writes. Any thread may close it or move its deadlines."""
+
+    def close(self):
+        """Close: every waiter wakes with ClosedError. Returns an awaitable; never blocks.
+
+        The awaitable is done when the descriptor is really closed, that is when the last
+        operation under way has left it; awaiting it is optional. Any thread.
+        Raises ClosedError if it was closed before. Go: FD.Close.
+        """
+        self.evict()
+        return self.closing()
+
+    cdef object closing(self):
+        cdef ClosingOp op = ClosingOp.__new__(ClosingOp)
+        op.fd = self
+        return op
+
+    def wait_closed(self):
+        """Return an awaitable that is done when the descriptor is really closed."""
+        return self.closing()
+
+    def read(self, Py_ssize_t n=SMALL):
+        """Read at most *n* bytes: b"" at the end (and for n == 0). An op.
+
+        Raises ClosedError, TimeoutError (deadline), another OpError. Go: FD.Read.
+        """
+        cdef ReadOp op
+        if n < 0:
+            raise ValueError(f"cannot read {n} bytes: n must not be negative")
+        op = ReadOp.__new__(ReadOp)
+        op.fd = self
+        op.mode = modeRead
+        op.size = n
+        return op
+
+    def readinto(self, buffer):
+        """Read into a writable *buffer*; return the count, 0 at the end. An op. Go: FD.Read."""
+        cdef ReadIntoOp op = ReadIntoOp.__new__(ReadIntoOp)
+        PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
+        op.fd = self
+        op.mode = modeRead
+        return op
+
+    def write(self, data):
+        """Write all of *data* and return its length, or raise an error whose .written says how
+        much has left. An op; concurrent writes do not mix. Go: FD.Write."""
+        cdef WriteOp op = WriteOp.__new__(WriteOp)
+        PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
+        op.fd = self
+        op.mode = modeWrite
+        return op
+
+    def accept_fd(self):
+        """Accept one connection: (descriptor, address), non-blocking and close-on-exec. An op.
+
+        ECONNABORTED is not shown. Go: FD.Accept.
+        """
+        cdef AcceptOp op = AcceptOp.__new__(AcceptOp)
+        op.fd = self
+        op.mode = modeRead
+        return op
+
+    def wait_connect(self):
+        """Wait for the connect(2) under way; return the peer's address. An op.
+
+        Go: netFD.connect.
+        """
+        cdef ConnectOp op = ConnectOp.__new__(ConnectOp)
+        op.fd = self
+        op.mode = modeWrite
+        return op

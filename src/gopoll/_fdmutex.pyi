@@ -1,0 +1,3 @@
+from gopoll._polldesc import Note
+
+class FdWait(Note): ...

@@ -1,0 +1,257 @@
+"""fdMutex: counts the users of a descriptor and serialises readers and writers.
+
+Called by _fd, on any thread; the functions need no GIL, wake_chain does.
+Go: internal/poll/fd_mutex.go (go1.27).
+
+    bit 0        closed
+    bit 1, 2     read lock held, write lock held
+    bits 3-22    references: readers, writers and all other operations
+    bits 23-42   readers that wait for the lock
+    bits 43-62   writers that wait for the lock
+
+incref pairs with decref, rwlock with rwunlock; who is told 1 by decref or rwunlock destroys.
+
+M1: a waiter count changes only under the queue's lock, in the compare-and-swap that also checks
+    the lock bit or the closed bit. So a count of 0 in rwunlock's swap means that nobody waits,
+    and a count above 0 that somebody is in the queue.
+M2: the lock is handed over, bit and reference with it, to who has waited longest (Go wakes one
+    and lets it race): reads queue behind reads, and a waiter that is cancelled after the
+    hand-over owns the lock and gives it on.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.stdint cimport uint64_t
+
+from gopoll._atomic cimport (cas_u64, load_u64, lock, lock_fini, lock_init, store_u64, unlock)
+from gopoll._throw cimport THROW_FDMUTEX
+
+cdef enum:
+    CLOSED = 1
+    RLOCK = 2
+    WLOCK = 4
+    REF = 8
+    REFMASK = 0xFFFFF << 3
+
+cdef uint64_t RWAIT = <uint64_t>1 << 23
+cdef uint64_t RMASK = <uint64_t>0xFFFFF << 23
+cdef uint64_t WWAIT = <uint64_t>1 << 43
+cdef uint64_t WMASK = <uint64_t>0xFFFFF << 43
+
+
+cdef void fdmutex_init(fdMutex *mu) noexcept nogil:
+    store_u64(&mu.state, 0)
+    lock_init(&mu.lock)
+    mu.head[0] = mu.head[1] = mu.tail[0] = mu.tail[1] = NULL
+
+
+cdef void fdmutex_fini(fdMutex *mu) noexcept nogil:
+    lock_fini(&mu.lock)
+
+
+cdef bint fdmutex_closed(fdMutex *mu) noexcept nogil:
+    """Report whether increfAndClose has been called."""
+    return load_u64(&mu.state) & CLOSED != 0
+
+
+cdef int fdmutex_incref(fdMutex *mu) noexcept nogil:
+    """Add a reference: muLocked, muClosed or muOverflow. Go: incref."""
+    cdef uint64_t old, new
+    while True:
+        old = load_u64(&mu.state)
+        if old & CLOSED:
+            return muClosed
+        new = old + REF
+        if new & REFMASK == 0:
+            return muOverflow
+        if cas_u64(&mu.state, old, new):
+            return muLocked
+
+
+cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept nogil:
+    """Close, add a reference, empty both queues into *woken*: muLocked, muClosed, muOverflow.
+
+    The caller wakes the chain; those waiters see that they were not granted. Go: increfAndClose.
+    """
+    cdef uint64_t old, new
+    cdef muWaiter *node
+    cdef int i
+    woken[0] = NULL
+    lock(&mu.lock)
+    while True:
+        old = load_u64(&mu.state)
+        if old & CLOSED:
+            unlock(&mu.lock)
+            return muClosed
+        new = (old | CLOSED) + REF
+        if new & REFMASK == 0:
+            unlock(&mu.lock)
+            return muOverflow
+        new &= ~(RMASK | WMASK)
+        if cas_u64(&mu.state, old, new):
+            break
+    for i in range(2):
+        node = mu.head[i]
+        while node != NULL:
+            node.queued = False
+            node = node.next
+        if mu.tail[i] != NULL:
+            mu.tail[i].next = woken[0]
+            woken[0] = mu.head[i]
+        mu.head[i] = mu.tail[i] = NULL
+    unlock(&mu.lock)
+    return muLocked
+
+
+cdef int fdmutex_decref(fdMutex *mu) noexcept nogil:
+    """Drop a reference: 1 if closed and it was the last, else 0; or a Throw code. Go: decref."""
+    cdef uint64_t old, new
+    while True:
+        old = load_u64(&mu.state)
+        if old & REFMASK == 0:
+            return THROW_FDMUTEX
+        new = old - REF
+        if cas_u64(&mu.state, old, new):
+            return new & (CLOSED | REFMASK) == CLOSED
+
+
+cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept nogil:
+    """Add a reference and lock: muLocked, muClosed, muOverflow, or muQueued where *node* waits.
+
+    node NULL: do not queue, muQueued says busy. Go: rwlock.
+    """
+    cdef uint64_t bit = RLOCK if read else WLOCK
+    cdef uint64_t one = RWAIT if read else WWAIT
+    cdef uint64_t mask = RMASK if read else WMASK
+    cdef uint64_t old, new
+    cdef int side = 0 if read else 1
+    cdef bint queueing = False
+    while True:
+        old = load_u64(&mu.state)
+        if old & CLOSED:
+            if queueing:
+                unlock(&mu.lock)
+            return muClosed
+        if old & bit == 0:
+            new = (old | bit) + REF
+            if new & REFMASK == 0:
+                if queueing:
+                    unlock(&mu.lock)
+                return muOverflow
+        elif node == NULL:
+            return muQueued
+        elif not queueing:
+            lock(&mu.lock)                   # M1: look again, under the lock
+            queueing = True
+            continue
+        else:
+            new = old + one
+            if new & mask == 0:
+                unlock(&mu.lock)
+                return muOverflow
+        if cas_u64(&mu.state, old, new):
+            break
+    if old & bit == 0:
+        if queueing:
+            unlock(&mu.lock)
+        return muLocked
+    node.next = NULL
+    node.queued = True
+    node.granted = False
+    if mu.tail[side] == NULL:
+        mu.head[side] = node
+    else:
+        mu.tail[side].next = node
+    mu.tail[side] = node
+    unlock(&mu.lock)
+    return muQueued
+
+
+cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept nogil:
+    """Unlock: 1 if closed and it was the last reference, else 0; or a Throw code.
+
+    *woken*: the waiter that owns the lock now (M2), for the caller to wake, or NULL. Go: rwunlock.
+    """
+    cdef uint64_t bit = RLOCK if read else WLOCK
+    cdef uint64_t one = RWAIT if read else WWAIT
+    cdef uint64_t mask = RMASK if read else WMASK
+    cdef uint64_t old, new
+    cdef int side = 0 if read else 1
+    cdef muWaiter *node
+    woken[0] = NULL
+    while True:
+        old = load_u64(&mu.state)
+        if old & bit == 0 or old & REFMASK == 0:
+            return THROW_FDMUTEX
+        if old & mask == 0:                  # M1: nobody waits
+            new = (old & ~bit) - REF
+            if cas_u64(&mu.state, old, new):
+                return new & (CLOSED | REFMASK) == CLOSED
+            continue
+        lock(&mu.lock)
+        while True:
+            old = load_u64(&mu.state)
+            if old & mask == 0 or cas_u64(&mu.state, old, old - one):
+                break
+        node = NULL
+        if old & mask:                       # M2: bit and reference are the first waiter's now
+            node = mu.head[side]
+            mu.head[side] = node.next
+            if node.next == NULL:
+                mu.tail[side] = NULL
+            node.next = NULL
+            node.queued = False
+            node.granted = True
+        unlock(&mu.lock)
+        if node != NULL:
+            woken[0] = node
+            return 0
+
+
+cdef bint fdmutex_cancel(fdMutex *mu, bint read, muWaiter *node) noexcept nogil:
+    """Take *node* out of the queue: False if it has been granted the lock or was closed out."""
+    cdef uint64_t one = RWAIT if read else WWAIT
+    cdef uint64_t old
+    cdef int side = 0 if read else 1
+    cdef muWaiter *at
+    cdef muWaiter *before = NULL
+    lock(&mu.lock)
+    if not node.queued:
+        unlock(&mu.lock)
+        return False
+    at = mu.head[side]
+    while at != node:
+        before = at
+        at = at.next
+    if before == NULL:
+        mu.head[side] = node.next
+    else:
+        before.next = node.next
+    if mu.tail[side] == node:
+        mu.tail[side] = before
+    node.next = NULL
+    node.queued = False
+    while True:
+        old = load_u64(&mu.state)
+        if cas_u64(&mu.state, old, old - one):
+            break
+    unlock(&mu.lock)
+    return True
+
+
+cdef class FdWait(Note):
+    """The wait of one operation in an fdMutex queue. The queue holds a reference while it is in."""
+
+
+cdef int wake_chain(muWaiter *node) except -1:
+    """Wake dequeued waiters and give back the queue's references."""
+    cdef muWaiter *rest
+    cdef FdWait wait
+    while node != NULL:
+        rest = node.next
+        wait = <FdWait><PyObject *>node.note
+        node.next = NULL
+        wait.wake_word()
+        Py_DECREF(wait)
+        node = rest
+    return 0

@@ -1,0 +1,56 @@
+"""Op and the operations of FD. See _fdop.pyx."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uintptr_t
+
+from gopoll._fdmutex cimport FdWait
+from gopoll._park cimport Awaitable
+from gopoll._polldesc cimport Note
+from gopoll._sysfd cimport SysFD
+
+cdef enum:
+    SMALL = 65536              # up to here the GIL is kept and a read goes through the stack (B3)
+
+
+cdef class Op(Awaitable):
+    cdef SysFD fd
+    cdef int mode              # modeRead or modeWrite
+    cdef int phase
+    cdef int err               # the errno of an attempt that is not done
+    cdef uintptr_t waiter      # the word that commit was given
+    cdef FdWait lockwait
+    cdef int attempt(self, PyObject **out) except -1
+    cdef int shortcut(self, PyObject **out) except -1
+    cdef str name(self)
+    cdef object progress(self)
+    cdef int begin(self, PyObject **out) except -1
+    cdef int queue(self) except -1
+    cdef int refuse(self, int rc) except -1
+    cdef bint is_parked(self) noexcept
+    cdef int refuse_twice(self) except -1
+    cdef int check_thread(self) except -1
+    cdef int park(self, PyObject **out) except -1
+    cdef int fail(self, int code) except -1
+    cdef int fail_errno(self, int code) except -1
+    cdef int finish(self) except -1
+
+cdef class ReadOp(Op):
+    cdef Py_ssize_t size
+
+cdef class ReadIntoOp(Op):
+    cdef Py_buffer view
+    cdef int result(self, Py_ssize_t n, PyObject **out) except -1
+
+cdef class WriteOp(Op):
+    cdef Py_buffer view
+    cdef Py_ssize_t written
+
+cdef class AcceptOp(Op):
+    pass
+
+cdef class ConnectOp(Op):
+    pass
+
+cdef class ClosingOp(Awaitable):
+    cdef SysFD fd
+    cdef Note note

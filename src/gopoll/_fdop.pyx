@@ -1,0 +1,522 @@
+"""Operations that can block: the one retry loop, and read, write, accept, connect on top of it.
+
+Made by FD's methods, awaited in a goroutine, on the scheduler of the connection.
+Go: internal/poll/fd_unix.go and netFD.connect in net/fd_unix.go (go1.27).
+
+An Op takes its direction's lock, tries the system call, and only if that would block announces a
+wait, yields itself, and is committed by whoever drives the coroutine. Op.step does that for all.
+"""
+
+import warnings
+
+cimport cython
+from cpython.buffer cimport PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EISCONN, ENOTCONN,
+                         errno)
+from libc.stdint cimport uintptr_t
+
+from gopoll._atomic cimport load_int, load_word
+from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_rwlock, muClosed, muLocked,
+                              muOverflow, muQueued)
+from gopoll._park cimport (SLICE_BYTES, SLICE_END, SLICE_OPS, Awaitable, ThreadWords,
+                           thread_words)
+from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
+                                netpollresume, pdWait, poll_runtime_pollReset,
+                                poll_runtime_pollWait, pollDesc, pollErrClosing,
+                                pollErrTimeout, pollNoError)
+from gopoll._polldesc cimport Note
+from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockopt,
+                               sockaddr, sockaddr_storage, sockaddr_to_python, socklen_t)
+from gopoll._sysfd cimport SysFD
+from gopoll._throw cimport throw
+
+from gopoll.errors import closed_error, not_pollable_error, op_error, timeout_error
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    Py_ssize_t recv(int fd, void *buf, size_t n, int flags)
+    Py_ssize_t send(int fd, const void *buf, size_t n, int flags)
+    enum:
+        MSG_NOSIGNAL
+        SOL_SOCKET
+        SO_ERROR
+
+cdef extern from "<unistd.h>" nogil:
+    Py_ssize_t read(int fd, void *buf, size_t n)
+    Py_ssize_t write(int fd, const void *buf, size_t n)
+    int close(int fd)
+
+cdef extern from *:
+    int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
+
+cdef enum:
+    NEW                  # not awaited yet
+    QUEUED               # waits for the direction's lock
+    LOCKED               # holds the lock (and with it a reference)
+    PARKED               # holds the lock, has announced a wait
+    ENDED
+
+    MAX_RW = 1 << 30     # what one system call is asked for on a stream, as in Go
+
+    AGAIN = 0            # what attempt returns: Op.err says why it is not done
+    DONE = 1
+
+
+cdef class Op(Awaitable):
+    """An operation on an FD: awaited once, by one coroutine, on the scheduler of its connection."""
+
+    cdef int attempt(self, PyObject **out) except -1:
+        """Try the system call: DONE and a result, or AGAIN and the errno in self.err."""
+        raise NotImplementedError
+
+    cdef int shortcut(self, PyObject **out) except -1:
+        """Give a result that needs no system call: DONE or AGAIN. After the lock, as in Go."""
+        return AGAIN
+
+    cdef str name(self):
+        raise NotImplementedError
+
+    cdef object progress(self):
+        """How much has left already, for the errors of writes; None where that has no meaning."""
+        return None
+
+    cdef int step(self, PyObject **out) except -1:
+        cdef SysFD fd = self.fd
+        cdef int rc
+        if self.phase == PARKED:
+            fd.check_fork()
+            if self.is_parked():
+                self.refuse_twice()
+            self.phase = LOCKED
+            rc = netpollresume(fd.pd, self.mode)
+            if rc < 0:
+                throw(rc)
+            rc = netpollcheckerr(fd.pd, self.mode)
+            if rc != pollNoError:
+                self.fail(rc)
+        else:
+            rc = self.begin(out)
+            if rc != LOCKED:
+                return rc == ENDED
+        while True:
+            if self.attempt(out) == DONE:
+                self.finish()
+                thread_words().spent += 1
+                return 1
+            if self.err == EINTR:
+                try:
+                    PyErr_CheckSignals()
+                except BaseException:
+                    self.finish()
+                    raise
+            elif self.err != EAGAIN:
+                self.fail_errno(self.err)
+            elif self.park(out) == PARKED:
+                return 0
+
+    cdef int begin(self, PyObject **out) except -1:
+        """Take the lock: LOCKED to go on, QUEUED after a request to yield, ENDED with a result."""
+        cdef SysFD fd = self.fd
+        cdef int rc
+        if self.phase == NEW:
+            if slice_spent():
+                Py_INCREF(SLICE_END)
+                out[0] = <PyObject *>SLICE_END
+                return QUEUED
+            fd.check_fork()
+            rc = fdmutex_rwlock(&fd.mu, self.mode == modeRead, NULL)
+            if rc == muQueued and self.queue() == QUEUED:
+                Py_INCREF(self.lockwait)
+                out[0] = <PyObject *>self.lockwait
+                return QUEUED
+            if rc == muClosed or rc == muOverflow:
+                self.refuse(rc)
+        elif self.phase == QUEUED:
+            if load_word(&self.lockwait.state) > pdWait:
+                self.refuse_twice()
+            if not self.lockwait.is_set:             # a spurious wake-up: wait on
+                Py_INCREF(self.lockwait)
+                out[0] = <PyObject *>self.lockwait
+                return QUEUED
+            if not self.lockwait.node.granted:
+                self.refuse(muClosed)
+        else:
+            self.refuse_twice()
+        self.phase = LOCKED
+        if self.shortcut(out) == DONE:
+            self.finish()
+            return ENDED
+        if fd.pd != NULL:
+            rc = poll_runtime_pollReset(fd.pd, self.mode)
+            if rc != pollNoError:
+                self.fail(rc)
+        return LOCKED
+
+    cdef int queue(self) except -1:
+        """Queue for the lock: QUEUED, or LOCKED if it has become free."""
+        cdef SysFD fd = self.fd
+        cdef FdWait wait
+        cdef int rc
+        self.check_thread()
+        wait = FdWait(fd.poller)
+        wait.node.note = <PyObject *>wait
+        Py_INCREF(wait)                              # the queue's reference
+        rc = fdmutex_rwlock(&fd.mu, self.mode == modeRead, &wait.node)
+        if rc == muQueued:
+            self.lockwait = wait
+            self.phase = QUEUED
+            return QUEUED
+        Py_DECREF(wait)
+        if rc != muLocked:
+            self.refuse(rc)
+        return LOCKED
+
+    cdef int refuse(self, int rc) except -1:
+        """Raise for a lock that is not to be had: closed, or too many operations."""
+        self.phase = ENDED
+        thread_words().spent += 1                    # A13: failures cost too
+        self.fd.mutex_error(rc, self.name(), self.progress())
+        return 0
+
+    cdef bint is_parked(self) noexcept:
+        """Whether somebody waits through this operation: who has been woken finds another state."""
+        cdef pollDesc *pd = self.fd.pd
+        return load_word(&pd.rg if self.mode == modeRead else &pd.wg) in (pdWait, self.waiter)
+
+    cdef int refuse_twice(self) except -1:
+        raise RuntimeError(f"cannot await an operation twice ({self.name()} {self.fd.network})")
+
+    cdef int check_thread(self) except -1:
+        """Raise RuntimeError, and give the lock back, where nobody could wake us."""
+        cdef ThreadWords *tw = thread_words()
+        if tw.current != NULL and tw.poller == <PyObject *>self.fd.poller:
+            return 0
+        self.finish()
+        if tw.current == NULL:
+            raise RuntimeError(
+                f"{self.name()} {self.fd.network} would block outside a goroutine: run it in "
+                "gopoll.run(...) or start it with gopoll.go(...)")
+        raise RuntimeError(
+            f"{self.name()} {self.fd.network}: the connection belongs to another scheduler "
+            "(another gopoll.run): use it there")
+
+    cdef int park(self, PyObject **out) except -1:
+        """Announce a wait: PARKED and ourselves to yield, or LOCKED if readiness came first."""
+        cdef SysFD fd = self.fd
+        cdef int rc
+        if fd.pd == NULL:
+            self.fail_errno(EAGAIN)
+        self.check_thread()
+        rc = poll_runtime_pollWait(fd.ps, fd.pd, self.mode)
+        if rc == -1:
+            self.phase = PARKED
+            Py_INCREF(self)
+            out[0] = <PyObject *>self
+            return PARKED
+        if rc < 0:
+            throw(rc)
+        if rc != pollNoError:
+            self.fail(rc)
+        return LOCKED
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        self.waiter = <uintptr_t>waiter
+        return netpollblockcommit(self.fd.ps, self.fd.pd, self.mode, <uintptr_t>waiter)
+
+    cdef int abort_word(self, PyObject *waiter) noexcept:
+        return netpollabort(self.fd.ps, self.fd.pd, self.mode, <uintptr_t>waiter)
+
+    cdef int fail(self, int code) except -1:
+        """Unlock and raise what a PollError stands for."""
+        cdef SysFD fd = self.fd
+        written = self.progress()
+        op = self.name()
+        self.finish()
+        thread_words().spent += 1
+        if code == pollErrClosing:
+            raise closed_error(op, fd.network, fd.local_addr, fd.remote_addr, file=fd.is_file,
+                               written=written)
+        if code == pollErrTimeout:
+            raise timeout_error(op, fd.network, fd.local_addr, fd.remote_addr, written=written)
+        raise not_pollable_error(op, fd.network, fd.local_addr, fd.remote_addr,
+                                 hint=None)
+
+    cdef int fail_errno(self, int code) except -1:
+        """Unlock and raise an errno."""
+        cdef SysFD fd = self.fd
+        written = self.progress()
+        self.finish()
+        thread_words().spent += 1
+        raise op_error(self.name(), fd.network, fd.local_addr, fd.remote_addr, code,
+                       written=written)
+
+    cdef int finish(self) except -1:
+        """End the operation: give back the lock or the place in the queue. Any phase, once."""
+        cdef SysFD fd = self.fd
+        cdef int phase = self.phase
+        self.phase = ENDED
+        if phase == PARKED:
+            if fd.ps == fd.poller.ps and netpollabort(fd.ps, fd.pd, self.mode, self.waiter) == 1:
+                # The driver threw in without abort(): the waiter's reference is ours to drop.
+                Py_DECREF(<object><PyObject *>self.waiter)
+        elif phase == QUEUED:
+            if fdmutex_cancel(&fd.mu, self.mode == modeRead, &self.lockwait.node):
+                Py_DECREF(self.lockwait)
+            elif self.lockwait.node.granted:         # M2: ours already; give it on
+                phase = LOCKED
+        if phase == LOCKED or phase == PARKED:
+            fd.unlock(self.mode)
+        return 0
+
+    def throw(self, kind, value=None, traceback=None):
+        """Take an exception that is thrown in at the await: clean up, then raise it.
+
+        On a cancelled write it says how much has left, in .written.
+        """
+        exc = kind
+        if isinstance(kind, type):
+            exc = kind() if value is None else value
+            if not isinstance(exc, kind):
+                exc = kind(value)
+        written = self.progress()
+        self.finish()
+        if written is not None and hasattr(exc, "written"):
+            exc.written = written
+        raise exc
+
+    def close(self):
+        """Give the operation up, as a coroutine that is closed does with what it awaits."""
+        self.finish()
+
+    def __dealloc__(self):
+        if self.fd is not None and self.phase != ENDED:
+            if self.phase == NEW:
+                never_awaited(self.name(), self.fd)
+            else:
+                self.finish()
+
+
+cdef bint slice_spent() noexcept:
+    """Report whether the goroutine has used up its slice, and begin another (A13).
+
+    Operations that complete on the spot never park: without this a busy connection would keep
+    its P until sysmon takes it.
+    """
+    cdef ThreadWords *tw = thread_words()
+    if tw.current == NULL or (tw.spent < SLICE_OPS and tw.spent_bytes < SLICE_BYTES):
+        return False
+    tw.spent = 0
+    tw.spent_bytes = 0
+    return True
+
+
+cdef int never_awaited(str name, SysFD fd) except -1:
+    warnings.warn(f"{name} {fd.network} was never awaited", RuntimeWarning, source=fd)
+    return 0
+
+
+# -- operations ----------------------------------------------------------------------------------
+
+cdef class ReadOp(Op):
+    cdef str name(self):
+        return "read"
+
+    cdef int shortcut(self, PyObject **out) except -1:
+        if self.size > 0:
+            return AGAIN
+        data = b""
+        Py_INCREF(data)
+        out[0] = <PyObject *>data
+        return DONE
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef char small[SMALL]
+        cdef char *at
+        cdef Py_ssize_t n
+        cdef PyObject *data
+        if self.size <= SMALL:
+            n = read_some(self.fd, small, self.size)
+            if n < 0:
+                self.err = errno
+                return AGAIN
+            small_data = PyBytes_FromStringAndSize(small, n)
+            Py_INCREF(small_data)
+            out[0] = <PyObject *>small_data
+        else:
+            large = PyBytes_FromStringAndSize(NULL, self.size)
+            at = PyBytes_AS_STRING(large)
+            with nogil:
+                n = read_some(self.fd, at, self.size)
+            if n < 0:
+                self.err = errno
+                return AGAIN
+            data = <PyObject *>large
+            Py_INCREF(large)
+            large = None
+            _PyBytes_Resize(&data, n)
+            out[0] = data
+        thread_words().spent_bytes += n
+        return DONE
+
+
+cdef class ReadIntoOp(Op):
+    cdef str name(self):
+        return "read"
+
+    cdef int shortcut(self, PyObject **out) except -1:
+        return AGAIN if self.view.len > 0 else self.result(0, out)
+
+    cdef int result(self, Py_ssize_t n, PyObject **out) except -1:
+        cdef object count = n
+        Py_INCREF(count)
+        out[0] = <PyObject *>count
+        PyBuffer_Release(&self.view)
+        return DONE
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef Py_ssize_t n
+        if self.view.len <= SMALL:
+            n = read_some(self.fd, self.view.buf, self.view.len)
+        else:
+            with nogil:
+                n = read_some(self.fd, self.view.buf, self.view.len)
+        if n < 0:
+            self.err = errno
+            return AGAIN
+        thread_words().spent_bytes += n
+        return self.result(n, out)
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef class WriteOp(Op):
+    cdef str name(self):
+        return "write"
+
+    cdef object progress(self):
+        return self.written
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef Py_ssize_t n, left
+        cdef object count
+        while True:
+            left = self.view.len - self.written
+            if left <= SMALL:
+                n = write_some(self.fd, <char *>self.view.buf + self.written, left)
+            else:
+                with nogil:
+                    n = write_some(self.fd, <char *>self.view.buf + self.written, left)
+            if n < 0:
+                self.err = errno
+                return AGAIN
+            self.written += n
+            thread_words().spent_bytes += n
+            if self.written == self.view.len:
+                break
+            if n == 0:
+                self.finish()
+                raise op_error("write", self.fd.network, self.fd.local_addr, self.fd.remote_addr,
+                               "unexpected EOF", written=self.written)
+        count = self.written
+        Py_INCREF(count)
+        out[0] = <PyObject *>count
+        PyBuffer_Release(&self.view)
+        return DONE
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.view)
+
+
+cdef class AcceptOp(Op):
+    cdef str name(self):
+        return "accept"
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef sockaddr_storage addr
+        cdef socklen_t size = sizeof(addr)
+        cdef int fd
+        while True:
+            fd = accept4(self.fd.sysfd, <sockaddr *>&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd >= 0:
+                break
+            if errno != ECONNABORTED:            # that one was gone before we came: the next
+                self.err = errno
+                return AGAIN
+        try:
+            pair = (fd, sockaddr_to_python(&addr, size))
+        except BaseException:
+            close(fd)
+            raise
+        Py_INCREF(pair)
+        out[0] = <PyObject *>pair
+        return DONE
+
+
+cdef class ConnectOp(Op):
+    """Wait until a connect(2) that is under way has ended. Go: the loop of netFD.connect."""
+
+    cdef str name(self):
+        return "dial"
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef sockaddr_storage addr
+        cdef socklen_t size = sizeof(int)
+        cdef int code = 0
+        if getsockopt(self.fd.sysfd, SOL_SOCKET, SO_ERROR, &code, &size) != 0:
+            self.err = errno
+            return AGAIN
+        if code in (EINPROGRESS, EALREADY, EINTR):
+            self.err = EAGAIN
+            return AGAIN
+        if code != 0 and code != EISCONN:
+            self.err = code
+            return AGAIN
+        # SO_ERROR 0 alone is no proof: a wake-up may be spurious (go-reference, lesson 8).
+        size = sizeof(addr)
+        if getpeername(self.fd.sysfd, <sockaddr *>&addr, &size) != 0:
+            self.err = EAGAIN if errno == ENOTCONN else errno
+            return AGAIN
+        peer = sockaddr_to_python(&addr, size)
+        Py_INCREF(peer)
+        out[0] = <PyObject *>peer
+        return DONE
+
+
+cdef class ClosingOp(Awaitable):
+    """Done when the descriptor is really closed. Go: the wait for csema in FD.Close."""
+    cdef int step(self, PyObject **out) except -1:
+        cdef ThreadWords *tw = thread_words()
+        if load_int(&self.fd.destroyed):
+            Py_INCREF(None)
+            out[0] = <PyObject *>None
+            return 1
+        if tw.current == NULL:
+            raise RuntimeError(f"close {self.fd.network} would block outside a goroutine: await "
+                               "it in gopoll.run(...), or do not await it")
+        poller = <object>tw.poller           # where the waiter lives, not the connection
+        with cython.critical_section(self.fd):
+            if self.note is None:
+                self.note = Note(poller)
+                if self.fd.closers is None:
+                    self.fd.closers = []
+                self.fd.closers.append(self.note)
+        if load_int(&self.fd.destroyed):             # C1: listed, then looked; destroy does both
+            self.note.wake_word()                    # the other way round
+        return self.note.step(out)
+
+
+cdef Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil:
+    if fd.is_stream and n > MAX_RW:
+        n = MAX_RW
+    return read(fd.sysfd, buf, n) if fd.is_file else recv(fd.sysfd, buf, n, 0)
+
+
+cdef Py_ssize_t write_some(SysFD fd, const void *buf, Py_ssize_t n) noexcept nogil:
+    if fd.is_stream and n > MAX_RW:
+        n = MAX_RW
+    return write(fd.sysfd, buf, n) if fd.is_file else send(fd.sysfd, buf, n, MSG_NOSIGNAL)

@@ -1,0 +1,33 @@
+"""Park requests and awaitables, and what a thread knows of itself. See _park.pyx."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
+
+# All borrowed, NULL where no scheduler runs. current: the goroutine that runs. owner: the
+# scheduler. poller: the scheduler's. spent, spent_bytes: what the slice has used of its budget
+# without parking (A13).
+cdef struct ThreadWords:
+    PyObject *current
+    PyObject *owner
+    PyObject *poller
+    int spent
+    int64_t spent_bytes
+
+cdef ThreadWords *thread_words() noexcept nogil
+
+cdef enum:
+    SLICE_OPS = 32
+    SLICE_BYTES = 262144
+
+cdef class ParkRequest:
+    cdef bint commit_word(self, PyObject *waiter) noexcept
+    cdef int abort_word(self, PyObject *waiter) noexcept
+
+cdef class Awaitable(ParkRequest):
+    cdef int step(self, PyObject **out) except -1
+
+cdef class SliceEnd(ParkRequest):
+    pass
+
+cdef SliceEnd SLICE_END
+cdef int set_iternext(type cls) except -1

@@ -1,0 +1,13 @@
+from collections.abc import Generator
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T", covariant=True)
+
+class ParkRequest:
+    def commit(self, waiter: object) -> bool: ...
+    def abort(self, waiter: object) -> bool: ...
+
+class SliceEnd(ParkRequest): ...
+
+class Awaitable(ParkRequest, Generic[_T]):
+    def __await__(self) -> Generator[ParkRequest, None, _T]: ...

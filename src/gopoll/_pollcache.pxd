@@ -1,0 +1,47 @@
+"""pollDesc, its free list and its state machine: what _poller, _fd and C embedders may call.
+
+Everything is noexcept nogil. A result is 0 or a count, a positive errno or PollError, or a
+negative Throw code. See _pollcache.pyx.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+
+from gopoll._polltypes cimport (PollError, pollNoError, pollErrClosing, pollErrTimeout,
+                                pollErrNotPollable, pdNil, pdReady, pdWait, modeRead, modeWrite,
+                                modeBoth, blockReady, blockPark, regEdge, regLevel, regOneshot,
+                                infoClosing, infoEventErr, infoReadExpired, infoWriteExpired,
+                                infoSeqShift, tagBits, tagMask, pollDescSize, pollBlockSize,
+                                pollDesc, pollCache, readyList, pollStats, pollServer)
+from gopoll._timers cimport Due
+
+cdef int poll_runtime_pollOpen(
+    pollServer *ps, int fd, int reg, pollDesc **out) noexcept nogil
+cdef int poll_runtime_pollClose(pollServer *ps, pollDesc *pd) noexcept nogil
+cdef int poll_runtime_pollReset(pollDesc *pd, int mode) noexcept nogil
+cdef int poll_runtime_pollWait(pollServer *ps, pollDesc *pd, int mode) noexcept nogil
+cdef int poll_runtime_pollSetDeadline(
+    pollServer *ps, pollDesc *pd, int64_t when, int mode) noexcept nogil
+cdef int poll_runtime_pollUnblock(pollServer *ps, pollDesc *pd) noexcept nogil
+cdef int pollRearm(pollServer *ps, pollDesc *pd, int mode) noexcept nogil
+cdef int pollDiscard(pollServer *ps, pollDesc *pd) noexcept nogil
+
+cdef int netpollcheckerr(pollDesc *pd, int mode) noexcept nogil
+cdef int netpollblock(pollDesc *pd, int mode) noexcept nogil
+cdef bint netpollblockcommit(
+    pollServer *ps, pollDesc *pd, int mode, uintptr_t waiter) noexcept nogil
+cdef int netpollabort(
+    pollServer *ps, pollDesc *pd, int mode, uintptr_t waiter) noexcept nogil
+cdef int netpollresume(pollDesc *pd, int mode) noexcept nogil
+cdef int netpollready(
+    pollDesc *pd, int mode, uintptr_t *out) noexcept nogil
+cdef uintptr_t netpollunblock(pollDesc *pd, int mode, bint ioready) noexcept nogil
+cdef void publishInfo(pollDesc *pd) noexcept nogil
+cdef void setEventErr(pollDesc *pd, bint err, uint64_t seq) noexcept nogil
+cdef int pollcache_alloc(pollCache *c, pollDesc **out) noexcept nogil
+cdef void pollcache_free(pollCache *c, pollDesc *pd) noexcept nogil
+cdef int netpolldeadlineimpl(
+    pollServer *ps, pollDesc *pd, Due *due, int64_t now, uintptr_t *out) noexcept nogil
+cdef uint32_t pollmask(int reg, int interest) noexcept nogil
+
+cdef uint64_t taggedPointerPack(pollDesc *pd, uint64_t tag) noexcept nogil
+cdef pollDesc *taggedPointer(uint64_t data) noexcept nogil

@@ -1,0 +1,309 @@
+"""PollDesc, Timer and Note: what one waits for, as Python objects. Made by a Poller.
+
+Called by the scheduler, by guests and by embedding loops, on any thread.
+Go: runtime/netpoll.go, runtime/time.go, and note in runtime/lock_futex.go (go1.27).
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EPERM
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+
+from gopoll._atomic cimport cas_word, load_int, load_word, swap_word
+from gopoll._park cimport Awaitable, ParkRequest
+from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, netpollabort, netpollblockcommit,
+                                pdNil, pdReady, pdWait, poll_runtime_pollClose,
+                                poll_runtime_pollOpen, poll_runtime_pollReset,
+                                poll_runtime_pollSetDeadline, poll_runtime_pollUnblock,
+                                poll_runtime_pollWait, pollDesc, pollDiscard, pollErrClosing,
+                                pollErrTimeout, pollNoError, pollRearm, regEdge)
+from gopoll._pollerbase cimport PollerBase
+from gopoll._pollserver cimport netpollwake
+from gopoll._throw cimport THROW_OUT_OF_MEMORY, THROW_UNBLOCK_CLOSING, throw
+from gopoll._timers cimport (TIMER_WAITER, TimerNode, nanotime, timer_arm, timer_init, timer_move,
+                             timer_orphan, timer_stop)
+
+from gopoll.errors import (ForkedError, closed_error, not_pollable_error, op_error,
+                           timeout_error)
+
+
+# -- one descriptor --------------------------------------------------------------------------------
+
+cdef int poll_error(int rc, str op) except -1:
+    """Raise what a PollError, an errno or a throw stands for."""
+    if rc < 0:
+        throw(rc)
+    if rc == pollErrClosing:
+        raise closed_error(op, "", None, None)
+    if rc == pollErrTimeout:
+        raise timeout_error(op, "", None, None)
+    raise not_pollable_error(op, hint=None)
+
+
+cdef class PdPark(ParkRequest):
+    """The wait of one direction of a PollDesc. Made once, used for every wait."""
+    cdef PollDesc owner
+    cdef int mode
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        cdef pollDesc *pd = self.owner.pd
+        if pd == NULL or self.owner.ps != self.owner.poller.ps:
+            return False
+        return netpollblockcommit(self.owner.ps, pd, self.mode, <uintptr_t>waiter)
+
+    cdef int abort_word(self, PyObject *waiter) noexcept:
+        cdef pollDesc *pd = self.owner.pd
+        if pd == NULL or self.owner.ps != self.owner.poller.ps:
+            return False
+        return netpollabort(self.owner.ps, pd, self.mode, <uintptr_t>waiter)
+
+
+cdef class PollDesc:
+    """A registered descriptor: one waiter a direction, deadlines, eviction. Made by Poller.open.
+
+    Any thread. The owner of the descriptor calls close() before close(2).
+    """
+
+    def __init__(self, PollerBase poller not None, int fd, int mode):
+        cdef int rc
+        cdef pollDesc *pd = NULL
+        poller.enter()
+        try:
+            rc = poll_runtime_pollOpen(poller.ps, fd, mode, &pd)
+            if rc != 0:
+                if pd != NULL:
+                    pollDiscard(poller.ps, pd)
+                if rc < 0:
+                    throw(rc)
+                if rc == EPERM:
+                    raise not_pollable_error("open", "", None, f"fd {fd}")
+                raise op_error("open", "", None, f"fd {fd}", rc)
+        finally:
+            poller.leave()
+        self.poller = poller
+        self.ps = poller.ps
+        self.pd = pd
+        self.fd = fd
+
+    cdef pollDesc *live(self) except NULL:
+        """The open descriptor; ClosedError or ForkedError."""
+        if self.pd == NULL:
+            raise closed_error("poll", "", None, None)
+        if self.ps != self.poller.ps:
+            raise ForkedError(f"descriptor {self.fd} was opened in the parent process: open it "
+                              "again in the child")
+        return self.pd
+
+    def reset(self, int mode):
+        """Prepare READ or WRITE for I/O: raise if it is closing or past its deadline.
+
+        Call it before every attempt; a readiness that is stored is dropped, since the attempt
+        finds it again. Go: poll_runtime_pollReset.
+        """
+        cdef int rc = poll_runtime_pollReset(self.live(), _direction(mode))
+        if rc != pollNoError:
+            poll_error(rc, "poll")
+
+    def wait(self, int mode):
+        """Announce a wait for READ or WRITE and return its ParkRequest, to be committed next.
+
+        Raises ClosedError, TimeoutError (deadline) and InternalError for a second waiter of one
+        direction. After the wake-up call reset(), which says why, and try again.
+        Go: poll_runtime_pollWait.
+        """
+        cdef int rc = poll_runtime_pollWait(self.ps, self.live(), _direction(mode))
+        if rc != pollNoError and rc != -1:
+            poll_error(rc, "poll")
+        return self.request(mode)
+
+    cdef ParkRequest request(self, int mode):
+        cdef PdPark park = <PdPark>(self.reader if mode == modeRead else self.writer)
+        if park is None:
+            park = PdPark.__new__(PdPark)
+            park.owner = self
+            park.mode = mode
+            if mode == modeRead:
+                self.reader = park
+            else:
+                self.writer = park
+        return park
+
+    def set_deadline_ns(self, int64_t when_ns, int mode=modeBoth):
+        """Set the deadline of READ, WRITE or BOTH; wakes the waiters that it has passed.
+
+        when_ns: monotonic ns; 0 clears; in the past (or < 0): waits fail at once, until it is
+        moved. Go: poll_runtime_pollSetDeadline.
+        """
+        cdef int rc
+        if mode < modeRead or mode > modeBoth:
+            raise ValueError(f"mode {mode} is none of READ, WRITE, BOTH")
+        if when_ns > 0 and when_ns <= nanotime():
+            when_ns = -1
+        rc = poll_runtime_pollSetDeadline(self.ps, self.live(), when_ns, mode)
+        if rc != 0:
+            throw(rc)
+
+    def rearm(self, int mode=modeBoth):
+        """Arm a LEVEL or ONESHOT registration for *mode*. wait() does it by itself."""
+        cdef pollDesc *pd = self.live()
+        cdef int rc
+        if load_int(&pd.reg) == regEdge:
+            raise ValueError("an edge-triggered descriptor is never armed again")
+        if mode < modeRead or mode > modeBoth:
+            raise ValueError(f"mode {mode} is none of READ, WRITE, BOTH")
+        rc = pollRearm(self.ps, pd, mode)
+        if rc != 0:
+            raise op_error("rearm", "", None, f"fd {self.fd}", rc)
+
+    def evict(self):
+        """Wake both waiters; from now on every wait raises ClosedError. Once.
+
+        Raises InternalError for a second call. Go: poll_runtime_pollUnblock.
+        """
+        cdef int rc = poll_runtime_pollUnblock(self.ps, self.live())
+        if rc == THROW_UNBLOCK_CLOSING and load_int(&self.poller.closed):
+            rc = 0
+        if rc != 0:
+            throw(rc)
+
+    def close(self):
+        """Unregister and free; call evict() first, and this before close(2).
+
+        A second call does nothing. Raises InternalError while somebody is parked or without
+        evict(). Go: poll_runtime_pollClose.
+        """
+        cdef pollDesc *pd
+        cdef int rc
+        with cython.critical_section(self):
+            pd = self.pd
+            if pd == NULL:
+                return
+            if self.ps == self.poller.ps:
+                rc = poll_runtime_pollClose(self.ps, pd)
+                if rc != 0:
+                    throw(rc)
+            self.pd = NULL
+
+
+cdef int _direction(int mode) except -1:
+    if mode != modeRead and mode != modeWrite:
+        raise ValueError(f"mode {mode} is neither READ nor WRITE")
+    return mode
+
+
+# -- waits without a descriptor --------------------------------------------------------------------
+
+cdef class Note(Awaitable):
+    """A one-time event that one coroutine may await. Go: note, runtime/lock_futex.go.
+
+    state is rg's own machine without the announcement: pdNil, pdReady or the waiter's word (P3).
+    """
+
+    def __init__(self, PollerBase poller not None):
+        self.poller = poller
+        self.state = pdNil
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        return cas_word(&self.state, pdNil, <uintptr_t>waiter)
+
+    cdef int abort_word(self, PyObject *waiter) noexcept:
+        return cas_word(&self.state, <uintptr_t>waiter, pdNil)
+
+    cdef int wake_word(self) except -1:
+        """Set the event; the waiter, if any, goes to the poller's ready list."""
+        cdef uintptr_t old = swap_word(&self.state, pdReady)
+        if old > pdWait:
+            self.poller.post_word(old)
+        return 0
+
+    def wake(self):
+        """Set the event, now and for ever. Any thread."""
+        self.wake_word()
+
+    @property
+    def is_set(self):
+        """Whether wake() has been called."""
+        return load_word(&self.state) == pdReady
+
+    cdef int step(self, PyObject **out) except -1:
+        cdef PyObject *value
+        cdef bint done = load_word(&self.state) == pdReady
+        value = <PyObject *>None if done else <PyObject *>self
+        Py_INCREF(<object>value)
+        out[0] = value
+        return done
+
+
+cdef class Timer:
+    """A moment at which a waiter becomes ready. Made by Poller.call_at_ns; any thread.
+
+    An armed timer fires whether or not this object is kept.
+    """
+
+    def __cinit__(self):
+        self.node = NULL
+
+    def __init__(self, PollerBase poller not None, int64_t when_ns, waiter):
+        self.poller = poller
+        self.ps = poller.ps
+        self.waiter = waiter
+        self.node = <TimerNode *>malloc(sizeof(TimerNode))
+        if self.node == NULL:
+            raise MemoryError
+        timer_init(self.node, TIMER_WAITER, <PyObject *>waiter)
+        poller.enter()
+        try:
+            self._arm(when_ns)
+        finally:
+            poller.leave()
+
+    def __dealloc__(self):
+        if self.node != NULL:
+            if self.poller is None or not timer_orphan(&self.ps.timers, self.node):
+                free(self.node)
+
+    cdef int _arm(self, int64_t when_ns) except -1:
+        """Arm the idle node: the heap holds one reference to the waiter until it fires."""
+        cdef int rc
+        Py_INCREF(self.waiter)
+        rc = timer_arm(&self.ps.timers, self.node, when_ns if when_ns > 0 else 1, 0)
+        if rc < 0:
+            Py_DECREF(self.waiter)
+            throw(THROW_OUT_OF_MEMORY)
+        if rc:
+            rc = netpollwake(self.ps)            # P5
+            if rc != 0:
+                throw(rc)
+        return 0
+
+    def move(self, int64_t when_ns):
+        """Move it to monotonic *when_ns*, arming it again if it has fired or was stopped.
+
+        Returns True if it was still pending: then it fires once, at the new time. False: the
+        earlier firing happens too. Go: Timer.Reset.
+        """
+        cdef bint pending
+        self.poller.enter()
+        try:
+            if self.ps != self.poller.ps:
+                raise ForkedError("a timer of the parent process was moved in a forked child")
+            with cython.critical_section(self):
+                pending = timer_move(&self.ps.timers, self.node, when_ns if when_ns > 0 else 1)
+                if pending:
+                    netpollwake(self.ps)
+                else:
+                    self._arm(when_ns)
+            return pending
+        finally:
+            self.poller.leave()
+
+    def stop(self):
+        """Disarm it: False if it has fired already (or was stopped). Go: Timer.Stop."""
+        cdef bint pending = False
+        if self.ps == self.poller.ps:
+            pending = timer_stop(&self.ps.timers, self.node)
+        if pending:
+            Py_DECREF(self.waiter)
+        return pending

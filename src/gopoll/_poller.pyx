@@ -1,0 +1,201 @@
+"""Poller: the poller as embedding loops and the scheduler see it. netpoll() is the one door out.
+
+Called by the scheduler, by guests and by embedding loops, on any thread. A Poller has no thread
+and no scheduler of its own: if nobody polls it, nothing wakes (A3).
+Go: runtime/netpoll.go (go1.27).
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.object cimport PyObject
+from libc.errno cimport EINTR, errno
+from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
+
+from gopoll._atomic cimport load_i64, load_u64, store_int
+from gopoll._epoll cimport EPOLLET, EPOLLIN, netpollBreak, netpollopen
+from gopoll._netpoll cimport NETPOLL_CAP, netpoll, netpolltimeout
+from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollServer, regEdge, regLevel,
+                                regOneshot)
+from gopoll._polldesc cimport PollDesc, Timer
+from gopoll._pollerbase cimport PollerBase
+from gopoll._pollserver cimport netpollGenericInit, poll_runtime_isPollServerDescriptor
+from gopoll._throw cimport throw
+from gopoll._timers cimport nanotime
+
+from gopoll.errors import op_error
+
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    int timerfd_create(int clock, int flags)
+    enum:
+        TFD_NONBLOCK
+        TFD_CLOEXEC
+
+cdef extern from "<time.h>" nogil:
+    enum:
+        CLOCK_MONOTONIC
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+
+READ = modeRead
+WRITE = modeWrite
+BOTH = modeBoth
+EDGE = regEdge
+LEVEL = regLevel
+ONESHOT = regOneshot
+ABI = ABI_VERSION
+
+
+cdef class Poller(PollerBase):
+    """One epoll instance with its descriptors and deadlines; a waiter is any Python object.
+
+    Any thread may call any method. Every method raises ClosedError after close().
+    """
+
+    def fileno(self):
+        """Return the epoll descriptor: readable when netpoll(0) has something for the caller.
+
+        Asking for it says that a host watches it from outside: from now on every netpoll takes
+        the break back (A2), and every post, eviction and earlier deadline makes it readable.
+        """
+        self.enter()
+        try:
+            rc = netpollGenericInit(self.ps)
+            if rc != 0:
+                throw(rc)
+            store_int(&self.ps.watched, 1)
+            netpollBreak(&self.ps.ep)        # what is ready already was never announced
+            return self.ps.ep.epfd
+        finally:
+            self.leave()
+
+    def enable_timerfd(self):
+        """Make fileno() readable at deadlines too, for hosts that have no timers. OSError."""
+        cdef int fd, rc
+        self.fileno()
+        self.enter()
+        try:
+            with cython.critical_section(self):
+                if self.ps.timerfd >= 0:
+                    return
+                fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
+                if fd < 0:
+                    raise OSError(errno, "timerfd_create")
+                # Edge-triggered and never read: setting it again re-arms it (A2).
+                rc = netpollopen(&self.ps.ep, fd, EPOLLIN | EPOLLET, 1)
+                if rc != 0:
+                    close(fd)
+                    raise op_error("open", "", None, "timerfd", rc)
+                self.ps.timerfd = fd
+        finally:
+            self.leave()
+
+    def timeout_ns(self):
+        """Return the ns until netpoll has something to do: 0 now, -1 unknown (no deadline)."""
+        self.enter()
+        try:
+            return netpolltimeout(self.ps, -1)
+        finally:
+            self.leave()
+
+    def netpoll(self, int64_t delay_ns=0, int limit=128):
+        """Return a list of the waiters that became ready: the only place they come out of.
+
+        delay_ns: 0 polls, -1 blocks, else at most that long and never shorter with an empty list
+        unless netpoll_break() was called. limit: the longest list, 1 to 256. Runs signal handlers
+        when a signal arrives, and raises what they raise. Go: netpoll.
+        """
+        cdef uintptr_t words[NETPOLL_CAP]
+        cdef int n
+        cdef int64_t until = 0
+        if limit < 1 or limit > NETPOLL_CAP:
+            raise ValueError(f"limit {limit} is not in 1..{NETPOLL_CAP}")
+        self.enter()
+        try:
+            if delay_ns == 0:
+                # The GIL stays: releasing it around a call that cannot block costs a hand-over
+                # of up to 5 ms beside a CPU-bound thread (B3).
+                n = netpoll(self.ps, 0, words, limit)
+            else:
+                if delay_ns > 0:
+                    until = nanotime() + delay_ns if delay_ns < INT64_MAX // 2 else 0
+                while True:
+                    with nogil:
+                        n = netpoll(self.ps, delay_ns, words, limit)
+                    if n != -EINTR:
+                        break
+                    PyErr_CheckSignals()
+                    if until:
+                        delay_ns = until - nanotime()
+                        if delay_ns <= 0:
+                            n = 0
+                            break
+            if n < 0:
+                throw(n)
+            return _word_list(words, n)
+        finally:
+            self.leave()
+
+    def netpoll_break(self):
+        """Make a blocked or the next blocking netpoll return. Any thread, coalesced.
+
+        Go: netpollBreak.
+        """
+        self.enter()
+        try:
+            rc = netpollGenericInit(self.ps)
+            if rc == 0:
+                rc = netpollBreak(&self.ps.ep)
+            if rc != 0:
+                throw(rc)
+        finally:
+            self.leave()
+
+    def call_at_ns(self, int64_t when_ns, waiter):
+        """Make *waiter* ready at monotonic *when_ns*; return the Timer."""
+        return Timer(self, when_ns, waiter)
+
+    def open(self, int fd, int mode=regEdge):
+        """Register *fd* and return its PollDesc. Go: poll_runtime_pollOpen.
+
+        mode: EDGE (never modified), LEVEL or ONESHOT. Raises NotPollableError for a regular
+        file, an OSError with the errno for a bad descriptor or one that is registered already.
+        """
+        if mode not in (regEdge, regLevel, regOneshot):
+            raise ValueError(f"mode {mode} is none of EDGE, LEVEL, ONESHOT")
+        return PollDesc(self, fd, mode)
+
+    def is_poll_descriptor(self, int fd):
+        """Report whether *fd* is one of the poller's own. Go: isPollServerDescriptor."""
+        return bool(poll_runtime_isPollServerDescriptor(self.ps, fd))
+
+    def stats(self):
+        """Return the counters as a dict: polls, events, parks, wakes, spurious, stale, breaks,
+        waiters (parked now), descriptors (open now), timers (armed now)."""
+        cdef pollServer *ps = self.ps
+        waiters = load_i64(&ps.waiters)
+        wakes = load_u64(&ps.stats.wakes)
+        return {
+            "polls": load_u64(&ps.stats.polls),
+            "events": load_u64(&ps.stats.events),
+            "parks": wakes + load_u64(&ps.stats.aborts) + waiters,
+            "wakes": wakes,
+            "spurious": load_u64(&ps.stats.spurious),
+            "stale": load_u64(&ps.stats.stale),
+            "breaks": load_u64(&ps.stats.breaks),
+            "waiters": waiters,
+            "descriptors": ps.cache.in_use,
+            "timers": ps.timers.len,
+        }
+
+
+cdef list _word_list(uintptr_t *words, int n):
+    """Make a list that takes over the references of *words* (A5)."""
+    cdef list out = PyList_New(n)
+    cdef int i
+    for i in range(n):
+        PyList_SET_ITEM(out, i, <object><PyObject *>words[i])
+    return out

@@ -1,0 +1,16 @@
+"""PollerBase. See _pollerbase.pyx."""
+
+from libc.stdint cimport uintptr_t
+
+from gopoll._pollcache cimport pollServer
+
+cdef class PollerBase:
+    cdef pollServer *ps        # replaced in a forked child; see PollDesc.ps
+    cdef int closed            # atomic
+    cdef int active            # threads inside the poller; atomic
+    cdef int finished          # the epoll instance is gone; atomic
+    cdef object __weakref__
+    cdef int enter(self) except -1
+    cdef void leave(self) noexcept
+    cdef void _finish(self) noexcept
+    cdef int post_word(self, uintptr_t waiter) except -1

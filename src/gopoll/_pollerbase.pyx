@@ -1,0 +1,150 @@
+"""PollerBase: the life of a poller as a Python object: made, used, closed, forked.
+
+Poller adds what loops call; PollDesc, Timer and Note are made on this. Any thread.
+Go: runtime/netpoll.go (go1.27), whose poller is never closed.
+"""
+
+import os
+import weakref
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EBADF
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
+
+from gopoll._atomic cimport add_int, cas_int, load_int
+from gopoll._epoll cimport netpollBreak, netpollfini
+from gopoll._pollcache cimport (poll_runtime_pollUnblock, pollBlockSize, pollDesc, pollDescSize,
+                                pollServer)
+from gopoll._pollserver cimport pollserver_fini, pollserver_init, ready_push, ready_take
+from gopoll._throw cimport throw
+from gopoll._timers cimport TIMER_WAITER, Due, timers_pop_any
+
+from gopoll.errors import ClosedError
+
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+
+cdef object _pollers = weakref.WeakSet()
+
+
+cdef class PollerBase:
+    """One pollServer and who is inside it. Every method raises ClosedError after close()."""
+
+    def __cinit__(self):
+        self.ps = <pollServer *>malloc(sizeof(pollServer))
+        if self.ps == NULL:
+            raise MemoryError
+        pollserver_init(self.ps)
+
+    def __init__(self):
+        _pollers.add(self)
+
+    def __dealloc__(self):
+        if self.ps != NULL:
+            if cas_int(&self.finished, 0, 1):
+                self._finish()
+            pollserver_fini(self.ps)
+            free(self.ps)
+
+    cdef int enter(self) except -1:
+        """Keep the epoll instance open until leave(); ClosedError if it is gone."""
+        add_int(&self.active, 1)
+        if load_int(&self.closed):
+            self.leave()
+            raise ClosedError("poll", "", None, None, "use of closed poller", errno=EBADF)
+        return 0
+
+    cdef void leave(self) noexcept:
+        if add_int(&self.active, -1) == 0 and load_int(&self.closed):
+            if cas_int(&self.finished, 0, 1):
+                self._finish()
+
+    cdef void _finish(self) noexcept:
+        """Evict every waiter, give back what the poller owns, close. Once, with nobody inside."""
+        cdef uintptr_t words[64]
+        cdef Due due
+        cdef pollDesc *pd
+        cdef Py_ssize_t b
+        cdef int i, n
+        for b in range(self.ps.cache.nblocks):
+            for i in range(pollBlockSize // pollDescSize):
+                pd = <pollDesc *>(<char *>self.ps.cache.blocks[b] + i * pollDescSize)
+                poll_runtime_pollUnblock(self.ps, pd)        # a throw says: closing already
+        while timers_pop_any(&self.ps.timers, &due):
+            if due.kind >= TIMER_WAITER:
+                ready_push(self.ps, <uintptr_t>due.arg)
+        while True:
+            n = ready_take(self.ps, words, 64)
+            if n == 0:
+                break
+            for i in range(n):
+                Py_DECREF(<object><PyObject *>words[i])
+        netpollfini(&self.ps.ep)
+        if self.ps.timerfd >= 0:
+            close(self.ps.timerfd)
+            self.ps.timerfd = -1
+
+    def close(self):
+        """Evict every waiter and close the epoll instance; a second call does nothing.
+
+        A netpoll under way on another thread returns (empty) before the descriptor is closed.
+        Waiters that nobody has taken out of netpoll are dropped.
+        """
+        if not cas_int(&self.closed, 0, 1):
+            return
+        add_int(&self.active, 1)
+        if load_int(&self.ps.inited):
+            netpollBreak(&self.ps.ep)
+        self.leave()
+
+    @property
+    def is_closed(self):
+        """Whether close() has been called."""
+        return bool(load_int(&self.closed))
+
+    cdef int post_word(self, uintptr_t waiter) except -1:
+        """Post a word whose reference the caller gives away."""
+        cdef int rc
+        self.enter()
+        rc = ready_push(self.ps, waiter)
+        self.leave()
+        if rc != 0:
+            throw(rc)
+        return 0
+
+    def post(self, waiter):
+        """Put *waiter* on the ready list: the next netpoll returns it. Any thread."""
+        Py_INCREF(waiter)
+        try:
+            self.post_word(<uintptr_t><PyObject *>waiter)
+        except BaseException:
+            Py_DECREF(waiter)
+            raise
+
+
+def _after_fork_in_child():
+    """Give every poller a fresh server and leave the parent's alone (A9).
+
+    The old one is abandoned, not freed: its locks may be held by threads that do not exist here,
+    and its waiters belong to the parent. Closing our copies of its descriptors takes nothing from
+    the parent; a DEL would.
+    """
+    cdef PollerBase poller
+    cdef pollServer *fresh
+    for poller in list(_pollers):
+        fresh = <pollServer *>malloc(sizeof(pollServer))
+        if fresh == NULL:
+            continue
+        pollserver_init(fresh)
+        netpollfini(&poller.ps.ep)
+        if poller.ps.timerfd >= 0:
+            close(poller.ps.timerfd)
+        poller.ps = fresh
+        poller.active = 0
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

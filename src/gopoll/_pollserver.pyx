@@ -1,0 +1,141 @@
+"""pollServer: what Go keeps in package-level variables. Its life, ready list and waiter count.
+
+Called by _pollcache, _netpoll and _poller, on any thread, without the GIL.
+Go: runtime/netpoll.go, netpollGenericInit, netpollWaiters (go1.27).
+"""
+
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from gopoll._atomic cimport (add_i64, load_i64, load_int, lock, lock_fini, lock_init, store_i64,
+                             store_int, unlock)
+from gopoll._epoll cimport netpollBreak, netpollfini, netpollinit
+from gopoll._polltypes cimport readyList
+from gopoll._throw cimport THROW_OUT_OF_MEMORY
+from gopoll._timers cimport timers_fini, timers_init
+
+
+cdef int pollserver_init(pollServer *ps) noexcept nogil:
+    """Make *ps* a poller without an epoll instance; that comes with the first use."""
+    memset(ps, 0, sizeof(pollServer))
+    ps.ep.epfd = -1
+    ps.ep.eventfd = -1
+    ps.timerfd = -1
+    timers_init(&ps.timers)
+    lock_init(&ps.cache.lock)
+    lock_init(&ps.ready.lock)
+    lock_init(&ps.initlock)
+    return 0
+
+
+cdef void pollserver_fini(pollServer *ps) noexcept nogil:
+    """Close and free all of *ps*; nothing may be parked, registered or under way."""
+    cdef Py_ssize_t i
+    netpollfini(&ps.ep)
+    timers_fini(&ps.timers)
+    for i in range(ps.cache.nblocks):
+        free(ps.cache.blocks[i])
+    free(ps.cache.blocks)
+    free(ps.ready.ring)
+    lock_fini(&ps.cache.lock)
+    lock_fini(&ps.ready.lock)
+    lock_fini(&ps.initlock)
+
+
+cdef int netpollGenericInit(pollServer *ps) noexcept nogil:
+    """Run netpollinit once, on first need; 0 or a Throw code. Published after success only.
+
+    Go: netpollGenericInit.
+    """
+    cdef int rc = 0
+    if load_int(&ps.inited) == 0:
+        lock(&ps.initlock)
+        if load_int(&ps.inited) == 0:
+            rc = netpollinit(&ps.ep)
+            if rc == 0:
+                store_int(&ps.inited, 1)
+        unlock(&ps.initlock)
+    return rc
+
+
+cdef int poll_runtime_pollServerInit(pollServer *ps) noexcept nogil:
+    """Go: poll_runtime_pollServerInit."""
+    return netpollGenericInit(ps)
+
+
+cdef bint poll_runtime_isPollServerDescriptor(pollServer *ps, int fd) noexcept nogil:
+    """Report whether *fd* is one of the poller's own. Go: poll_runtime_isPollServerDescriptor."""
+    return fd >= 0 and (fd == ps.ep.epfd or fd == ps.ep.eventfd or fd == ps.timerfd)
+
+
+# -- the ready list: waiters made ready by something else than epoll -------------------------------
+
+cdef int netpollwake(pollServer *ps) noexcept nogil:
+    """Break the poller if somebody sleeps in it; 0 or a Throw code.
+
+    P5: a sleeper counts itself in `blocked`, then looks at the lists and the first deadline, then
+    sleeps (netpoll). We have changed a list before we came here, and now read `blocked`. One of
+    the two sees the other. A host that watches from outside is always told.
+    """
+    if load_int(&ps.blocked) > 0 or load_int(&ps.watched):
+        if load_int(&ps.inited):
+            return netpollBreak(&ps.ep)
+    return 0
+
+
+cdef int ready_push(pollServer *ps, uintptr_t waiter) noexcept nogil:
+    """Append *waiter*, which the next netpoll returns, and wake a sleeper; 0 or a Throw code."""
+    cdef readyList *r = &ps.ready
+    cdef uintptr_t *grown
+    cdef size_t cap, n, i
+    lock(&r.lock)
+    n = <size_t>load_i64(&r.len)
+    if n == r.cap:
+        cap = r.cap * 2 if r.cap else 64
+        grown = <uintptr_t *>malloc(cap * sizeof(uintptr_t))
+        if grown == NULL:
+            unlock(&r.lock)
+            return THROW_OUT_OF_MEMORY
+        for i in range(n):
+            grown[i] = r.ring[(r.head + i) & (r.cap - 1)]
+        free(r.ring)
+        r.ring = grown
+        r.head = 0
+        r.cap = cap
+    r.ring[(r.head + n) & (r.cap - 1)] = waiter
+    store_i64(&r.len, <int64_t>n + 1)
+    unlock(&r.lock)
+    return netpollwake(ps)
+
+
+cdef int ready_take(pollServer *ps, uintptr_t *out, int cap) noexcept nogil:
+    """Move up to *cap* waiters to *out*, oldest first; their number."""
+    cdef readyList *r = &ps.ready
+    cdef int n = 0
+    cdef int64_t left
+    if load_i64(&r.len) == 0:
+        return 0
+    lock(&r.lock)
+    left = load_i64(&r.len)
+    while n < cap and left > 0:
+        out[n] = r.ring[r.head]
+        r.head = (r.head + 1) & (r.cap - 1)
+        n += 1
+        left -= 1
+    store_i64(&r.len, left)
+    unlock(&r.lock)
+    return n
+
+
+# -- the count of parked waiters -------------------------------------------------------------------
+
+cdef void netpollAdjustWaiters(pollServer *ps, int64_t delta) noexcept nogil:
+    """Count parked waiters, after they are runnable. Go: netpollAdjustWaiters."""
+    if delta != 0:
+        add_i64(&ps.waiters, delta)
+
+
+cdef bint netpollAnyWaiters(pollServer *ps) noexcept nogil:
+    """Report whether anybody is parked. Go: netpollAnyWaiters."""
+    return load_i64(&ps.waiters) > 0

@@ -1,0 +1,18 @@
+"""Socket addresses and the socket calls that the hot path makes itself. See _sockaddr.pyx."""
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
+    cdef struct sockaddr:
+        unsigned short sa_family
+    cdef struct sockaddr_storage:
+        unsigned short ss_family
+    int accept4(int fd, sockaddr *addr, socklen_t *len, int flags)
+    int getsockname(int fd, sockaddr *addr, socklen_t *len)
+    int getpeername(int fd, sockaddr *addr, socklen_t *len)
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+    enum:
+        SOCK_NONBLOCK
+        SOCK_CLOEXEC
+
+cdef object sockaddr_to_python(sockaddr_storage *addr, socklen_t size)

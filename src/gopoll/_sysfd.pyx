@@ -1,0 +1,323 @@
+"""SysFD: a descriptor that is registered, counted, given deadlines and closed.
+
+Called by _fdop and by the net package, on any thread. What can block is in _fdop and _fd.
+Go: internal/poll/fd_unix.go, fd_poll_runtime.go (go1.27).
+"""
+
+import warnings
+
+cimport cython
+from libc.errno cimport EPERM, errno
+from libc.stdint cimport INT64_MAX, int64_t
+
+from gopoll._atomic cimport add_int, load_int, store_int
+from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_fini, fdmutex_incref,
+                              fdmutex_increfAndClose, fdmutex_init, fdmutex_rwunlock, muClosed,
+                              muLocked, muOverflow, muWaiter, wake_chain)
+from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollDesc, pollDiscard,
+                                poll_runtime_pollClose, poll_runtime_pollOpen,
+                                poll_runtime_pollSetDeadline, poll_runtime_pollUnblock, regEdge)
+from gopoll._polldesc cimport Note
+from gopoll._poller cimport Poller
+from gopoll._sockaddr cimport (getpeername, getsockname, sockaddr, sockaddr_storage,
+                               sockaddr_to_python, socklen_t)
+from gopoll._throw cimport THROW_UNBLOCK_CLOSING, throw
+from gopoll._timers cimport nanotime
+
+from gopoll.errors import ForkedError, closed_error, not_pollable_error, op_error
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    int shutdown(int fd, int how)
+    enum:
+        SHUT_RD
+        SHUT_WR
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+
+cdef class SysFD:
+    """A descriptor under the poller, owned from the start. FD adds what can block to it."""
+
+    def __cinit__(self, *args, **kwargs):
+        fdmutex_init(&self.mu)
+        self.sysfd = -1
+        self.destroyed = 1
+
+    def __init__(self, int sysfd, str network, *, bint stream=True, bint zero_read_is_eof=True,
+                 bint file=False):
+        if sysfd < 0:
+            raise ValueError(f"descriptor {sysfd} is negative")
+        self.sysfd = sysfd
+        self.network = network
+        self.is_stream = stream
+        self.zero_is_eof = zero_read_is_eof
+        self.is_file = file
+        self.destroyed = 0
+
+    def init(self, Poller poller not None):
+        """Register with *poller*: before anything that may wait. Go: FD.Init, pollDesc.init.
+
+        On an errno the pollDesc is unblocked and closed, then the OpError raised; the descriptor
+        is still the caller's to close.
+        """
+        cdef pollDesc *pd = NULL
+        cdef int rc
+        if self.poller is not None:
+            raise RuntimeError(f"descriptor {self.sysfd} is registered already")
+        self.incref("open")
+        poller.enter()
+        try:
+            with nogil:
+                rc = poll_runtime_pollOpen(poller.ps, self.sysfd, regEdge, &pd)
+                if rc != 0 and pd != NULL:
+                    pollDiscard(poller.ps, pd)
+        finally:
+            poller.leave()
+            self.decref()
+        if rc < 0:
+            throw(rc)
+        if rc == EPERM:
+            raise not_pollable_error("open", self.network, self.local_addr, self.remote_addr)
+        if rc != 0:
+            raise op_error("open", self.network, self.local_addr, self.remote_addr, rc)
+        self.poller = poller
+        self.ps = poller.ps
+        self.pd = pd
+
+    def set_addrs(self, local, remote):
+        """Note both addresses, for properties and error texts."""
+        self.local_addr = local
+        self.remote_addr = remote
+
+    def fileno(self):
+        """Return the descriptor, -1 once it is closed. It stays ours: do not close it."""
+        return self.sysfd
+
+    @property
+    def is_closed(self):
+        """Whether close() has been called."""
+        return fdmutex_closed(&self.mu)
+
+    # -- references
+
+    cdef int mutex_error(self, int rc, str op, object written=None) except -1:
+        if rc == muClosed:
+            raise closed_error(op, self.network, self.local_addr, self.remote_addr,
+                               file=self.is_file, written=written)
+        if rc == muOverflow:
+            raise RuntimeError("too many concurrent operations on a single file or socket "
+                               "(max 1048575)")
+        throw(rc)
+        return 0
+
+    cdef int incref(self, str op) except -1:
+        """Keep the descriptor open until decref; ClosedError."""
+        cdef int rc = fdmutex_incref(&self.mu)
+        if rc != muLocked:
+            self.mutex_error(rc, op)
+        return 0
+
+    cdef int decref(self) except -1:
+        cdef int rc = fdmutex_decref(&self.mu)
+        if rc < 0:
+            throw(rc)
+        if rc:
+            self.destroy()
+        return 0
+
+    cdef int unlock(self, int mode) except -1:
+        cdef muWaiter *woken = NULL
+        cdef int rc = fdmutex_rwunlock(&self.mu, mode == modeRead, &woken)
+        if rc < 0:
+            throw(rc)
+        if woken != NULL:
+            wake_chain(woken)
+        if rc:
+            self.destroy()
+        return 0
+
+    cdef int check_fork(self) except -1:
+        """ForkedError for a connection that the parent process opened."""
+        if self.poller is not None and self.ps != self.poller.ps:
+            raise ForkedError(f"{self.network} connection {self.local_addr} -> "
+                              f"{self.remote_addr} was opened in the parent process: close it "
+                              "here and open another one")
+        return 0
+
+    # -- closing
+
+    cdef int evict(self) except -1:
+        """Close for all, now: every waiter wakes. The descriptor itself goes with the last user."""
+        cdef muWaiter *woken = NULL
+        cdef int rc = fdmutex_increfAndClose(&self.mu, &woken)
+        if rc != muLocked:
+            self.mutex_error(rc, "close")
+        try:
+            if self.pd != NULL and self.ps == self.poller.ps:
+                with nogil:
+                    rc = poll_runtime_pollUnblock(self.ps, self.pd)
+                if rc != 0 and not (rc == THROW_UNBLOCK_CLOSING
+                                    and load_int(&self.poller.closed)):
+                    throw(rc)
+            if woken != NULL:
+                wake_chain(woken)
+        finally:
+            self.decref()
+        return 0
+
+    cdef int destroy(self) except -1:
+        """Unregister, then close(2), once, not retried on EINTR. By the last reference."""
+        cdef int rc = 0, fd = self.sysfd
+        cdef pollDesc *pd = self.pd
+        self.pd = NULL
+        if pd != NULL and self.ps == self.poller.ps:
+            add_int(&self.poller.active, 1)          # DEL and epoll's own close must not race
+            with nogil:
+                rc = poll_runtime_pollClose(self.ps, pd)
+            self.poller.leave()
+        with nogil:
+            close(fd)
+        self.sysfd = -1
+        store_int(&self.destroyed, 1)                # C1: marked, then the list is taken
+        with cython.critical_section(self):
+            closers = self.closers
+            self.closers = None
+        if closers is not None:
+            for note in closers:
+                (<Note>note).wake_word()
+        if rc != 0:
+            throw(rc)
+        return 0
+
+    def __del__(self):
+        if self.sysfd >= 0 and not fdmutex_closed(&self.mu):
+            text = f"unclosed {self!r}"
+            self.evict()                             # first: the warning may be an error
+            warnings.warn(text, ResourceWarning, source=self)
+
+    def __dealloc__(self):
+        if self.sysfd >= 0:
+            close(self.sysfd)
+        fdmutex_fini(&self.mu)
+
+    # -- socket calls that do not block
+
+    cdef int shut(self, int how, str op) except -1:
+        cdef int rc
+        self.check_fork()
+        self.incref(op)
+        rc = errno if shutdown(self.sysfd, how) != 0 else 0
+        self.decref()
+        if rc != 0:
+            raise op_error(op, self.network, self.local_addr, self.remote_addr, rc)
+        return 0
+
+    def close_read(self):
+        """Shut down the reading side. Raises OpError. Go: FD.Shutdown(SHUT_RD)."""
+        self.shut(SHUT_RD, "close")
+
+    def close_write(self):
+        """Shut down the writing side: the peer reads the end. Raises OpError. Go: FD.Shutdown."""
+        self.shut(SHUT_WR, "close")
+
+    def raw_control(self, fn):
+        """Call fn(descriptor) while it cannot be closed; return its result. Go: RawControl."""
+        self.incref("raw-control")
+        try:
+            return fn(self.sysfd)
+        finally:
+            self.decref()
+
+    def getsockname(self):
+        """Return the local address from the kernel. Raises OpError."""
+        return self.sock_address(getsockname, "getsockname")
+
+    def getpeername(self):
+        """Return the remote address from the kernel. Raises OpError."""
+        return self.sock_address(getpeername, "getpeername")
+
+    cdef object sock_address(self, int (*call)(int, sockaddr *, socklen_t *) noexcept nogil,
+                             str name):
+        cdef sockaddr_storage addr
+        cdef socklen_t size = sizeof(addr)
+        cdef int rc
+        self.incref(name)
+        rc = errno if call(self.sysfd, <sockaddr *>&addr, &size) != 0 else 0
+        self.decref()
+        if rc != 0:
+            raise op_error(name, self.network, self.local_addr, self.remote_addr, rc)
+        return sockaddr_to_python(&addr, size)
+
+    # -- deadlines
+
+    cdef int set_deadline_word(self, int64_t when_ns, int mode) except -1:
+        """when_ns: monotonic, 0 none, < 0 passed."""
+        cdef int rc
+        self.check_fork()
+        self.incref("set")
+        if self.pd == NULL:
+            self.decref()
+            raise op_error("set", self.network, self.local_addr, self.remote_addr,
+                           "file type does not support deadline")
+        rc = poll_runtime_pollSetDeadline(self.ps, self.pd, when_ns, mode)
+        self.decref()
+        if rc != 0:
+            throw(rc)
+        return 0
+
+    def set_deadline(self, when):
+        """Set both deadlines to *when* (time.monotonic() seconds); None clears, the past cancels
+        now. Holds for pending and later operations until changed; may be moved after it fired.
+        Any thread. Raises ClosedError. Go: FD.SetDeadline."""
+        self.set_deadline_word(when_to_ns(when), modeBoth)
+
+    def set_read_deadline(self, when):
+        """Set the deadline of reads and accepts; see set_deadline. Go: FD.SetReadDeadline."""
+        self.set_deadline_word(when_to_ns(when), modeRead)
+
+    def set_write_deadline(self, when):
+        """Set the deadline of writes; see set_deadline. Go: FD.SetWriteDeadline."""
+        self.set_deadline_word(when_to_ns(when), modeWrite)
+
+    def set_timeout(self, timeout):
+        """set_deadline(now + timeout seconds), the clock read once, now; None clears."""
+        self.set_deadline_word(timeout_to_ns(timeout), modeBoth)
+
+    def set_read_timeout(self, timeout):
+        """set_read_deadline(now + timeout seconds); None clears."""
+        self.set_deadline_word(timeout_to_ns(timeout), modeRead)
+
+    def set_write_timeout(self, timeout):
+        """set_write_deadline(now + timeout seconds); None clears."""
+        self.set_deadline_word(timeout_to_ns(timeout), modeWrite)
+
+
+cdef int64_t when_to_ns(when) except? -2:
+    """An absolute time in seconds as ns: None is 0, the past is -1, beyond the clock is its end."""
+    cdef double s
+    if when is None:
+        return 0
+    s = when
+    if s != s:
+        raise ValueError("deadline is not a number")
+    if s >= 9e9:
+        return INT64_MAX
+    if s <= 0 or <int64_t>(s * 1e9) <= nanotime():
+        return -1
+    return <int64_t>(s * 1e9)
+
+
+cdef int64_t timeout_to_ns(timeout) except? -2:
+    cdef double s
+    if timeout is None:
+        return 0
+    s = timeout
+    if s != s:
+        raise ValueError("timeout is not a number")
+    if s <= 0:
+        return -1
+    if s >= 9e9:
+        return INT64_MAX
+    return nanotime() + <int64_t>(s * 1e9)

@@ -1,0 +1,29 @@
+"""Throws: how corrupted state leaves code that has no GIL. See _throw.pyx."""
+
+
+cdef enum Throw:
+    # A throw travels as a negative number below every -errno, so one int carries both.
+    THROW_BASE = -10000
+    THROW_EPOLLCREATE = -10001
+    THROW_EVENTFD = -10002
+    THROW_EPOLLCTL = -10003
+    THROW_BREAK_WRITE = -10004
+    THROW_NETPOLL = -10005
+    THROW_EVENTFD_UNEXPECTED = -10006
+    THROW_TAGGED_POINTER = -10007
+    THROW_BLOCKED_WRITE_FREE = -10008
+    THROW_BLOCKED_READ_FREE = -10009
+    THROW_CLOSE_WITHOUT_UNBLOCK = -10010
+    THROW_BLOCKED_WRITE_CLOSING = -10011
+    THROW_BLOCKED_READ_CLOSING = -10012
+    THROW_UNBLOCK_CLOSING = -10013
+    THROW_DOUBLE_WAIT = -10014
+    THROW_CORRUPTED = -10015
+    THROW_READ_DEADLINE = -10016
+    THROW_WRITE_DEADLINE = -10017
+    THROW_OUT_OF_MEMORY = -10018
+    THROW_FDMUTEX = -10019
+    THROW_NETPOLL_WAITERS = -10020
+    THROW_LAST = -10020
+
+cdef int throw(int code) except -1

@@ -1,0 +1,1 @@
+"""Go's net package: addresses, dialling, listening, connections and buffered readers."""

@@ -1,0 +1,290 @@
+"""Addresses and networks: text to socket address and back, without a look-up of a host.
+
+Called by resolve, dial, listen and conn, on any thread; only a port given by service name reads a
+file (/etc/services).
+Go: net/ipsock.go, net/port.go, net/ip.go, net/lookup_unix.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable
+from typing import NamedTuple, TypeAlias
+
+from gopoll.errors import UNKNOWN_PORT_TEXT, AddrError, UnknownNetworkError, format_addr
+
+__all__ = [
+    "IPAddr",
+    "IPSockAddr",
+    "Network",
+    "format_addr",
+    "ip_literal",
+    "is_ipv4",
+    "is_wildcard",
+    "join_host_port",
+    "parse_network",
+    "parse_port",
+    "split_by_family",
+    "split_host_port",
+]
+
+IPSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+# The families of each network; AF_UNSPEC is "whichever the address has".
+_FAMILIES = {
+    "tcp": ("tcp", socket.AF_UNSPEC),
+    "tcp4": ("tcp", socket.AF_INET),
+    "tcp6": ("tcp", socket.AF_INET6),
+    "udp": ("udp", socket.AF_UNSPEC),
+    "udp4": ("udp", socket.AF_INET),
+    "udp6": ("udp", socket.AF_INET6),
+    "unix": ("unix", socket.AF_UNIX),
+    "unixgram": ("unixgram", socket.AF_UNIX),
+    "unixpacket": ("unixpacket", socket.AF_UNIX),
+}
+
+# For machines without /etc/services, as in slim containers; the names Go builds in.
+_WELL_KNOWN_PORTS = {
+    "domain": 53,
+    "ftp": 21,
+    "ftps": 990,
+    "gopher": 70,
+    "http": 80,
+    "https": 443,
+    "imap2": 143,
+    "imap3": 220,
+    "imaps": 993,
+    "pop3": 110,
+    "pop3s": 995,
+    "smtp": 25,
+    "ssh": 22,
+    "submissions": 465,
+    "telnet": 23,
+}
+
+_NUMBER = re.compile(r"[+-]?[0-9]+")
+_SERVICE = re.compile(r"(?=.*[A-Za-z])[0-9A-Za-z._+*/-]+")
+_MAX_PORT = 65535
+_HUGE = "(over 64 bits)"
+
+
+class Network(NamedTuple):
+    """A network name taken apart: "tcp4" is ("tcp", AF_INET)."""
+
+    base: str  # "tcp", "udp", "unix", "unixgram" or "unixpacket"
+    family: socket.AddressFamily  # AF_UNSPEC where the name leaves it open
+
+
+class IPAddr(NamedTuple):
+    """An IP address in the shape the socket module wants."""
+
+    family: socket.AddressFamily
+    host: str  # canonical text, without a zone
+    scope_id: int = 0
+
+    def sockaddr(self, port: int) -> IPSockAddr:
+        """Return the tuple for bind, connect and sendto."""
+        if self.family == socket.AF_INET:
+            return self.host, port
+        return self.host, port, 0, self.scope_id
+
+
+def parse_network(network: str, *, op: str = "") -> Network:
+    """Return the base and the family of *network*; UnknownNetworkError if it is none of ours."""
+    if not isinstance(network, str):
+        raise TypeError(f"network must be a str such as 'tcp', not {type(network).__name__}")
+    found = _FAMILIES.get(network)
+    if found is None:
+        raise UnknownNetworkError(op, network)
+    return Network(*found)
+
+
+def split_host_port(address: object, *, op: str = "", net: str = "") -> tuple[str, int]:
+    """Return host and port of "host:port", "[v6%zone]:port", ":service" or an address tuple.
+
+    The host is ASCII (IDNA), without brackets, and "" for the wildcard; a scope id of a 4-tuple
+    comes back as its zone, a flow label is dropped. *op* and *net* go into the AddrError.
+    Go: net.SplitHostPort and Resolver.LookupPort.
+    """
+    if isinstance(address, tuple):
+        host, port = _split_tuple(address, op, net)
+    elif isinstance(address, str):
+        host, port = _split_text(address, op, net)
+    else:
+        raise TypeError(
+            f"address must be 'host:port' or a (host, port) tuple, not {type(address).__name__}"
+        )
+    if "\0" in host:
+        raise AddrError(op, net, address, "NUL byte in host")
+    if not host.isascii():
+        host = _to_ascii(host, address, op, net)
+    return host, parse_port(port, op=op, net=net)
+
+
+def _split_text(address: str, op: str, net: str) -> tuple[str, str]:
+    """Split "host:port" at its last colon, with Go's complaint about anything else."""
+    if not address:
+        raise AddrError(op, net, None, "missing address")
+    head, colon, port = address.rpartition(":")
+    why = "" if colon else "missing port in address"
+    rest = address  # what may hold no bracket
+    if not why and address.startswith("["):
+        # The brackets are there because the host has colons: the last one must follow "]".
+        inside, bracket, tail = address[1:].partition("]")
+        if not bracket:
+            why = "missing ']' in address"
+        elif not tail.startswith(":"):
+            why = "missing port in address"
+        elif ":" in tail[1:]:
+            why = "too many colons in address"
+        head, rest = inside, inside + tail
+    elif ":" in head:
+        why = "too many colons in address"
+    if not why:
+        why = next((f"unexpected '{c}' in address" for c in "[]" if c in rest), "")
+    if why:
+        raise AddrError(op, net, address, why)
+    return head, port
+
+
+def _split_tuple(address: tuple[object, ...], op: str, net: str) -> tuple[str, str | int]:
+    """Check a (host, port) or (host, port, flowinfo, scope_id) tuple."""
+    if len(address) not in (2, 4):
+        raise TypeError(
+            "address must be (host, port) or (host, port, flowinfo, scope_id), "
+            f"not a tuple of {len(address)}"
+        )
+    host, port = address[:2]
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a str, not {type(host).__name__}")
+    if not isinstance(port, (int, str)) or isinstance(port, bool):
+        raise TypeError(f"port must be an int or a service name, not {type(port).__name__}")
+    bracket = next((c for c in host if c in "[]"), "")
+    if bracket:
+        raise AddrError(op, net, address, f"unexpected '{bracket}' in address")
+    if len(address) == 4:
+        scope_id = address[3]
+        if not isinstance(scope_id, int) or isinstance(scope_id, bool):
+            raise TypeError(f"scope_id must be an int, not {type(scope_id).__name__}")
+        if not 0 <= scope_id < 1 << 32:
+            raise AddrError(op, net, str(scope_id), "invalid scope id")
+        if scope_id and "%" not in host:
+            host = f"{host}%{scope_id}"
+    return host, port
+
+
+def _to_ascii(host: str, address: object, op: str, net: str) -> str:
+    """Return *host* in the ASCII form that DNS knows; a zone stays as it is."""
+    name, percent, zone = host.partition("%")
+    try:
+        return name.encode("idna").decode("ascii") + percent + zone
+    except UnicodeError as exc:
+        raise AddrError(op, net, address, "invalid host name") from exc
+
+
+def parse_port(port: str | int, *, op: str = "", net: str = "") -> int:
+    """Return the number of *port*: 0 to 65535, digits, "" for 0, or a service name.
+
+    A service is looked up for the base network of *net*. Go: net.parsePort, LookupPort.
+    """
+    if isinstance(port, int):
+        text = str(port) if port.bit_length() < 64 else _HUGE
+    elif not port:
+        return 0
+    elif not _NUMBER.fullmatch(port):
+        return _service_port(port, op, net)
+    else:
+        text = port if len(port) < 20 else _HUGE
+    # Beyond that str() and int() refuse with texts of their own.
+    if text == _HUGE or not 0 <= int(text) <= _MAX_PORT:
+        raise AddrError(op, net, text, "invalid port")
+    return int(text)
+
+
+def _service_port(service: str, op: str, net: str) -> int:
+    """Return the port of a service by name, in any case."""
+    kind = socket.SOCK_DGRAM if net.startswith("udp") else socket.SOCK_STREAM
+    name = service.lower()
+    # The pattern keeps " 80" and "80x" away from getaddrinfo, which takes the first for a number.
+    if _SERVICE.fullmatch(name):
+        try:
+            # Not getservbyname: two threads would share its static buffer.
+            found = socket.getaddrinfo("127.0.0.1", name, type=kind, flags=socket.AI_NUMERICHOST)
+            return int(found[0][4][1])
+        except socket.gaierror:
+            if name in _WELL_KNOWN_PORTS:
+                return _WELL_KNOWN_PORTS[name]
+    raise AddrError(op, net, service, UNKNOWN_PORT_TEXT)
+
+
+def join_host_port(host: str, port: int | str) -> str:
+    """Return "host:port", with brackets where the host has colons. Go: net.JoinHostPort."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ip_literal(host: str, *, op: str = "", net: str = "") -> IPAddr | None:
+    """Return the address that *host* spells out, or None if it is a name (or "").
+
+    A v4-mapped v6 address is its IPv4 address, as in Go. Raises AddrError for a zone that is no
+    interface of this machine.
+    """
+    text, percent, zone = host.partition("%")
+    if not percent:
+        packed = _pton(socket.AF_INET, text)
+        if packed is not None:
+            return IPAddr(socket.AF_INET, socket.inet_ntop(socket.AF_INET, packed))
+    packed = _pton(socket.AF_INET6, text)
+    if packed is None:
+        return None
+    if packed.startswith(b"\0" * 10 + b"\xff\xff"):
+        if percent:
+            raise AddrError(op, net, host, "unexpected zone in IPv4 address")
+        return IPAddr(socket.AF_INET, socket.inet_ntop(socket.AF_INET, packed[12:]))
+    scope_id = _zone_index(zone, host, op, net) if percent else 0
+    return IPAddr(socket.AF_INET6, socket.inet_ntop(socket.AF_INET6, packed), scope_id)
+
+
+def _pton(family: socket.AddressFamily, text: str) -> bytes | None:
+    try:
+        return socket.inet_pton(family, text)
+    except (OSError, ValueError):  # ValueError: a NUL or a surrogate inside
+        return None
+
+
+def _zone_index(zone: str, host: str, op: str, net: str) -> int:
+    """Return the scope id of a zone, which is an interface's name or its number."""
+    if _NUMBER.fullmatch(zone) and len(zone) < 11:
+        number = int(zone)
+        if 0 <= number < 1 << 32:
+            return number
+    try:
+        return socket.if_nametoindex(zone)
+    except (OSError, ValueError) as exc:
+        raise AddrError(op, net, host, "no such zone in address (see: ip link)") from exc
+
+
+def is_ipv4(sockaddr: IPSockAddr) -> bool:
+    """Tell whether *sockaddr* is an IPv4 address; a v4-mapped v6 one is."""
+    host = sockaddr[0]
+    literal = _pton(socket.AF_INET6, host.partition("%")[0]) if ":" in host else None
+    return ":" not in host or (literal or b"").startswith(b"\0" * 10 + b"\xff\xff")
+
+
+def is_wildcard(host: str) -> bool:
+    """Tell whether *host* means every local address."""
+    literal = None if not host or "%" in host else ip_literal(host)
+    return not host or (literal is not None and literal.host in ("0.0.0.0", "::"))
+
+
+def split_by_family(addrs: Iterable[IPSockAddr]) -> tuple[list[IPSockAddr], list[IPSockAddr]]:
+    """Split *addrs* into those of the first one's family and the others, both in order.
+
+    Go: addrList.partition(isIPv4).
+    """
+    primaries: list[IPSockAddr] = []
+    fallbacks: list[IPSockAddr] = []
+    for addr in addrs:
+        same = not primaries or is_ipv4(addr) == is_ipv4(primaries[0])
+        (primaries if same else fallbacks).append(addr)
+    return primaries, fallbacks

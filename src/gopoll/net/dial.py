@@ -1,0 +1,355 @@
+"""Dialling: Go's chain from Dialer.dial_context down to one connected socket.
+
+Called in a goroutine, on its thread; dial_parallel's racers are goroutines of their own.
+Go: net/dial.go, net/tcpsock_posix.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import math
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from gopoll._polldesc import Note
+from gopoll.errors import (
+    AddrError,
+    DeadlineExceeded,
+    OpError,
+    deadline_error,
+    op_error,
+)
+from gopoll.net.addr import IPSockAddr, split_by_family
+from gopoll.net.conn import Conn, TCPConn
+from gopoll.net.resolve import (
+    AddrResolver,
+    Resolver,
+    resolve_addr_list,
+    resolve_local_addr,
+)
+from gopoll.net.sock import (
+    Control,
+    KeepAlive,
+    Plan,
+    check_keep_alive,
+    internet_socket,
+    map_err,
+    tune_tcp,
+)
+from gopoll.runtime.context import (
+    Context,
+    current_context,
+    with_cancel,
+    with_deadline,
+    with_timeout,
+)
+from gopoll.runtime.sched import current_poller, go
+
+__all__ = ["Dialer", "dial"]
+
+_FALLBACK_DELAY = 0.3  # seconds, RFC 6555
+_SANE_MINIMUM = 2.0  # seconds that one address gets at least, if there are as many
+
+LocalAddr: TypeAlias = str | tuple[str, int] | tuple[str, int, int, int]
+
+
+async def dial(
+    network: str, address: str | tuple[str, int], *, timeout: float | None = None
+) -> Conn:
+    """Connect to *address* on *network*, within *timeout* seconds. An op. Go: net.Dial.
+
+    Raises OpError: ConnectionRefusedError and its like, DNSError, AddrError, UnknownNetworkError,
+    and one that is a DeadlineExceeded when the time is over.
+    """
+    return await Dialer(timeout=timeout).dial(network, address)
+
+
+class Dialer:
+    """How to connect; may be used again and by many goroutines at once. Go: net.Dialer.
+
+    timeout: seconds for the whole dial, look-up and all addresses together; below 0 has passed.
+    deadline: the same as a time.monotonic() moment; the earlier of the two counts.
+    local_addr: where to dial from, an IP literal with a port (0: any).
+    fallback_delay: seconds that the addresses of the first family get before those of the other
+        join in (0: Go's default of 0.3; below 0: one after the other).
+    keep_alive: seconds of silence before the first probe (0: 15), below 0 for none, or a
+        KeepAliveConfig.
+    resolver: an object with Resolver's lookup_addr.
+    control: control(network, address, raw) is called on each socket before bind and connect.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        local_addr: LocalAddr | None = None,
+        fallback_delay: float = _FALLBACK_DELAY,
+        keep_alive: KeepAlive = 15.0,
+        resolver: AddrResolver | None = None,
+        control: Control | None = None,
+    ) -> None:
+        """Keep the settings; nothing is looked up or opened yet."""
+        for name, seconds in (("timeout", timeout), ("deadline", deadline)):
+            if seconds is not None and math.isnan(seconds):
+                raise ValueError(f"{name} must be seconds or None, not nan")
+        if math.isnan(fallback_delay):
+            raise ValueError("fallback_delay must be seconds, not nan")
+        self.timeout = timeout
+        self.deadline = deadline
+        self.local_addr = local_addr
+        self.fallback_delay = fallback_delay or _FALLBACK_DELAY
+        self.keep_alive = check_keep_alive(keep_alive)
+        self.resolver = resolver if resolver is not None else Resolver()
+        self.control = control
+
+    async def dial(self, network: str, address: str | tuple[str, int]) -> Conn:
+        """Connect under the ambient context. An op. Go: Dialer.Dial."""
+        return await self.dial_context(current_context(), network, address)
+
+    async def dial_context(
+        self, ctx: Context, network: str, address: str | tuple[str, int]
+    ) -> Conn:
+        """Connect while *ctx* lasts; it has no effect on the connection afterwards. An op.
+
+        Raises as dial(); a cancelled ctx is "operation was canceled", errno ECANCELED. The
+        ambient context raises Canceled. Go: Dialer.DialContext.
+        """
+        if not isinstance(ctx, Context):
+            raise TypeError(f"ctx must be a Context, not {type(ctx).__name__}")
+        cancel = None
+        when = self._deadline()
+        if when is not None:
+            ctx, cancel = with_deadline(ctx, when)
+        try:
+            local = None
+            if self.local_addr is not None:
+                local = resolve_local_addr("dial", network, self.local_addr)
+            addrs = await resolve_addr_list(ctx, self.resolver, "dial", network, address, local)
+            primaries = addrs
+            fallbacks: list[IPSockAddr] = []
+            if network == "tcp" and self.fallback_delay > 0:
+                primaries, fallbacks = split_by_family(addrs)
+            dialler = _SysDialer(self, network, local)
+            return await dialler.dial_parallel(ctx, primaries, fallbacks)
+        finally:
+            if cancel is not None:
+                cancel()
+
+    def _deadline(self) -> float | None:
+        """Return when this dial, beginning now, is over. Go: Dialer.deadline."""
+        if self.timeout is None:
+            return self.deadline
+        when = time.monotonic() + self.timeout
+        return when if self.deadline is None else min(when, self.deadline)
+
+
+class _SysDialer:
+    """One dial: the Dialer, the network and the local address. Go: sysDialer."""
+
+    def __init__(self, dialer: Dialer, network: str, local: IPSockAddr | None) -> None:
+        self.dialer = dialer
+        self.network = network
+        self.local = local
+        self.plan = Plan(
+            make=TCPConn,
+            tune=functools.partial(tune_tcp, keep_alive=dialer.keep_alive),
+            control=dialer.control,
+        )
+
+    async def dial_parallel(
+        self, ctx: Context, primaries: list[IPSockAddr], fallbacks: list[IPSockAddr]
+    ) -> Conn:
+        """Race the families: *fallbacks* join in after a while, or once *primaries* have failed.
+
+        Returns the first connection; the loser's, if it still comes, is closed. Raises the error
+        of the primaries if both fail. Go: sysDialer.dialParallel.
+        """
+        if not fallbacks:
+            return await self.dial_serial(ctx, primaries)
+        race = _Race()
+        primary_ctx, cancel_primary = with_cancel(ctx)
+        fallback_ctx, cancel_fallback = with_cancel(ctx)
+        # Done means go: by time, by hurry(), or with ctx.
+        delay, hurry = with_timeout(fallback_ctx, self.dialer.fallback_delay)
+
+        async def fall_back() -> Conn:
+            await delay.wait()
+            return await self.dial_serial(fallback_ctx, fallbacks)
+
+        try:
+            race.start(True, lambda: self.dial_serial(primary_ctx, primaries))
+            race.start(False, fall_back)
+            primary_error: BaseException | None = None
+            for _ in range(2):
+                primary, outcome = await race.next()
+                if isinstance(outcome, Conn):
+                    return outcome
+                if primary:
+                    primary_error = outcome
+                    hurry()
+            assert primary_error is not None
+            raise primary_error
+        finally:
+            race.close()
+            cancel_primary()
+            cancel_fallback()  # and the delay
+
+    async def dial_serial(self, ctx: Context, addrs: list[IPSockAddr]) -> Conn:
+        """Dial *addrs* in order until one answers, each with a fair share of the time left.
+
+        Raises the error of the first. Go: sysDialer.dialSerial.
+        """
+        first_error: OpError | None = None
+        for i, addr in enumerate(addrs):
+            if ctx.done:
+                raise self._error(addr, map_err(ctx))
+            dial_ctx, cancel = ctx, None
+            if ctx.deadline is not None:
+                try:
+                    when = partial_deadline(time.monotonic(), ctx.deadline, len(addrs) - i)
+                except DeadlineExceeded as exc:
+                    first_error = first_error or self._op_error(addr, exc)
+                    break
+                if when < ctx.deadline:
+                    dial_ctx, cancel = with_deadline(ctx, when)
+            try:
+                return await self.dial_single(dial_ctx, addr)
+            except OpError as exc:
+                first_error = first_error or exc
+            finally:
+                if cancel is not None:
+                    cancel()
+        raise first_error or AddrError("dial", self.network, None, "missing address")
+
+    async def dial_single(self, ctx: Context, addr: IPSockAddr) -> Conn:
+        """Dial one address; every error says dial, network and addresses. Go: dialSingle."""
+        try:
+            return await self.dial_tcp(ctx, self.local, addr)
+        except OSError as exc:
+            raise self._op_error(addr, exc) from exc.__cause__
+
+    async def dial_tcp(self, ctx: Context, laddr: IPSockAddr | None, raddr: IPSockAddr) -> TCPConn:
+        """Dial TCP. Go: sysDialer.dialTCP."""
+        return await self.do_dial_tcp(ctx, laddr, raddr)
+
+    async def do_dial_tcp(
+        self, ctx: Context, laddr: IPSockAddr | None, raddr: IPSockAddr
+    ) -> TCPConn:
+        """Dial, again up to twice where the kernel chose an unlucky local port.
+
+        It may choose the very port that is dialled, and TCP then connects to itself
+        (simultaneous open); or run out of ports for a moment. What the third attempt brings is
+        accepted. Go: sysDialer.doDialTCP, which tells the story.
+        """
+        port_is_ours = laddr is None or laddr[1] == 0
+        retries = 2 if port_is_ours else 0
+        while True:
+            try:
+                conn = await internet_socket(
+                    ctx, self.network, laddr, raddr, socket.SOCK_STREAM, 0, "dial", self.plan
+                )
+            except OSError as exc:
+                if not retries or not spurious_enotavail(exc):
+                    raise
+            else:
+                if not retries or not self_connect(conn):
+                    return conn
+                conn.close()
+            retries -= 1
+
+    def _error(self, addr: IPSockAddr, exc: BaseException) -> BaseException:
+        """Return *exc* as it leaves this dial: Canceled as it is."""
+        return self._op_error(addr, exc) if isinstance(exc, OSError) else exc
+
+    def _op_error(self, addr: IPSockAddr, exc: OSError) -> OpError:
+        """Return *exc* with everything that is known here."""
+        if not isinstance(exc, OpError):
+            if isinstance(exc, DeadlineExceeded):
+                return deadline_error("dial", self.network, self.local, addr)
+            return op_error("dial", self.network, self.local, addr, exc)
+        exc.op, exc.net = "dial", self.network
+        if not isinstance(exc, AddrError):  # there it is the address that is wrong
+            exc.source, exc.addr = self.local, addr
+        return exc
+
+
+class _Race:
+    """What the racers of dial_parallel hand over. A connection that nobody takes is closed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards all that follows
+        self._outcomes: list[tuple[bool, Conn | BaseException]] = []
+        self._note = Note(current_poller())
+        self._over = False
+
+    def start(self, primary: bool, run: Callable[[], Awaitable[Conn]]) -> None:
+        """Start a racer. Go: startRacer."""
+
+        async def racer() -> None:
+            try:
+                self._put(primary, await run())
+            except Exception as exc:
+                self._put(primary, exc)
+            except BaseException as exc:
+                self._put(primary, exc)
+                raise
+
+        go(racer)
+
+    def _put(self, primary: bool, outcome: Conn | BaseException) -> None:
+        with self._lock:
+            over, note = self._over, self._note
+            if not over:
+                self._outcomes.append((primary, outcome))
+        if not over:
+            note.wake()
+        elif isinstance(outcome, Conn):
+            outcome.close()
+
+    async def next(self) -> tuple[bool, Conn | BaseException]:
+        """Wait for the next outcome: whether it is the primary's, and the connection or error."""
+        while True:
+            with self._lock:
+                if self._outcomes:
+                    return self._outcomes.pop(0)
+                self._note = note = Note(current_poller())
+            await note
+
+    def close(self) -> None:
+        """End the race: from now on the racers close what they get."""
+        with self._lock:
+            self._over = True
+            rest, self._outcomes = self._outcomes, []
+        for _, outcome in rest:
+            if isinstance(outcome, Conn):
+                outcome.close()
+
+
+def partial_deadline(now: float, deadline: float, addrs_remaining: int) -> float:
+    """Return when to give up one of *addrs_remaining* addresses: each gets an equal share, and
+    2 s if there is as much. Raises DeadlineExceeded. Go: partialDeadline.
+    """
+    remaining = deadline - now
+    if remaining <= 0:
+        raise DeadlineExceeded
+    share = remaining / addrs_remaining
+    return now + max(share, min(remaining, _SANE_MINIMUM))
+
+
+def self_connect(conn: TCPConn) -> bool:
+    """Tell whether *conn* is connected to itself; an address that is missing counts as such.
+
+    Go: selfConnect.
+    """
+    local, remote = conn.local_addr, conn.remote_addr
+    return local is None or remote is None or local == remote
+
+
+def spurious_enotavail(exc: OSError) -> bool:
+    """Tell whether *exc* says that there was no local port to be had. Go: spuriousENOTAVAIL."""
+    return exc.errno == errno.EADDRNOTAVAIL

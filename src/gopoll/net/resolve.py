@@ -1,0 +1,255 @@
+"""Names to addresses, off the loop: Resolver, and Go's rules for what may be dialled.
+
+Called by dial and listen, in a goroutine; getaddrinfo runs where runtime.blocking puts it.
+Go: net/lookup.go, net/ipsock.go, resolveAddrList in net/dial.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from gopoll._polldesc import Note
+from gopoll.errors import (
+    CANCELED_TEXT,
+    NO_SUCH_HOST_TEXT,
+    AddrError,
+    DeadlineExceeded,
+    DNSError,
+    OpError,
+    dns_error,
+    op_error,
+)
+from gopoll.net.addr import (
+    IPAddr,
+    IPSockAddr,
+    ip_literal,
+    is_ipv4,
+    is_wildcard,
+    parse_network,
+    split_host_port,
+)
+from gopoll.net.sock import map_err
+from gopoll.runtime.blocking import blocking
+from gopoll.runtime.context import Context, current_context
+from gopoll.runtime.sched import current_poller, go
+
+__all__ = ["AddrResolver", "Resolver", "resolve_addr_list", "resolve_local_addr"]
+
+_NO_SUITABLE = "no suitable address found"
+_MISMATCHED = "mismatched local address type"
+
+T = TypeVar("T")
+
+
+class AddrResolver(Protocol):
+    """What a Dialer needs of a resolver."""
+
+    def lookup_addr(self, host: str, port: int, family: int = ...) -> Awaitable[list[IPSockAddr]]:
+        """Return the addresses of *host* with *port* in them; family: AF_UNSPEC for any."""
+        ...
+
+
+class Resolver:
+    """Look names up with getaddrinfo: /etc/hosts, DNS and whatever nsswitch.conf says."""
+
+    async def lookup_host(self, host: str) -> list[str]:
+        """Return the addresses of *host* as texts, best first. Raises DNSError.
+
+        A literal comes back as it is understood, without a look-up. Go: Resolver.LookupHost.
+        """
+        return [_host_of(ip.sockaddr(0)) for ip in await self._lookup(host, socket.AF_UNSPEC)]
+
+    async def lookup_addr(
+        self, host: str, port: int, family: int = socket.AF_UNSPEC
+    ) -> list[IPSockAddr]:
+        """Return the addresses of *host* with *port* in them, best first. Raises DNSError.
+
+        family: AF_INET or AF_INET6 for those only.
+        """
+        return [_sockaddr(ip, port) for ip in await self._lookup(host, family)]
+
+    async def _lookup(self, host: str, family: int) -> list[IPAddr]:
+        """Go: Resolver.lookupIPAddr."""
+        if not host or "\0" in host:
+            raise dns_error("", "", host, NO_SUCH_HOST_TEXT)
+        literal = ip_literal(host)
+        if literal is not None:
+            return [literal]
+        try:
+            found = await blocking(_getaddrinfo, host, family)
+        except (OSError, UnicodeError) as exc:
+            raise dns_error("", "", host, exc) from None
+        if not found:
+            raise dns_error("", "", host, NO_SUCH_HOST_TEXT)
+        return found
+
+
+def _getaddrinfo(host: str, family: int) -> list[IPAddr]:
+    """Ask the system, on whatever thread this runs."""
+    found: list[IPAddr] = []
+    for _, _, _, _, sockaddr in socket.getaddrinfo(host, None, family, socket.SOCK_STREAM):
+        # A literal by now; ip_literal says that a mapped address is IPv4. A zone is in the tuple.
+        ip = ip_literal(str(sockaddr[0]).partition("%")[0])
+        if ip is not None:
+            scope_id = int(sockaddr[3]) if len(sockaddr) == 4 else 0
+            found.append(ip._replace(scope_id=scope_id if ip.family == socket.AF_INET6 else 0))
+    return list(dict.fromkeys(found))
+
+
+def _sockaddr(ip: IPAddr, port: int) -> IPSockAddr:
+    """Return the address as we show it: four elements only where the scope id says something."""
+    return ip.sockaddr(port) if ip.scope_id else (ip.host, port)
+
+
+def _host_of(addr: IPSockAddr) -> str:
+    """Return the host of *addr* with its zone."""
+    if len(addr) == 4 and addr[3]:
+        try:
+            return f"{addr[0]}%{socket.if_indextoname(addr[3])}"
+        except OSError:
+            return f"{addr[0]}%{addr[3]}"
+    return addr[0]
+
+
+# -- the dial chain's part -------------------------------------------------------------------------
+
+
+async def resolve_addr_list(
+    ctx: Context,
+    resolver: AddrResolver,
+    op: str,
+    network: str,
+    address: object,
+    hint: IPSockAddr | None = None,
+) -> list[IPSockAddr]:
+    """Return what *address* stands for on *network*, never nothing; only "tcp" and its kin so far.
+
+    op: "dial" or "listen", for errors too. hint: the local address, whose family the others must
+    share unless one of the two is a wildcard. Raises UnknownNetworkError, AddrError, DNSError or
+    another OpError, each with *op* and *network*. Go: Resolver.resolveAddrList.
+    """
+    check_network(op, network)
+    if op == "dial" and address == "":
+        raise AddrError(op, network, None, "missing address")
+    addrs = await internet_addr_list(ctx, resolver, op, network, address)
+    if hint is None or is_wildcard(hint[0]):
+        return addrs
+    suitable = [a for a in addrs if is_wildcard(a[0]) or is_ipv4(a) == is_ipv4(hint)]
+    if not suitable:
+        raise AddrError(op, network, hint, _NO_SUITABLE)
+    return suitable
+
+
+def check_network(op: str, network: str) -> None:
+    """Raise UnknownNetworkError for a network that is none, another OpError for a later one."""
+    if parse_network(network, op=op).base != "tcp":
+        err = OSError(errno.EPROTONOSUPPORT, f"network {network} is not supported yet")
+        raise op_error(op, network, None, None, err)
+
+
+async def internet_addr_list(
+    ctx: Context, resolver: AddrResolver, op: str, network: str, address: object
+) -> list[IPSockAddr]:
+    """Return the addresses of a "host:port" on *network*; ("", port) is the wildcard.
+
+    Go: Resolver.internetAddrList, filterAddrList.
+    """
+    family = parse_network(network).family
+    # Listen on "" is listen on any port.
+    host, port = ("", 0) if address == "" else split_host_port(address, op=op, net=network)
+    if not host:
+        return [("", port)]
+    literal = ip_literal(host, op=op, net=network)
+    if literal is not None:
+        addrs = [_sockaddr(literal, port)]
+    else:
+        addrs = await _lookup_under(ctx, resolver, op, network, host, port, family)
+    if op == "dial" and len(addrs) == 1 and addrs[0][0] == "::":
+        # Where IPv6 is half configured one can bind to :: but not connect to it (Go issue 18806).
+        # Only to dial: a listener, which takes IPv4 first, would never be on [::].
+        addrs.append(("0.0.0.0", port))
+    if family != socket.AF_UNSPEC:
+        addrs = [a for a in addrs if is_ipv4(a) == (family == socket.AF_INET)]
+    if not addrs:
+        raise AddrError(op, network, host, _NO_SUITABLE)
+    return addrs
+
+
+async def _lookup_under(
+    ctx: Context,
+    resolver: AddrResolver,
+    op: str,
+    network: str,
+    host: str,
+    port: int,
+    family: int,
+) -> list[IPSockAddr]:
+    """Look *host* up for as long as *ctx* lasts; every failure is a DNSError that says *op*."""
+    try:
+        return list(await _under(ctx, resolver.lookup_addr, host, port, family))
+    except DNSError as exc:
+        exc.op, exc.net = op, network
+        raise
+    except OSError as exc:
+        raise dns_error(op, network, host, exc) from None
+    except _ContextDoneError:
+        error = map_err(ctx)
+        if isinstance(error, DeadlineExceeded):
+            raise dns_error(op, network, host, DeadlineExceeded()) from None
+        if isinstance(error, OpError):
+            raise dns_error(op, network, host, CANCELED_TEXT) from error.__cause__
+        raise error from None  # the ambient context
+
+
+class _ContextDoneError(Exception):
+    """The context of a look-up is done."""
+
+
+async def _under(ctx: Context, fn: Callable[..., Awaitable[T]], *args: object) -> T:
+    """Run fn(*args) until *ctx* is done, then leave it behind. Go: the select of lookupIPAddr."""
+    if ctx is current_context():
+        return await fn(*args)  # the scheduler ends this wait itself
+    note = Note(current_poller())
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    async def look_up() -> None:
+        try:
+            results.append(await fn(*args))
+        except Exception as exc:
+            errors.append(exc)
+        finally:
+            note.wake()
+
+    goroutine = go(look_up)
+    stop = ctx.after_func(note.wake)
+    try:
+        await note
+    finally:
+        stop()
+        goroutine.cancel()
+    if errors:
+        raise errors[0]
+    if not results:
+        raise _ContextDoneError
+    return results[0]
+
+
+def resolve_local_addr(op: str, network: str, address: object) -> IPSockAddr:
+    """Return the local address of a dial: a literal with a port, or a wildcard.
+
+    Raises AddrError for a name, which may stand for several, and for the path of a Unix socket.
+    """
+    check_network(op, network)
+    if isinstance(address, str) and (address.startswith(("@", "\0")) or "/" in address):
+        raise AddrError(op, network, address, _MISMATCHED)
+    host, port = ("", 0) if address == "" else split_host_port(address, op=op, net=network)
+    if not host:
+        return "", port
+    literal = ip_literal(host, op=op, net=network)
+    if literal is None:
+        raise AddrError(op, network, host, "local address is not an IP address")
+    return _sockaddr(literal, port)

@@ -1,0 +1,1 @@
+"""The scheduler: goroutines, the threads that run them, and sysmon that watches."""

@@ -1,0 +1,21 @@
+"""RunQ. See _runq.pyx."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uintptr_t
+
+from gopoll._atomic cimport gopoll_lock
+
+cdef enum:
+    OUT_CAP = 256              # how many goroutines are moved at a time; what one netpoll can give
+
+
+cdef class RunQ:
+    cdef gopoll_lock lock
+    cdef PyObject **ring       # guarded by lock, as is all below
+    cdef size_t head
+    cdef size_t len
+    cdef size_t cap
+    cdef int push(self, object g) except -1
+    cdef object pop(self)
+    cdef int push_words(self, uintptr_t *words, int n) except -1
+    cdef size_t move(self, RunQ to, size_t most) except? 0

@@ -1,0 +1,19 @@
+"""Gosched, Sleep and Join. See _waits.pyx."""
+
+from libc.stdint cimport int64_t
+
+from gopoll._park cimport Awaitable
+from gopoll._timers cimport TimerNode
+from gopoll.runtime._p cimport GBase, SchedBase
+
+
+cdef class Gosched(Awaitable):
+    cdef bint yielded
+
+cdef class Sleep(Awaitable):
+    cdef SchedBase sched
+    cdef int64_t when
+    cdef TimerNode node
+
+cdef class Join(Awaitable):
+    cdef GBase g

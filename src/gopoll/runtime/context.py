@@ -1,0 +1,394 @@
+"""Context: cancellation, deadlines and values that follow the calls. One mechanism for all three.
+
+Called by user code, dial and the scheduler, on any thread. A context is a node of a tree; it is
+ambient per goroutine and inherited by go(). When it is done, every park under it raises Canceled.
+Go: context/context.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Hashable
+from types import TracebackType
+from typing import Any, Self
+
+from gopoll._polldesc import Note
+from gopoll.errors import Canceled, DeadlineExceeded
+from gopoll.runtime._p import ContextBase, GBase, current_g
+from gopoll.runtime._p import current_poller as _current_poller
+
+__all__ = [
+    "Context",
+    "background",
+    "current_context",
+    "deadline",
+    "shield",
+    "timeout",
+    "with_cancel",
+    "with_deadline",
+    "with_timeout",
+    "with_value",
+]
+
+
+class Context(ContextBase):
+    """A node of the tree: done or not, why, until when, and values. Made by with_cancel etc."""
+
+    __slots__ = (
+        "_cause",
+        "_children",
+        "_deadline",
+        "_funcs",
+        "_goroutines",
+        "_key",
+        "_lock",
+        "_parent",
+        "_timer",
+        "_value",
+    )
+
+    def __init__(self, parent: Context | None, when: float | None = None) -> None:
+        """Make a child of *parent*; the with_... functions are the public way."""
+        self._parent = parent
+        self._lock = threading.Lock()  # guards all that follows but the constants
+        self._children: set[Context] = set()
+        self._goroutines: set[GBase] = set()
+        self._funcs: list[Callable[[], object]] = []
+        self._cause: object = None
+        self._timer: Any = None
+        self._key: Hashable = None  # constant
+        self._value: object = None  # constant
+        self._deadline = when  # constant
+        if parent is not None and parent._parent is not None:
+            parent._adopt(self)
+
+    @property
+    def done(self) -> bool:
+        """Whether the context has ended. Never goes back."""
+        return bool(self.done_word)
+
+    @property
+    def cause(self) -> object:
+        """Why it ended: a DeadlineExceeded, what cancel() was given, or None."""
+        return self._cause
+
+    @property
+    def deadline(self) -> float | None:
+        """When it ends by itself (time.monotonic() seconds), or None."""
+        return self._deadline
+
+    def value(self, key: Hashable) -> Any:
+        """Return the value that with_value gave *key* here or above, or None. Go: Value."""
+        node: Context | None = self
+        while node is not None:
+            if node._key == key and node._key is not None:
+                return node._value
+            node = node._parent
+        return None
+
+    def after_func(self, fn: Callable[[], object]) -> Callable[[], bool]:
+        """Have fn() called once when the context is done, on the thread that ends it.
+
+        fn must be quick. Returns stop(): True if fn will not be called any more, False if it has
+        been or is being called. Go: AfterFunc, which starts a goroutine.
+        """
+        with self._lock:
+            if not self.done_word:
+                self._funcs.append(fn)
+                return lambda: self._forget(fn)
+        _call(fn)
+        return lambda: False
+
+    async def wait(self) -> None:
+        """Wait until the context is done."""
+        note = Note(_current_poller())
+        stop = self.after_func(note.wake)
+        try:
+            await note
+        finally:
+            stop()
+
+    # Inside the tree.
+
+    def _adopt(self, child: Context) -> None:
+        with self._lock:
+            if not self.done_word:
+                self._children.add(child)
+                return
+        child._finish(self._cause)
+
+    def _forget(self, fn: Callable[[], object]) -> bool:
+        with self._lock:
+            if fn in self._funcs:
+                self._funcs.remove(fn)
+                return True
+        return False
+
+    def _enter(self, g: GBase) -> None:
+        """Make this the ambient context of *g*. On the thread that runs it."""
+        if self._parent is not None:
+            with self._lock:
+                self._goroutines.add(g)
+        g.context = self
+
+    def _leave(self, g: GBase) -> None:
+        if self._parent is not None:
+            with self._lock:
+                self._goroutines.discard(g)
+
+    def _finish(self, cause: object) -> None:
+        """End this node and all below it, once. Any thread."""
+        with self._lock:
+            if self.done_word:
+                return
+            # G1: the state first, then the parked goroutines.
+            self._cause = cause
+            self.done_word = True
+            children, self._children = self._children, set()
+            goroutines = list(self._goroutines)
+            funcs, self._funcs = self._funcs, []
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer()
+        parent = self._parent
+        if parent is not None:
+            with parent._lock:
+                parent._children.discard(self)
+        for child in children:
+            child._finish(cause)
+        for g in goroutines:
+            g.interrupt()
+        for fn in funcs:
+            _call(fn)
+
+    def _expire(self) -> None:
+        self._finish(DeadlineExceeded())
+
+    def _arm(self, when: float) -> None:
+        """End by itself at *when*: by the poller here, or by a timer thread outside of run()."""
+        stop: Callable[[], object]
+        try:
+            poller = _current_poller()
+        except RuntimeError:
+            thread = threading.Timer(max(0.0, when - time.monotonic()), self._expire)
+            thread.daemon = True
+            thread.start()
+            stop = thread.cancel
+        else:
+            stop = poller.call_at_ns(_to_ns(when), self._expire).stop
+        with self._lock:
+            if not self.done_word:
+                old, self._timer = self._timer, stop
+                stop = old
+        if stop is not None:
+            stop()
+
+    def __repr__(self) -> str:
+        state = f"done: {self._cause!r}" if self.done_word else "not done"
+        until = "" if self._deadline is None else f", deadline {self._deadline:.3f}"
+        return f"<Context {state}{until}>"
+
+
+def _call(fn: Callable[[], object]) -> None:
+    try:
+        fn()
+    except Exception as err:
+        sys.excepthook(type(err), err, err.__traceback__)
+
+
+def _to_ns(when: float) -> int:
+    return max(1, int(min(when, 9.2e9) * 1e9))  # as float first: it may be inf
+
+
+_background = Context(None)
+
+
+def background() -> Context:
+    """Return the root, which is never done. Go: context.Background."""
+    return _background
+
+
+def current_context() -> Context:
+    """Return the ambient context: that of the running goroutine, else background()."""
+    g = current_g()
+    return _background if g is None else g.context
+
+
+def with_cancel(parent: Context) -> tuple[Context, Callable[..., None]]:
+    """Return a child of *parent* and cancel(cause=None), which ends it from any thread.
+
+    Call cancel in the end in any case: it releases the child from its parent. Go: WithCancelCause.
+    """
+    ctx = Context(parent, parent._deadline)
+
+    def cancel(cause: object = None) -> None:
+        ctx._finish(cause)
+
+    return ctx, cancel
+
+
+def with_deadline(parent: Context, when: float) -> tuple[Context, Callable[..., None]]:
+    """As with_cancel; the child ends at *when* too (time.monotonic() seconds). Go: WithDeadline."""
+    if parent._deadline is not None and parent._deadline <= when:
+        return with_cancel(parent)
+    ctx = Context(parent, when)
+    if when <= time.monotonic():
+        ctx._expire()
+    else:
+        ctx._arm(when)
+
+    def cancel(cause: object = None) -> None:
+        ctx._finish(cause)
+
+    return ctx, cancel
+
+
+def with_timeout(parent: Context, timeout: float) -> tuple[Context, Callable[..., None]]:
+    """As with_deadline, *timeout* seconds from now. Go: WithTimeout."""
+    return with_deadline(parent, time.monotonic() + timeout)
+
+
+def with_value(parent: Context, key: Hashable, value: object) -> Context:
+    """Return a child of *parent* that carries *value* under *key*. Go: WithValue."""
+    if key is None:
+        raise ValueError("the key of a context value must not be None")
+    ctx = Context(parent, parent._deadline)
+    ctx._key = key
+    ctx._value = value
+    return ctx
+
+
+def _running() -> GBase:
+    g: GBase | None = current_g()
+    if g is None:
+        raise RuntimeError("no goroutine runs here: use this inside gopoll.run(...)")
+    return g
+
+
+class _Deadline:
+    """The async context manager of timeout() and deadline()."""
+
+    __slots__ = ("_ctx", "_g", "_outer", "_own", "_when")
+
+    def __init__(self, when: float | None) -> None:
+        self._when = when
+        self._ctx: Context | None = None
+
+    @property
+    def context(self) -> Context | None:
+        """The derived context, inside the block."""
+        return self._ctx
+
+    @property
+    def when(self) -> float | None:
+        """When it expires (time.monotonic() seconds), or None."""
+        return self._when
+
+    def reschedule(self, when: float | None) -> None:
+        """Move the deadline to *when*; None removes it. RuntimeError once it has expired."""
+        ctx = self._ctx
+        if ctx is None:
+            self._when = when
+            return
+        if ctx.done:
+            raise RuntimeError("the deadline has passed: it cannot be moved any more")
+        self._when = when
+        ctx._deadline = _earlier(self._outer._deadline, when)
+        with ctx._lock:
+            timer, ctx._timer = ctx._timer, None
+        if timer is not None:
+            timer()
+        if when is not None:
+            ctx._arm(when)
+
+    async def __aenter__(self) -> Self:
+        if self._ctx is not None:
+            raise RuntimeError("timeout() and deadline() objects are used once")
+        self._g = g = _running()
+        self._outer = outer = g.context
+        self._ctx = ctx = Context(outer, _earlier(outer._deadline, self._when))
+        outer._leave(g)
+        ctx._enter(g)
+        if self._when is not None:
+            if self._when <= time.monotonic():
+                ctx._expire()
+            else:
+                ctx._arm(self._when)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        ctx, g = self._ctx, self._g
+        assert ctx is not None
+        ctx._leave(g)
+        self._outer._enter(g)
+        cause = ctx._cause
+        ctx._finish(None)
+        # Its own expiry, not that of a context above: they share the cause, which is one object.
+        if not isinstance(cause, DeadlineExceeded) or cause is self._outer._cause:
+            return
+        if isinstance(exc, Canceled) and exc.cause is cause:
+            raise cause from exc
+
+
+def _earlier(a: float | None, b: float | None) -> float | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return min(a, b)
+
+
+def timeout(seconds: float | None) -> _Deadline:
+    """Bound the body of an `async with`: DeadlineExceeded (a TimeoutError) after *seconds*.
+
+    Inside, parks raise Canceled; it becomes DeadlineExceeded on leaving. None means no bound; the
+    object's reschedule(when) moves it.
+    """
+    return _Deadline(None if seconds is None else time.monotonic() + seconds)
+
+
+def deadline(when: float | None) -> _Deadline:
+    """As timeout(), at *when* (time.monotonic() seconds)."""
+    return _Deadline(when)
+
+
+class shield:  # noqa: N801  (used as a function: async with shield():)
+    """`async with shield():` the body does not see cancellation from outside.
+
+    For clean-up in `finally` blocks that must wait; bound it with timeout() inside.
+    """
+
+    __slots__ = ("_ctx", "_g", "_outer")
+
+    async def __aenter__(self) -> Self:
+        self._g = g = _running()
+        self._outer = g.context
+        self._ctx = _Shielded(self._outer)
+        self._outer._leave(g)
+        self._ctx._enter(g)
+        g.shielded += 1
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        g = self._g
+        g.shielded -= 1
+        self._ctx._leave(g)
+        self._outer._enter(g)
+
+
+class _Shielded(Context):
+    """A context with its parent's values and without its end."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Context) -> None:
+        super().__init__(_background)
+        self._values = values
+
+    def value(self, key: Hashable) -> Any:
+        return self._values.value(key)

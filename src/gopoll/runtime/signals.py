@@ -1,0 +1,96 @@
+"""Signals while run() is on the main thread: Ctrl-C interrupts the main goroutine, at once.
+
+Used by Scheduler.run. Python's handlers run on the main thread only, which may be asleep in the
+network: the wake-up descriptor ends that sleep whatever the moment the signal came at.
+Go: runtime/sigqueue.go and os/signal (go1.27).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Generator
+from types import FrameType
+from typing import Any, Self
+
+from gopoll._polldesc import PollDesc
+from gopoll._poller import READ
+from gopoll.runtime.context import background
+
+
+class Signals:
+    """A context manager around the scheduler's loop; does nothing off the main thread.
+
+    A pipe is the wake-up descriptor (an eventfd cannot be: Python writes one byte), read by a
+    goroutine of our own. A host's wake-up descriptor gets the bytes too.
+    """
+
+    def __init__(self, sched: Any) -> None:
+        self._sched = sched  # the Scheduler, which imports us
+        self._reader = -1
+        self._pd: PollDesc | None = None
+        self._interrupted = False
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._outer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        # Only Python's own handler is replaced: a program that has one of its own keeps it.
+        self._own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._own:
+            signal.signal(signal.SIGINT, self._on_sigint)
+        return self
+
+    def start(self) -> None:
+        """Start the goroutine that reads the wake-up descriptor."""
+        if self._reader >= 0:
+            self._pd = self._sched.poller.open(self._reader)
+            self._sched.newproc(self._loop(self._pd), background(), "signals", system=True)
+
+    async def _loop(self, pd: PollDesc) -> None:
+        """Take the bytes, so that the next signal wakes the poller again; pass them on."""
+        while True:
+            pd.reset(READ)
+            try:
+                data = os.read(self._reader, 4096)
+            except BlockingIOError:
+                await _Readable(pd)
+                continue
+            if self._outer != -1:
+                try:
+                    os.write(self._outer, data)
+                except OSError:
+                    pass  # as Python does: a full or closed wake-up descriptor loses bytes
+
+    def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        """Record the first Ctrl-C for the main goroutine; raise a second one in place."""
+        main = self._sched.main
+        if self._interrupted or main is None or main.done:
+            raise KeyboardInterrupt
+        self._interrupted = True
+        main.pending = KeyboardInterrupt()
+        main.interrupt()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._reader < 0:
+            return
+        if self._own and signal.getsignal(signal.SIGINT) == self._on_sigint:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.set_wakeup_fd(self._outer)
+        if self._pd is not None and not self._sched.is_forked:
+            self._pd.evict()
+            self._pd.close()
+        os.close(self._writer)
+        os.close(self._reader)
+
+
+class _Readable:
+    """Parks until a PollDesc is readable."""
+
+    def __init__(self, pd: PollDesc) -> None:
+        self._pd = pd
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield self._pd.wait(READ)

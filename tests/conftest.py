@@ -1,0 +1,9 @@
+"""What every test gets: the leak guard, the head of the report, the probes and the skip ledger."""
+
+pytest_plugins = [
+    "plugins.guard",
+    "plugins.header",
+    "plugins.probe",
+    "plugins.open",
+    "plugins.skips",
+]

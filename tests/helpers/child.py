@@ -1,0 +1,55 @@
+"""Child processes and what the kernel says about our descriptors, for the tests.
+
+Called by tests, on the main thread.
+"""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+
+
+def run_python(code: str, *args: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run *code* in an interpreter like this one, which sees the same gopoll and these helpers."""
+    path = [str(HERE), os.environ.get("PYTHONPATH", "")]
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *map(str, args)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+def registrations(epfd: int) -> dict[int, tuple[int, int]]:
+    """Return {descriptor: (events, data)} of an epoll instance, as the kernel has it."""
+    found = {}
+    for line in Path(f"/proc/self/fdinfo/{epfd}").read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if words[0] == "tfd:":
+            found[int(words[1])] = (int(words[3], 16), int(words[5], 16))
+    return found
+
+
+def eventfd_count(fd: int) -> int:
+    """Return the counter of an eventfd without reading it."""
+    for line in Path(f"/proc/self/fdinfo/{fd}").read_text(encoding="ascii").splitlines():
+        if line.startswith("eventfd-count:"):
+            return int(line.split()[1], 16)
+    raise ValueError(f"{fd} is no eventfd")
+
+
+def open_fds() -> set[int]:
+    """Return this process's open descriptors."""
+    return {int(name) for name in os.listdir("/proc/self/fd")} - {_listing()}
+
+
+def _listing() -> int:
+    """The number that the listing itself had: the lowest free one, so it is free again."""
+    fd = os.open("/proc/self/fd", os.O_RDONLY)
+    os.close(fd)
+    return fd

@@ -1,0 +1,73 @@
+"""The leak guard: after every test, descriptors, threads, timers and goroutines are back."""
+
+import gc
+import os
+import threading
+import warnings
+
+import pytest
+
+import gopoll
+
+
+def open_fds():
+    """Return {descriptor: what it is} of this process."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            pass  # the one that listdir itself had open
+    return found
+
+
+@pytest.fixture(autouse=True)
+def leak_guard(request):
+    """Fail a test that leaves a descriptor or a thread behind (marker `leaks` lifts it)."""
+    if request.node.get_closest_marker("leaks"):
+        yield
+        return
+    gc.collect()
+    fds, threads = open_fds(), set(threading.enumerate())
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(5)
+    left = [t.name for t in threading.enumerate() if t not in threads]
+    assert not left, f"threads left behind: {left}"
+    more = {fd: what for fd, what in open_fds().items() if fd not in fds}
+    assert not more, f"descriptors left behind: {more}"
+
+
+async def _guarded(main, args):
+    before = gopoll.stats()
+    result = await main(*args)
+    after = gopoll.stats()
+    assert after.goroutines == before.goroutines, "goroutines left behind"
+    assert after.descriptors == before.descriptors, "registered descriptors left behind"
+    assert after.timers == before.timers, "timers left behind"
+    return result
+
+
+@pytest.fixture
+def run():
+    """Return gopoll.run that also sees whether main leaves goroutines, pollDescs or timers."""
+
+    def run(main, *args, **options):
+        return gopoll.run(_guarded(main, args), **options)
+
+    return run
+
+
+async def wait_until(condition, *, seconds=10):
+    """Let the others run until condition() is true. For what no event tells."""
+    async with gopoll.timeout(seconds):
+        while not condition():
+            await gopoll.sleep(0.0005)
+
+
+async def wait_parked(*goroutines, seconds=10):
+    """Let the others run until each of *goroutines* is parked in something."""
+    await wait_until(lambda: all(g.state == "waiting" for g in goroutines), seconds=seconds)

@@ -1,0 +1,107 @@
+"""docs/api.md, gopoll.__all__ and the classes: one list of names."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import gopoll
+
+TEXT = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+THERE, LATER = TEXT.split("## Not there yet")
+# The classes whose methods a section's rows begin with a dot for.
+OWNERS = {
+    "Connections": [gopoll.TCPConn],
+    "The poller, for loops": [gopoll.Poller],
+}
+# What connections inherit from FD for the net package's own use.
+INHERITED = {
+    "accept_fd",
+    "getpeername",
+    "getsockname",
+    "init",
+    "raw_control",
+    "set_addrs",
+    "wait_closed",
+    "wait_connect",
+}
+CALLS = re.compile(r"^(\.?[A-Za-z_][\w.]*)")
+
+
+def first_cells():
+    """Yield (section, text in backticks) of the first column of every table."""
+    section = ""
+    for line in THERE.splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        elif line.startswith("| `"):
+            for text in re.findall(r"`([^`]+)`", line.split("|")[1]):
+                yield section, text
+
+
+CELLS = sorted(set(first_cells()))
+
+
+@pytest.mark.parametrize(("section", "text"), CELLS, ids=[text for _, text in CELLS])
+def test_every_documented_name_is_there(section, text):
+    name = CALLS.match(text).group(1)
+    if name.startswith("."):
+        assert all(hasattr(owner, name[1:]) for owner in OWNERS[section])
+    elif "." in name:
+        owner, method = name.split(".")
+        assert hasattr(getattr(gopoll, owner), method)
+    else:
+        assert name in gopoll.__all__
+
+
+def test_every_public_name_is_documented():
+    documented = set(re.findall(r"\b[A-Za-z_]\w*\b", THERE))
+    assert [name for name in gopoll.__all__ if name not in documented] == []
+
+
+def test_all_is_complete_sorted_and_importable():
+    assert len(set(gopoll.__all__)) == len(gopoll.__all__)
+    for name in gopoll.__all__:
+        assert getattr(gopoll, name) is not None
+
+
+def test_what_is_not_there_yet_is_not_there():
+    later = re.findall(r"`([A-Za-z_]+)`", LATER)
+    assert [name for name in later if hasattr(gopoll, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("cls", "text"),
+    [
+        (gopoll.Goroutine, "Goroutine"),
+        (gopoll.Context, "Context"),
+        (gopoll.Listener, "Listener"),
+        (gopoll.PollDesc, "PollDesc"),
+        (gopoll.ParkRequest, "ParkRequest"),
+        (gopoll.Reader, "Reader("),
+        (gopoll.Resolver, "Resolver("),
+        (gopoll.Dialer, "Dialer("),
+        (gopoll.Poller, "Poller()"),
+    ],
+)
+def test_the_methods_in_a_row_are_there(cls, text):
+    line = next(ln for ln in THERE.splitlines() if ln.startswith(f"| `{text}"))
+    methods = re.findall(r"`\.(\w+)", line)
+    assert methods
+    assert [m for m in methods if not hasattr(cls, m)] == []
+
+
+def test_public_methods_are_documented():
+    """Each public method of the classes users hold has a word in the list."""
+    for cls in (gopoll.TCPConn, gopoll.Listener, gopoll.Poller, gopoll.PollDesc, gopoll.Timer):
+        names = [n for n in dir(cls) if not n.startswith("_") and n not in INHERITED]
+        missing = [n for n in names if not re.search(rf"\b{n}\b", THERE)]
+        assert missing == [], cls
+
+
+def test_every_public_docstring_begins_with_a_verb_or_a_noun_and_ends_with_a_stop():
+    for name in gopoll.__all__:
+        thing = getattr(gopoll, name)
+        if callable(thing):
+            first = (thing.__doc__ or "").strip().split("\n\n")[0]
+            assert first, name

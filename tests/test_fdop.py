@@ -1,0 +1,766 @@
+"""Operations on an FD: the retry loop, its lock, its errors, and every way to leave it.
+
+Go: internal/poll/fd_unix.go; go-reference 2.4, rows 21, 29, 30, 44, 45, 53-55.
+"""
+
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+import pytest
+
+import gopoll
+from gopoll import Canceled, ClosedError, OpError
+from gopoll._fd import FD
+from gopoll.runtime.sched import current_poller
+from helpers.fds import MORE_THAN_FITS, adopt, drain, half_pair, pair, pipe
+from plugins.guard import wait_parked, wait_until
+
+
+def reset(peer):
+    """Close *peer* so that the other end is reset."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+
+
+def tcp_pair():
+    """Return a registered TCP FD and its plain peer."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    return adopt(ours, "tcp"), peer
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+def test_read_gives_what_there_is_up_to_n_and_nothing_at_the_end(run):
+    """Rows 21, 53."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            peer.send(b"abcdef")
+            assert await fd.read(4) == b"abcd"
+            assert await fd.read() == b"ef"
+            assert await fd.read(0) == b""
+            peer.shutdown(socket.SHUT_WR)
+            assert await fd.read() == b""
+            assert await fd.read() == b""
+            with pytest.raises(ValueError, match="-1 bytes"):
+                fd.read(-1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [1, 65535, 65536, 65537, 1 << 20])
+def test_reads_and_writes_of_any_size_carry_the_bytes(run, size):
+    async def main():
+        with pair() as (a, b):
+            data = os.urandom(size)
+            writer = gopoll.go(a.write, data)
+            got = bytearray()
+            while len(got) < size:
+                part = await b.read(size)
+                assert 0 < len(part) <= size - len(got)
+                got += part
+            assert got == data
+            assert await writer == size
+
+    run(main)
+
+
+def test_readinto_fills_the_buffer_and_gives_it_back(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            buffer = bytearray(4)
+            peer.send(b"abcdef")
+            assert await fd.readinto(buffer) == 4
+            assert buffer == b"abcd"
+            buffer.append(0)  # no export is left
+            assert await fd.readinto(memoryview(buffer)[1:4]) == 2
+            assert buffer == b"aefd\0"
+            assert await fd.readinto(bytearray()) == 0
+            with pytest.raises(BufferError):
+                fd.readinto(b"readonly")
+            with pytest.raises(TypeError):
+                fd.readinto(5)
+            peer.close()
+            assert await fd.readinto(buffer) == 0
+
+    run(main)
+
+
+def test_write_takes_any_buffer_and_keeps_it_until_the_end(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            data = bytearray(b"abc")
+            assert await fd.write(data) == 3
+            data.append(0)
+            assert await fd.write(memoryview(b"xdefx")[1:4]) == 3
+            assert await fd.write(b"") == 0
+            assert peer.recv(99) == b"abcdef"
+            with pytest.raises(TypeError):
+                fd.write("text")
+            with pytest.raises(BufferError):
+                fd.write(memoryview(b"abcdef")[::2])
+
+    run(main)
+
+
+def test_a_tuple_and_an_exception_come_out_of_an_operation_whole(run):
+    """StopIteration is peculiar about both: accept returns a tuple, join anything."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            name = server.getsockname()
+            fd = adopt(server.dup(), "tcp")
+            with socket.create_connection(name) as peer:
+                number, addr = await fd.accept_fd()
+                assert addr == peer.getsockname()
+                assert os.get_blocking(number) is False
+                assert os.get_inheritable(number) is False
+                os.close(number)
+            fd.close()
+
+        for value in [(1, 2), (), ValueError("a value"), None, StopIteration(3)]:
+
+            async def give(value=value):
+                return value
+
+            assert await gopoll.go(give) is value
+
+    run(main)
+
+
+def test_accept_waits_and_goes_on_after_each_connection(run):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            name = server.getsockname()
+            fd = adopt(server.dup(), "tcp")
+            for burst in (1, 3):
+                acceptors = [gopoll.go(fd.accept_fd) for _ in range(burst)]
+                await wait_parked(*acceptors)
+                peers = [socket.create_connection(name) for _ in range(burst)]
+                pairs = [await g for g in acceptors]
+                assert [addr for _, addr in pairs] == [p.getsockname() for p in peers]
+                for (number, _), peer in zip(pairs, peers, strict=True):
+                    os.close(number)
+                    peer.close()
+            fd.close()
+
+    run(main)
+
+
+def test_too_many_open_files_is_an_error_with_a_remedy(run):
+    import resource
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            fd = adopt(server.dup(), "tcp")
+            with socket.create_connection(server.getsockname()):
+                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+                try:
+                    with pytest.raises(OpError, match=r"too many open files \(limit 3; raise"):
+                        await fd.accept_fd()
+                finally:
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+                number, _ = await fd.accept_fd()
+                os.close(number)
+            fd.close()
+
+    run(main)
+
+
+def connecting(address):
+    """Return a registered FD whose connect is under way."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    assert sock.connect_ex(address) in (0, errno.EINPROGRESS)
+    return adopt(sock, "tcp")
+
+
+def test_wait_connect_returns_the_peer_or_the_reason(run):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            name = server.getsockname()
+            fd = connecting(name)
+            assert await fd.wait_connect() == name
+            assert await fd.wait_connect() == name, "it may be asked again"
+            fd.close()
+        fd = connecting(name)
+        with pytest.raises(ConnectionRefusedError, match=r"^dial tcp: connection refused$"):
+            await fd.wait_connect()
+        fd.close()
+
+    run(main)
+
+
+def test_wait_connect_does_not_take_a_spurious_wake_up_for_a_connection(run):
+    """Row 69: a socket that is not connected is writable to epoll."""
+
+    async def main():
+        fd = adopt(socket.socket(), "tcp")
+        waiter = gopoll.go(fd.wait_connect)
+        await wait_parked(waiter)
+        fd.set_write_timeout(0.002)
+        with pytest.raises(TimeoutError, match=r"^dial tcp: i/o timeout$"):
+            await waiter
+        fd.close()
+
+    run(main)
+
+
+# -- the lock --------------------------------------------------------------------------------------
+
+
+def test_reads_are_served_in_the_order_they_were_awaited(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            readers = [gopoll.go(fd.read, 1) for _ in range(20)]
+            await wait_parked(*readers)
+            for i in range(20):
+                peer.send(bytes([i]))
+            assert [await g for g in readers] == [bytes([i]) for i in range(20)]
+
+    run(main)
+
+
+def test_a_late_read_does_not_overtake_those_that_wait(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            readers = [gopoll.go(fd.read, 1) for _ in range(3)]
+            await wait_parked(*readers)
+            peer.send(b"123")
+            late = gopoll.go(fd.read, 1)
+            await wait_parked(late)
+            peer.send(b"4")
+            assert [await g for g in (*readers, late)] == [b"1", b"2", b"3", b"4"]
+
+    run(main)
+
+
+def test_large_writes_do_not_mix(run):
+    async def main():
+        with pair() as (a, b):
+            size = 1 << 20
+            writers = [gopoll.go(a.write, bytes([i]) * size) for i in range(4)]
+            got = bytearray()
+            while len(got) < 4 * size:
+                got += await b.read(1 << 18)
+            for i, g in enumerate(writers):
+                assert got[i * size : (i + 1) * size] == bytes([i]) * size
+                assert await g == size
+
+    run(main)
+
+
+def test_a_read_does_not_wait_for_a_write_nor_the_other_way_round(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            writer = gopoll.go(fd.write, MORE_THAN_FITS)
+            await wait_parked(writer)
+            peer.send(b"x")
+            assert await fd.read(1) == b"x"
+            reader = gopoll.go(fd.read, 1)
+            await wait_parked(reader)
+            while not writer.done:
+                drain(peer)
+                await gopoll.gosched()
+            assert await writer == len(MORE_THAN_FITS)
+            peer.send(b"y")
+            assert await reader == b"y"
+
+    run(main)
+
+
+# -- what a write leaves behind --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["deadline", "close", "cancel", "reset"])
+def test_an_unfinished_write_says_how_much_has_left(run, end):
+    async def main():
+        fd, peer = tcp_pair()
+        writer = gopoll.go(fd.write, MORE_THAN_FITS)
+        await wait_parked(writer)
+        got = len(peer.recv(1 << 16))
+        await gopoll.gosched()
+        match end:
+            case "deadline":
+                fd.set_write_timeout(0.001)
+            case "close":
+                fd.close()
+            case "cancel":
+                writer.cancel("enough")
+            case "reset":
+                reset(peer)
+        kind = {
+            "deadline": TimeoutError,
+            "close": ClosedError,
+            "cancel": Canceled,
+            "reset": ConnectionError,
+        }[end]
+        with pytest.raises(kind) as caught:
+            await writer
+        written = caught.value.written
+        assert got <= written < len(MORE_THAN_FITS)
+        if end in ("deadline", "cancel"):
+            fd.set_deadline(None)
+            fd.close_write()
+            while part := await gopoll.blocking(peer.recv, 1 << 20):
+                got += len(part)
+            assert got == written, "the connection is usable, its stream as said"
+        peer.close()
+        if end != "close":
+            fd.close()
+
+    run(main)
+
+
+def test_a_write_that_never_began_has_written_nothing(run):
+    async def main():
+        with half_pair() as (fd, _):
+            first = gopoll.go(fd.write, MORE_THAN_FITS)
+            queued = gopoll.go(fd.write, b"abc")
+            await wait_parked(first, queued)
+            queued.cancel()
+            with pytest.raises(Canceled) as caught:
+                await queued
+            assert caught.value.written == 0
+            first.cancel()
+            with pytest.raises(Canceled) as caught:
+                await first
+            assert caught.value.written > 0
+            fd.set_write_timeout(-1)
+            with pytest.raises(TimeoutError) as timeout:
+                await fd.write(b"abc")
+            assert timeout.value.written == 0
+
+    run(main)
+
+
+def test_a_write_to_a_reset_connection_fails_without_a_signal(run):
+    """Row 54 and SIGPIPE."""
+
+    async def main():
+        fd, peer = tcp_pair()
+        reset(peer)
+        with pytest.raises(ConnectionResetError, match=r"^read tcp: connection reset by peer$"):
+            await fd.read(1)
+        with pytest.raises(BrokenPipeError, match=r"^write tcp: broken pipe$"):
+            await fd.write(b"x")
+        fd.close()
+
+    run(main)
+
+
+# -- leaving an operation --------------------------------------------------------------------------
+
+
+async def still_works(fd, peer):
+    """The lock of both directions is free and nothing is stuck."""
+    peer.send(b"z")
+    assert await fd.read(1) == b"z"
+    assert await fd.write(b"z") == 1
+    assert peer.recv(9) == b"z"
+
+
+def test_a_parked_operation_that_is_cancelled_releases_the_lock(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            reader = gopoll.go(fd.read, 1)
+            await wait_parked(reader)
+            reader.cancel("no more")
+            with pytest.raises(Canceled) as caught:
+                await reader
+            assert caught.value.cause == "no more"
+            assert caught.value.written is None
+            await still_works(fd, peer)
+
+    run(main)
+
+
+def test_a_queued_operation_that_is_cancelled_leaves_the_queue(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            first, second, third = readers = [gopoll.go(fd.read, 1) for _ in range(3)]
+            await wait_parked(*readers)
+            second.cancel()
+            with pytest.raises(Canceled):
+                await second
+            peer.send(b"13")
+            assert (await first, await third) == (b"1", b"3")
+            await still_works(fd, peer)
+
+    run(main)
+
+
+def test_one_cancelled_after_it_was_handed_the_lock_hands_it_on(run):
+    """M2."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            first, heir, third = readers = [gopoll.go(fd.read, 1) for _ in range(3)]
+            await wait_parked(*readers)
+            first.cancel()
+            await gopoll.go(until_done, first)  # its unlock has made heir the owner
+            heir.cancel()
+            for g in (first, heir):
+                with pytest.raises(Canceled):
+                    await g
+            peer.send(b"3")
+            assert await third == b"3"
+            await still_works(fd, peer)
+
+    async def until_done(g):
+        while not g.done:
+            await gopoll.gosched()
+
+    run(main)
+
+
+def test_a_cancel_that_loses_to_readiness_leaves_the_data_for_the_next(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            for _ in range(50):
+                reader = gopoll.go(fd.read, 1)
+                await wait_parked(reader)
+                peer.send(b"d")
+                await gopoll.gosched()
+                reader.cancel()
+                try:
+                    assert await reader == b"d"
+                except Canceled:
+                    assert await fd.read(1) == b"d"
+
+    run(main)
+
+
+@pytest.mark.parametrize("how", ["throw", "close", "drop"])
+@pytest.mark.parametrize("phase", ["new", "queued", "parked", "ended"])
+def test_an_operation_may_be_left_in_every_phase(run, how, phase):
+    """What a coroutine does with what it awaits when it is thrown into, closed or dropped."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            holder = None
+            if phase == "queued":
+                holder = gopoll.go(fd.read, 1)
+                await wait_parked(holder)
+            op = fd.read(1)
+            if phase == "ended":
+                peer.send(b"e")
+                with pytest.raises(StopIteration, match="e"):
+                    next(op.__await__())
+            elif phase != "new":
+                next(op.__await__())
+            if how == "throw":
+                with pytest.raises(KeyError):
+                    op.throw(KeyError("k"))
+                with pytest.raises(KeyError):
+                    op.throw(KeyError, "k", None)
+            elif how == "close":
+                op.close()
+                op.close()
+            elif phase == "new":
+                with pytest.warns(RuntimeWarning, match="read unix was never awaited"):
+                    del op
+            else:
+                del op
+            if holder is not None:
+                peer.send(b"h")
+                assert await holder == b"h"
+            await still_works(fd, peer)
+
+    run(main)
+
+
+def test_an_operation_is_awaited_once(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            peer.send(b"xy")
+            op = fd.read(1)
+            assert await op == b"x"
+            with pytest.raises(RuntimeError, match=r"cannot await an operation twice \(read unix"):
+                await op
+            op = fd.read(9)
+            op.close()
+            with pytest.raises(RuntimeError, match="twice"):
+                await op
+            await still_works_after(fd, peer)
+
+    async def still_works_after(fd, peer):
+        assert await fd.read(9) == b"y"
+        await still_works(fd, peer)
+
+    run(main)
+
+
+def test_two_goroutines_cannot_share_an_operation(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            op = fd.read(1)
+            first = gopoll.go(op)
+            await wait_parked(first)
+            with pytest.raises(RuntimeError, match="twice"):
+                await op
+            peer.send(b"x")
+            assert await first == b"x"
+            await still_works(fd, peer)
+
+    run(main)
+
+
+# -- where it may be used --------------------------------------------------------------------------
+
+
+def test_outside_a_goroutine_it_is_tried_and_then_says_what_to_do(run):
+    kept = []
+
+    async def main():
+        with half_pair() as (fd, peer):
+            error = []
+
+            def outside():
+                peer.send(b"x")
+                with pytest.raises(StopIteration, match="x"):
+                    next(fd.read(1).__await__())
+                op = fd.read(1)
+                try:
+                    next(op.__await__())
+                except RuntimeError as err:
+                    error.append(err)
+                kept.append(op)  # it must not keep the lock either
+
+            thread = threading.Thread(target=outside)
+            thread.start()
+            thread.join()
+            assert "read unix would block outside a goroutine" in str(error[0])
+            assert "gopoll.run" in str(error[0])
+            await still_works(fd, peer)
+
+            holder = gopoll.go(fd.read, 1)
+            await wait_parked(holder)
+            thread = threading.Thread(target=lambda: error.append(raised_by(fd.read(1))))
+            thread.start()
+            thread.join()
+            assert "outside a goroutine" in str(error[1]), "queued for the lock"
+            peer.send(b"h")
+            assert await holder == b"h"
+
+    run(main)
+
+
+def raised_by(op):
+    try:
+        next(op.__await__())
+    except Exception as err:
+        return err
+
+
+def test_on_another_scheduler_it_says_so(run):
+    async def main():
+        with half_pair() as (fd, peer):
+
+            async def stranger():
+                peer.send(b"x")
+                assert await fd.read(1) == b"x", "what needs no wait is nobody's business"
+                with pytest.raises(RuntimeError, match="belongs to another scheduler"):
+                    await fd.read(1)
+
+            await gopoll.blocking(gopoll.run, stranger)
+            reader = gopoll.go(fd.read, 1)
+            await wait_parked(reader)
+
+            async def queues():
+                with pytest.raises(RuntimeError, match="belongs to another scheduler"):
+                    await fd.read(1)
+
+            await gopoll.blocking(gopoll.run, queues)
+            peer.send(b"y")
+            assert await reader == b"y"
+            await still_works(fd, peer)
+
+    run(main)
+
+
+def test_never_awaited_says_so(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            for make, name in [
+                (lambda: fd.read(1), "read"),
+                (lambda: fd.readinto(bytearray(1)), "read"),
+                (lambda: fd.write(b"x"), "write"),
+                (fd.accept_fd, "accept"),
+                (fd.wait_connect, "dial"),
+            ]:
+                with pytest.warns(RuntimeWarning, match=f"^{name} unix was never awaited$"):
+                    make()
+            await still_works(fd, peer)
+
+    run(main)
+
+
+# -- fairness and signals --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["read", "write", "fail", "large"])
+def test_operations_that_complete_on_the_spot_let_the_others_run(run, what):
+    """A13: a slice has a budget of operations and bytes, and failures cost too."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            turns = 0
+            stop = False
+
+            async def other():
+                nonlocal turns, stop
+                while turns < 10:
+                    turns += 1
+                    await gopoll.gosched()
+                stop = True
+
+            gopoll.go(other)
+            rounds = 0
+            data = bytes(100_000)
+            while not stop:
+                rounds += 1
+                assert rounds < 5000, "the other goroutine is starved"
+                if what == "fail":
+                    if not fd.is_closed:
+                        fd.close()
+                    with pytest.raises(ClosedError):
+                        await fd.read(1)
+                elif what == "read":
+                    peer.send(b"x")
+                    await fd.read(1)
+                else:
+                    await fd.write(data if what == "large" else b"x")
+                    drain(peer)
+            assert turns == 10
+
+    run(main)
+
+
+def test_eintr_runs_the_handlers_and_goes_on(run):
+    """Of a call that blocks: FD leaves O_NONBLOCK to its maker, so a pipe can be made to."""
+    calls = []
+
+    async def main():
+        r, w = os.pipe()
+        fd = FD(r, "pipe", file=True)
+        fd.init(current_poller())
+
+        def on_alarm(*_):
+            calls.append(time.monotonic())
+            if len(calls) == 3:
+                os.write(w, b"x")
+            elif len(calls) == 5:
+                raise ZeroDivisionError
+
+        before = signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        try:
+            assert await fd.read(1) == b"x"
+            op = fd.read(1)
+            with pytest.raises(ZeroDivisionError):
+                await op
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(calls) == 5
+        os.write(w, b"y")
+        assert await fd.read(1) == b"y", "the handler's error has kept the lock"
+        os.close(w)
+        fd.close()
+
+    run(main)
+
+
+def test_pipes_wake_at_their_ends(run):
+    """Rows 29, 30."""
+
+    async def main():
+        with pipe() as (r, w):
+            reader = gopoll.go(r.read, 1)
+            await wait_parked(reader)
+            w.close()
+            assert await reader == b""
+        with pipe() as (r, w):
+            writer = gopoll.go(w.write, bytes(1 << 20))
+            await wait_parked(writer)
+            await r.read(1)
+            r.close()
+            with pytest.raises(BrokenPipeError, match=r"^write pipe: broken pipe$") as caught:
+                await writer
+            assert caught.value.written > 0
+
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python does by itself
+    run(main)
+
+
+def test_a_datagram_may_be_empty(run):
+    async def main():
+        ours, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with peer:
+            fd = adopt(ours, "unixgram", stream=False, zero_read_is_eof=False)
+            assert await fd.write(b"") == 0
+            assert await fd.write(b"two") == 3
+            assert [peer.recv(9), peer.recv(9)] == [b"", b"two"]
+            peer.send(b"")
+            assert await fd.read(9) == b""
+            fd.close()
+
+    run(main)
+
+
+# -- references ------------------------------------------------------------------------------------
+
+
+def test_operations_leave_no_reference_behind(run):
+    """Ended in every way, an operation gives back the FD, its buffer and the goroutine."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            buffer = bytearray(8)
+
+            async def one(how):
+                g = gopoll.go(fd.readinto, buffer)
+                queued = gopoll.go(fd.read, 1)
+                await wait_parked(g, queued)
+                match how:
+                    case "ready":
+                        peer.send(b"12345678")
+                    case "cancel":
+                        g.cancel()
+                    case "deadline":
+                        fd.set_read_timeout(0)
+                for h in (g, queued):
+                    if how == "ready" and h is queued:
+                        h.cancel()
+                    if how == "cancel":
+                        h.cancel()
+                    try:
+                        await h
+                    except (Canceled, OpError):
+                        pass
+                fd.set_read_deadline(None)
+
+            for how in ("ready", "cancel", "deadline"):
+                counts = []
+                for _ in range(4):
+                    await one(how)
+                    gc.collect()
+                    counts.append((sys.getrefcount(fd), len(gc.get_objects())))
+                refs = {c[0] for c in counts[1:]}
+                assert len(refs) == 1, f"{how}: {counts}"
+                buffer.append(0)
+                del buffer[8:]
+            await wait_until(lambda: True)
+
+    run(main)
