@@ -1,6 +1,7 @@
 """What every test gets: the leak guard, the head of the report, the probes and the skip ledger."""
 
 pytest_plugins = [
+    "plugins.hang",  # before guard, which imports it
     "plugins.guard",
     "plugins.header",
     "plugins.probe",

@@ -8,6 +8,7 @@ import warnings
 import pytest
 
 import gopoll
+from plugins.hang import WATCH
 
 
 def open_fds():
@@ -43,7 +44,8 @@ def leak_guard(request):
 
 async def _guarded(main, args):
     before = gopoll.stats()
-    result = await main(*args)
+    with WATCH.watched():
+        result = await main(*args)
     after = gopoll.stats()
     assert after.goroutines == before.goroutines, "goroutines left behind"
     assert after.descriptors == before.descriptors, "registered descriptors left behind"
