@@ -42,6 +42,7 @@ def compile_args():
     """
     args = ["-O3", "-g1", "-fwrapv", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
     args.append(f"-ffile-prefix-map={ROOT}=gopoll")  # the same bytes from any folder
+    args.append(f'-DGOPOLL_BUILD="{MODE}"')  # gopoll._poller.BUILD: the benches ask
     if TRACE:
         args += ["-O0", "-DCYTHON_TRACE=1", "-DCYTHON_TRACE_NOGIL=1"]
     if SANITIZE:

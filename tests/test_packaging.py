@@ -220,6 +220,7 @@ def test_each_switch_builds_in_a_folder_of_its_own(switch, monkeypatch):
         monkeypatch.setenv("GOPOLL_TRACE", "1")
     setup = runpy.run_path(str(ROOT / "setup.py"))
     assert setup["MODE"] == (switch or "release")
+    assert f'-DGOPOLL_BUILD="{switch or "release"}"' in setup["compile_args"]()
     assert setup["DIRECTIVES"]["linetrace"] is (switch == "trace")
     assert (f"-fsanitize={switch}" in setup["compile_args"]()) is (switch not in ("", "trace"))
 

@@ -8,6 +8,7 @@ EDGE: int
 LEVEL: int
 ONESHOT: int
 ABI: int
+BUILD: str
 
 class Poller(PollerBase):
     def fileno(self) -> int: ...

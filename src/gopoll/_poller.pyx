@@ -26,6 +26,9 @@ from gopoll._timers cimport nanotime
 from gopoll.errors import op_error
 
 
+cdef extern from *:
+    const char *GOPOLL_BUILD             # from setup.py: release, trace, or the sanitizer's name
+
 cdef extern from "<sys/timerfd.h>" nogil:
     int timerfd_create(int clock, int flags)
     enum:
@@ -47,6 +50,7 @@ EDGE = regEdge
 LEVEL = regLevel
 ONESHOT = regOneshot
 ABI = ABI_VERSION
+BUILD = GOPOLL_BUILD.decode()
 
 
 cdef class Poller(PollerBase):
