@@ -1,8 +1,11 @@
 from collections.abc import Generator
 from typing import Generic, TypeVar
 
+from typing_extensions import disjoint_base
+
 _T = TypeVar("_T", covariant=True)
 
+@disjoint_base
 class ParkRequest:
     def commit(self, waiter: object) -> bool: ...
     def abort(self, waiter: object) -> bool: ...

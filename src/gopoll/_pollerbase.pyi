@@ -1,3 +1,6 @@
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class PollerBase:
     def __init__(self) -> None: ...
     def close(self) -> None: ...

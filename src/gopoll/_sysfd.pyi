@@ -1,10 +1,13 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from typing_extensions import disjoint_base
+
 from gopoll._poller import Poller
 
 _T = TypeVar("_T")
 
+@disjoint_base
 class SysFD:
     def __init__(
         self,

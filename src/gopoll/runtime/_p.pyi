@@ -1,6 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from typing_extensions import disjoint_base
+
 from gopoll._park import ParkRequest
 from gopoll._poller import Poller
 from gopoll.runtime._runq import RunQ
@@ -12,6 +14,7 @@ DEAD: int
 
 class GoschedRequest(ParkRequest): ...
 
+@disjoint_base
 class PBase:
     def __init__(self, number: int) -> None: ...
     @property
@@ -23,6 +26,7 @@ class PBase:
     @property
     def schedtick(self) -> int: ...
 
+@disjoint_base
 class MBase:
     p: Any
     curg: Any
@@ -30,9 +34,11 @@ class MBase:
     @property
     def id(self) -> int: ...
 
+@disjoint_base
 class ContextBase:
     done_word: bool
 
+@disjoint_base
 class GBase:
     context: Any
     id: int
@@ -72,6 +78,7 @@ def current_g() -> Any: ...
 def current_sched() -> Any: ...
 def current_poller() -> Poller: ...
 
+@disjoint_base
 class SchedBase:
     stopping: bool
     switches: int

@@ -1,5 +1,8 @@
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+@disjoint_base
 class RunQ:
     def __len__(self) -> int: ...
     def put(self, g: object) -> None: ...

@@ -1,5 +1,8 @@
+from typing_extensions import disjoint_base
+
 from gopoll.runtime._p import PBase, SchedBase
 
+@disjoint_base
 class Sysmon:
     def __init__(self, sched: SchedBase, p: PBase) -> None: ...
     @property
