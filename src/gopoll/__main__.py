@@ -18,7 +18,14 @@ import gopoll
 from gopoll._cli.client import run_client
 from gopoll._cli.demo import run_demo
 from gopoll._cli.echo import listen_and_serve
-from gopoll._cli.output import OutputClosedError, abandon_stdout, complain, is_terminal, printable
+from gopoll._cli.output import (
+    OutputClosedError,
+    abandon_stdout,
+    complain,
+    is_terminal,
+    printable,
+    say,
+)
 from gopoll.errors import op_error
 
 __all__ = ["main"]
@@ -41,6 +48,10 @@ class Parser(argparse.ArgumentParser):
         """Print the error and where to find help; exit with status 2."""
         self.exit(USAGE, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
 
+    def print_help(self, file: Any = None) -> None:
+        """Print the help through the one door; argparse itself swallows what goes wrong."""
+        say(self.format_help(), end="")
+
 
 class Version(argparse.Action):
     """--version: asks the installed metadata, and only when it is wanted."""
@@ -53,7 +64,7 @@ class Version(argparse.Action):
             text = version("gopoll")
         except PackageNotFoundError:
             text = "(not installed)"
-        print(f"gopoll {text}")
+        say(f"gopoll {text}")
         parser.exit()
 
 
@@ -67,7 +78,8 @@ def _number(kind: type[int | float], least: float, most: float) -> Callable[[str
             value = math.nan
         if not least <= value <= most:
             name = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"want {name} from {least:g} to {most:,g}: {text!r}")
+            span = f"{least:,} to {most:,}" if kind is int else f"{least:g} to {most:,g}"
+            raise argparse.ArgumentTypeError(f"want {name} from {span}: {text!r}")
         return value
 
     return convert
@@ -107,8 +119,8 @@ def _parser() -> argparse.ArgumentParser:
         "echo",
         "serve: send back what comes in",
         "Listen on ADDR, print the address, and send back what each connection sends, until "
-        "Ctrl-C (exit status 130). A connection that breaks ends alone; when there are too many "
-        "open files, new ones wait.",
+        "Ctrl-C (exit status 130) or SIGTERM (143 in a shell). A connection that breaks ends "
+        "alone; when there are too many open files, new ones wait.",
     )
     echo.add_argument("addr", metavar="ADDR", help="host:port, [v6]:port or :port; port 0 is any")
     echo.set_defaults(main=lambda args: listen_and_serve(args.addr))

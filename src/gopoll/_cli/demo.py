@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
+import os
+import resource
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -15,13 +18,15 @@ import gopoll
 from gopoll._cli import echo
 from gopoll._cli.client import MESSAGE, PROMPT
 from gopoll._cli.output import is_terminal, say
-from gopoll.errors import format_addr
+from gopoll.errors import format_addr, op_error
 
 __all__ = ["Tally", "percentile", "run_demo", "table"]
 
 LINES = ("hello", "how fast are you?", "good bye")
 GRACE = 10.0  # seconds that a message may take before the demo gives up
-TERMINAL_STEP = 0.1  # seconds between two progress lines; a pipe gets four in all
+STEP = 0.1  # seconds, at most, between two looks at the clients
+PIPE_LINES = 4  # progress lines where one does not replace the other
+SPARE = 4  # descriptors beside those of the clients: the listener, the end of the conversation
 TOGETHER = 16384  # bytes up to which a message fits into the socket buffers on its way
 
 REMARKS = {
@@ -47,6 +52,7 @@ class Tally:
         self.messages = 0
         # By microsecond: bounded, however long the demo runs.
         self.round_trips: collections.Counter[int] = collections.Counter()
+        self.error: gopoll.OpError | None = None  # the first one
 
     def add(self, ns: int) -> None:
         """Count one message that took *ns* nanoseconds there and back."""
@@ -54,8 +60,33 @@ class Tally:
         self.round_trips[ns // 1000] += 1
 
 
+class Progress:
+    """The live line. On a terminal it replaces itself; elsewhere there are a few, in all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._live = is_terminal(sys.stdout)
+        self._lines = 0
+
+    def show(self, elapsed: float, messages: int) -> None:
+        """Say how far it is."""
+        line = f"  {elapsed:4.1f} s  {messages:12,} messages"
+        if self._live:
+            say(f"\r{line}", end="")
+            return
+        while elapsed * PIPE_LINES >= self._seconds * (self._lines + 1):
+            say(line)
+            self._lines += 1
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._live:
+            say()
+
+
 async def run_demo(seconds: float, conns: int, size: int) -> None:
     """Show it all: the conversation, *conns* connections for *seconds*, the figures."""
+    check_limit(conns)
     async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
         gopoll.go(echo.serve, listener)
         address = format_addr(listener.addr)
@@ -77,6 +108,17 @@ async def run_demo(seconds: float, conns: int, size: int) -> None:
     say(table((k, f"{v:,}", REMARKS.get(k, "")) for k, v in dataclasses.asdict(stats).items()))
 
 
+def check_limit(conns: int) -> None:
+    """Raise OpError unless both ends of *conns* connections can be open at once.
+
+    Without a look beforehand it would be the server that runs out, and the clients that wait.
+    """
+    lowest_free = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(lowest_free)
+    if lowest_free + 2 * conns + SPARE > resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        raise op_error("open", "", None, counted(conns, "connection"), errno.EMFILE)
+
+
 async def converse(address: str) -> None:
     """Hold the conversation of a line-based client. Raises OpError if an answer is wrong."""
     async with await gopoll.dial("tcp", address, timeout=GRACE) as conn:
@@ -93,54 +135,69 @@ async def converse(address: str) -> None:
 
 
 async def drive(clients: list[gopoll.Conn], seconds: float, message: bytes) -> tuple[Tally, float]:
-    """Send *message* to and fro on all *clients*; return what they saw and the seconds it took."""
+    """Send *message* to and fro on all *clients*; return what they saw and the seconds it took.
+
+    Raises the first OpError of a client; the others end when the caller closes the connections.
+    """
     tally = Tally()
     begin = time.monotonic()
     until = begin + seconds
     for conn in clients:
         conn.set_deadline(until + GRACE)
     goroutines = [gopoll.go(client, conn, message, until, tally) for conn in clients]
-    live = is_terminal(sys.stdout)
-    step = TERMINAL_STEP if live else seconds / 4
-    while (now := time.monotonic()) < until:
-        await gopoll.sleep(min(step, until - now))
-        elapsed = time.monotonic() - begin
-        line = f"  {min(elapsed, seconds):4.1f} s  {tally.messages:12,} messages"
-        say(f"\r{line}" if live else line, end="" if live else "\n")
-    if live:
-        say()
+    progress = Progress(seconds)
+    while tally.error is None and (now := time.monotonic()) < until:
+        await gopoll.sleep(min(STEP, seconds / PIPE_LINES, until - now))
+        now = time.monotonic()
+        progress.show(seconds if now >= until else now - begin, tally.messages)
+    progress.end()
     for g in goroutines:
+        if tally.error is not None:
+            raise tally.error
         await g
     return tally, time.monotonic() - begin
 
 
 async def client(conn: gopoll.Conn, message: bytes, until: float, tally: Tally) -> None:
-    """Exchange messages on *conn* until the time is over, one at least."""
+    """Exchange messages on *conn* until the time is over, one at least; leave an error in *tally*.
+
+    One client that fails and Ctrl-C end the demo for all: one line says why, not one for each.
+    """
     answer = bytearray(len(message))
-    while True:
-        start = time.monotonic_ns()
-        await exchange(conn, message, answer)
-        tally.add(time.monotonic_ns() - start)
-        check(conn, answer == message)
-        if time.monotonic() >= until:
-            return
+    try:
+        while True:
+            start = time.monotonic_ns()
+            await exchange(conn, message, answer)
+            tally.add(time.monotonic_ns() - start)
+            check(conn, answer == message)
+            if time.monotonic() >= until:
+                return
+    except gopoll.OpError as exc:
+        if tally.error is None:
+            tally.error = exc
 
 
 async def exchange(conn: gopoll.Conn, message: bytes, answer: bytearray) -> None:
     """Write *message* and read as much into *answer*."""
-    writer = None
     if len(message) <= TOGETHER:
         await conn.write(message)
-    else:
-        # With full buffers both ends would write and neither read.
-        writer = gopoll.go(conn.write(message))
+        await fill(conn, answer)
+        return
+    # With full buffers both ends would write and neither read.
+    writer = gopoll.go(conn.write(message))
+    try:
+        await fill(conn, answer)
+    finally:
+        await writer  # one that nobody awaits would tell of the same failure again
+
+
+async def fill(conn: gopoll.Conn, answer: bytearray) -> None:
+    """Read until *answer* is full."""
     view = memoryview(answer)
     while view:
         n = await conn.readinto(view)
         check(conn, n > 0)
         view = view[n:]
-    if writer is not None:
-        await writer
 
 
 def check(conn: gopoll.Conn, ok: bool) -> None:
