@@ -116,6 +116,15 @@ class Screen:
             self._at_prompt = False
 
 
+async def _drop(sender: gopoll.Goroutine[None]) -> None:
+    """End *sender*, whose own error, if any, only repeats what has ended the conversation."""
+    sender.cancel("the conversation has ended")
+    try:
+        await sender
+    except (Exception, gopoll.Canceled):
+        pass
+
+
 def _text(line: bytes) -> str:
     return printable(line.rstrip(b"\r\n").decode(errors="backslashreplace"))
 
@@ -149,6 +158,9 @@ class Conversation:
             except gopoll.Canceled:
                 pass
             await self._conclude()
+        except BaseException:
+            await _drop(sender)
+            raise
         finally:
             self._screen.end_line()
             self._stdin.close()
@@ -203,7 +215,7 @@ class Conversation:
         try:
             await self._conn.write(line)
             self._unsent = False
-            if self._patient:
+            if self._patient and line.endswith(b"\n"):  # a piece is nothing to be answered
                 await ctx.wait()
                 self._patient = not isinstance(ctx.cause, TimeoutError)
         except gopoll.OpError as exc:
