@@ -20,7 +20,7 @@ import pytest
 import gopoll
 from gopoll import ClosedError, NotPollableError, OpError
 from gopoll._fd import FD
-from gopoll.runtime.sched import current_poller
+from gopoll.runtime._sched import current_poller
 from helpers.fds import MORE_THAN_FITS, adopt, half_pair, pair, pipe
 from plugins.guard import wait_parked, wait_until
 

@@ -35,6 +35,29 @@ cdef extern from * nogil:
     static inline void lock_fini(gopoll_lock *l) { pthread_mutex_destroy(l); }
     static inline void lock(gopoll_lock *l) { pthread_mutex_lock(l); }
     static inline void unlock(gopoll_lock *l) { pthread_mutex_unlock(l); }
+
+    /* Four bytes for what there is one of per goroutine: 0 free, 1 held, 2 held and wanted. */
+    #include <limits.h>
+    #include <linux/futex.h>
+    #include <sys/syscall.h>
+    #include <time.h>
+    #include <unistd.h>
+    static inline void futex_wait(int *word, int seen, int64_t ns) {
+      struct timespec ts = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+      syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, ns < 0 ? (void *)0 : &ts, (void *)0, 0);
+    }
+    static inline void futex_wake(int *word, int n) {
+      syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, (void *)0, (void *)0, 0);
+    }
+    static inline void slock(int *l) {
+      if (cas_int(l, 0, 1)) return;
+      for (int i = 0; i < 64; i++)
+        if (load_int(l) == 0 && cas_int(l, 0, 1)) return;
+      while (swap_int(l, 2) != 0) futex_wait(l, 2, -1);
+    }
+    static inline void sunlock(int *l) {
+      if (swap_int(l, 0) == 2) futex_wake(l, 1);
+    }
     #endif
     """
     uintptr_t load_word(uintptr_t *p) noexcept
@@ -55,6 +78,7 @@ cdef extern from * nogil:
 
     int load_int(int *p) noexcept
     void store_int(int *p, int v) noexcept
+    int swap_int(int *p, int v) noexcept
     int add_int(int *p, int v) noexcept
     bint cas_int(int *p, int was, int now) noexcept
 
@@ -65,3 +89,11 @@ cdef extern from * nogil:
     void lock_fini(gopoll_lock *l) noexcept
     void lock(gopoll_lock *l) noexcept
     void unlock(gopoll_lock *l) noexcept
+
+    # The same in four bytes, on any int that begins as 0.
+    void slock(int *l) noexcept
+    void sunlock(int *l) noexcept
+
+    # Sleep while *word is seen, at most ns (< 0: for ever), and wake up to n sleepers.
+    void futex_wait(int *word, int seen, int64_t ns) noexcept
+    void futex_wake(int *word, int n) noexcept

@@ -4,11 +4,12 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 # All borrowed, NULL where no scheduler runs. current: the goroutine that runs. owner: the
-# scheduler. poller: the scheduler's. spent, spent_bytes: what the slice has used of its budget
-# without parking (A13).
+# scheduler. m: the thread as the scheduler knows it. poller: the scheduler's. spent,
+# spent_bytes: what the slice has used of its budget without parking (A13).
 cdef struct ThreadWords:
     PyObject *current
     PyObject *owner
+    PyObject *m
     PyObject *poller
     int spent
     int64_t spent_bytes

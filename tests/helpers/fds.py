@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 
 from gopoll._fd import FD
-from gopoll.runtime.sched import current_poller
+from gopoll.runtime._sched import current_poller
 
 MORE_THAN_FITS = bytes(8 << 20)  # what no socket buffer takes while nobody reads
 

@@ -11,7 +11,8 @@ import pytest
 from gopoll.errors import ClosedError, OpError
 from gopoll.net.conn import KeepAliveConfig, TCPConn
 from gopoll.net.dial import dial
-from gopoll.runtime.sched import go, gosched, stats
+from gopoll.runtime.debug import stats
+from gopoll.runtime.goroutine import go, gosched
 from net.tools import BIG, local_listener, option, pair, parked, reset
 
 SOL_TCP, SOL_SOCKET = socket.IPPROTO_TCP, socket.SOL_SOCKET

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from gopoll.errors import ClosedError
-from gopoll.runtime.sched import go, gosched, sleep
+from gopoll.runtime.goroutine import go, gosched, sleep
 from net.tools import pair as tcp_pair
 from net.tools import parked
 

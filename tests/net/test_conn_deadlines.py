@@ -8,7 +8,7 @@ import pytest
 from gopoll.errors import ClosedError, DeadlineExceeded, OpError
 from gopoll.net.dial import dial
 from gopoll.runtime.context import timeout
-from gopoll.runtime.sched import go, gosched
+from gopoll.runtime.goroutine import go, gosched
 from net.tools import BIG, local_listener, pair, parked
 
 A_LONG_TIME_AGO = -1e9

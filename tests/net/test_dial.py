@@ -28,7 +28,7 @@ from gopoll.runtime.context import (
     with_timeout,
     with_value,
 )
-from gopoll.runtime.sched import go
+from gopoll.runtime.goroutine import go
 from net.tools import (
     closed_port,
     full_backlog,

@@ -11,7 +11,8 @@ from gopoll.net.dial import Dialer, _SysDialer
 from gopoll.net.listen import listen
 from gopoll.net.sock import map_err
 from gopoll.runtime.context import background, timeout, with_cancel, with_deadline, with_timeout
-from gopoll.runtime.sched import go, stats
+from gopoll.runtime.debug import stats
+from gopoll.runtime.goroutine import go
 from net.tools import full_backlog, local_listener, needs_ipv6, parked, sockets, until
 
 A, B, C, D = (("10.0.0.1", 1), ("10.0.0.2", 1), ("::a", 1), ("::b", 1))

@@ -14,7 +14,7 @@ from gopoll.net.conn import TCPConn
 from gopoll.net.dial import dial
 from gopoll.net.listen import ListenConfig, TCPListener, listen
 from gopoll.runtime.context import timeout
-from gopoll.runtime.sched import go
+from gopoll.runtime.goroutine import go
 from net.tools import (
     local_listener,
     needs_ipv4_map,

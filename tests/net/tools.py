@@ -17,7 +17,7 @@ from gopoll.net.conn import Conn
 from gopoll.net.dial import Dialer
 from gopoll.net.listen import Listener, listen
 from gopoll.net.sock import supports_ipv4_map, supports_ipv6
-from gopoll.runtime.sched import Goroutine, gosched
+from gopoll.runtime.goroutine import Goroutine, gosched
 
 BIG = bytes(32 << 20)  # more than a connection's buffers take while nobody reads
 

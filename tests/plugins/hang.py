@@ -10,7 +10,7 @@ import threading
 import time
 import traceback
 
-from gopoll.runtime._p import current_sched
+from gopoll.runtime._sched import current_sched
 
 TOO_LONG = 50  # seconds
 EVERY = 5
@@ -56,8 +56,8 @@ def describe(sched):
         f"run() lasts for over {TOO_LONG} s: {sched.poller.stats()}",
         f"lastpoll {sched.lastpoll}, npidle {sched.npidle}, queued {len(sched.globq)}",
     ]
-    for g in list(sched.allgs.values()):
-        lines.append(f"goroutine {g.id} {g.name} state {g.state} in {g.park_request!r}")
+    for g in list(sched.goroutines()):
+        lines.append(f"goroutine {g.id} {g.name} {g.state_name} in {g.park_request!r}")
         coro = g.coro
         while coro is not None:
             frame = getattr(coro, "cr_frame", None)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 import gopoll
 from gopoll._cli.output import complain, is_terminal, printable, say
 from gopoll.errors import format_addr, op_error
-from gopoll.runtime.sched import current_poller
+from gopoll.runtime._sched import current_poller
 
 __all__ = ["MESSAGE", "PROMPT", "Stdin", "run_client"]
 

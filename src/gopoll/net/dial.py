@@ -40,6 +40,7 @@ from gopoll.net.sock import (
     map_err,
     tune_tcp,
 )
+from gopoll.runtime._sched import current_poller
 from gopoll.runtime.context import (
     Context,
     current_context,
@@ -47,7 +48,7 @@ from gopoll.runtime.context import (
     with_deadline,
     with_timeout,
 )
-from gopoll.runtime.sched import current_poller, go
+from gopoll.runtime.goroutine import go
 
 __all__ = ["Dialer", "dial"]
 

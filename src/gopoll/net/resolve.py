@@ -32,9 +32,10 @@ from gopoll.net.addr import (
     split_host_port,
 )
 from gopoll.net.sock import map_err
+from gopoll.runtime._sched import current_poller
 from gopoll.runtime.blocking import blocking
 from gopoll.runtime.context import Context, current_context
-from gopoll.runtime.sched import current_poller, go
+from gopoll.runtime.goroutine import go
 
 __all__ = ["AddrResolver", "Resolver", "resolve_addr_list", "resolve_local_addr"]
 

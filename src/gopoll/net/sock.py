@@ -30,8 +30,8 @@ from gopoll.errors import (
     deadline_error,
 )
 from gopoll.net.addr import IPSockAddr, is_wildcard
+from gopoll.runtime._sched import current_poller
 from gopoll.runtime.context import Context, current_context
-from gopoll.runtime.sched import current_poller
 
 __all__ = [
     "Control",

@@ -6,10 +6,10 @@ pointers only; references are counted outside of it.
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
-from gopoll._atomic cimport lock, lock_fini, lock_init, unlock
+from gopoll._atomic cimport load_u64, lock, lock_fini, lock_init, store_u64, unlock
 
 
 cdef class RunQ:
@@ -26,7 +26,7 @@ cdef class RunQ:
         lock_fini(&self.lock)
 
     def __len__(self):
-        return self.len
+        return load_u64(&self.len)
 
     cdef int push_words(self, uintptr_t *words, int n) except -1:
         """Append *n* waiters, taking over their references."""
@@ -48,8 +48,8 @@ cdef class RunQ:
             self.head = 0
             self.cap = cap
         for i in range(<size_t>n):
-            self.ring[(self.head + self.len) & (self.cap - 1)] = <PyObject *>words[i]
-            self.len += 1
+            self.ring[(self.head + self.len + i) & (self.cap - 1)] = <PyObject *>words[i]
+        store_u64(&self.len, self.len + <uint64_t>n)
         unlock(&self.lock)
         return 0
 
@@ -61,7 +61,7 @@ cdef class RunQ:
     cdef object pop(self):
         """Take the first; None if there is none."""
         cdef PyObject *g
-        if self.len == 0:
+        if load_u64(&self.len) == 0:
             return None
         lock(&self.lock)
         if self.len == 0:
@@ -69,7 +69,7 @@ cdef class RunQ:
             return None
         g = self.ring[self.head]
         self.head = (self.head + 1) & (self.cap - 1)
-        self.len -= 1
+        store_u64(&self.len, self.len - 1)
         unlock(&self.lock)
         got = <object>g
         Py_DECREF(got)
@@ -77,16 +77,29 @@ cdef class RunQ:
 
     cdef size_t move(self, RunQ to, size_t most) except? 0:
         """Move up to *most* of the first to the end of *to*; their number."""
+        return self._take(to, most, False)
+
+    cdef size_t steal(self, RunQ to) except? 0:
+        """Move half, rounded up, of what waits here to the end of *to*. Go: runqgrab."""
+        return self._take(to, 0, True)
+
+    cdef size_t _take(self, RunQ to, size_t most, bint half) except? 0:
         cdef uintptr_t words[OUT_CAP]
         cdef size_t n = 0
+        if load_u64(&self.len) == 0:
+            return 0
+        lock(&self.lock)
+        if half:
+            most = self.len - self.len // 2
         if most > OUT_CAP:
             most = OUT_CAP
-        lock(&self.lock)
-        while n < most and self.len > 0:
+        if most > self.len:
+            most = self.len
+        while n < most:
             words[n] = <uintptr_t>self.ring[self.head]
             self.head = (self.head + 1) & (self.cap - 1)
-            self.len -= 1
             n += 1
+        store_u64(&self.len, self.len - n)
         unlock(&self.lock)
         if n:
             to.push_words(words, <int>n)
@@ -103,3 +116,7 @@ cdef class RunQ:
     def move_to(self, RunQ to not None, size_t most):
         """Move up to *most* of the first to the end of *to*; their number."""
         return self.move(to, most)
+
+    def steal_to(self, RunQ to not None):
+        """Move half of what waits here, rounded up, to the end of *to*; their number."""
+        return self.steal(to)

@@ -1,38 +1,43 @@
-"""sysmon: the thread that watches. It polls the network when nobody has for 10 ms.
+"""sysmon: the thread that watches. It polls the network when nobody has for 10 ms, takes the P from
+a goroutine that keeps it for 10 ms, and says who stalls.
 
 One thread per scheduler, started first and without a P. It takes the GIL only when it has found
-something to hand over. Go: sysmon, runtime/proc.go (go1.27).
+something to hand over or to say. Go: sysmon, retake, runtime/proc.go (go1.27).
 
-S2: sysmon sets sysmonwait, then looks at npidle, then sleeps without end. Who leaves idleness
-    lowers npidle first and then looks at sysmonwait. One of the two sees the other.
+A7: a thread that waits for the GIL looks stuck. sysmon sees an old slice without the GIL, attaches,
+    and looks again; only if it is the same slice still does it swap RUN -> RETAKEN (A1).
+S2: see _sched.
 """
+
+import sys
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (cas_i64, load_i64, load_int, load_u64, store_int)
+from gopoll._atomic cimport (cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64, store_i64,
+                             store_int)
 from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
-from gopoll.runtime._p cimport (P_RUN, PBase, SchedBase, SchedWords, stateBits,
-                                wake_note)
+from gopoll.runtime._exec cimport ExecBase
+from gopoll.runtime._p cimport (P_RETAKEN, P_RUN, MBase, PBase, midMask, stateBits,
+                                stateMask)
 from gopoll.runtime._runq cimport OUT_CAP
+from gopoll.runtime._sched cimport SchedWords, wake_sysmon
 
 
 cdef extern from *:
     """
-    #include <linux/futex.h>
     #include <stdint.h>
-    #include <sys/syscall.h>
     #include <time.h>
-    #include <unistd.h>
-    static void gopoll_futex_wait(int *word, int seen, int64_t ns) {
-      struct timespec ts = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
-      syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, ns < 0 ? (void *)0 : &ts, (void *)0, 0);
+    static int64_t gopoll_cpu_ns(int clock) {
+      struct timespec ts;
+      if (clock == -1 || clock_gettime((clockid_t)clock, &ts) != 0) return 0;
+      return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
     }
     """
-    void gopoll_futex_wait(int *word, int seen, int64_t ns) noexcept nogil
+    int64_t gopoll_cpu_ns(int clock) noexcept nogil
 
 cdef enum:
     POLL_AFTER_NS = 10000000       # nobody has polled for so long: sysmon does
@@ -42,49 +47,122 @@ cdef enum:
     SLEEP_MAX_NS = 10000000
     IDLE_CYCLES = 50               # so many uneventful cycles, then the sleep doubles
     DEEP_AFTER_NS = 50000000       # all Ps idle for so long: sleep until one is not
+    SAMPLE_NS = 1000000            # between the two looks at a stalled thread
+    LATE = 1                       # what look() has found
+    STALL = 2
+    CALM = 4
+
+SWITCH_INTERVAL = 0.0005           # while a goroutine runs without a P (B4)
+
+# The least duration that is a stall, and whether somebody wants to hear of them. Atomic.
+cdef int64_t stall_ns = 50000000
+cdef int stall_wanted = 0
+
+
+def set_stall(int64_t ns, bint wanted):
+    """Set what is a stall, for every scheduler, and whether they are reported. Any thread."""
+    store_i64(&stall_ns, ns)
+    store_int(&stall_wanted, wanted)
 
 
 cdef class Sysmon:
     """The watcher of one scheduler."""
 
-    def __init__(self, SchedBase sched not None, PBase p not None):
+    def __init__(self, ExecBase sched not None, int64_t trace_ns=0):
         self.sched = sched
-        self.p0 = p
+        self.trace_ns = trace_ns
 
     def step(self, int64_t now):
         """Make one cycle as if it were *now* (monotonic ns); True if it polled the network."""
         cdef uintptr_t words[OUT_CAP]
-        cdef int n
+        cdef int n, want
         cdef int64_t polls = self.polls
         with nogil:
-            n = self.cycle(now, words)
+            n = self.poll(now, words)
+            want = self.look(now)
         self.inject(words, n)
+        if want:
+            self.attend(want, now)
         return self.polls != polls
 
-    cdef int cycle(self, int64_t now, uintptr_t *words) noexcept nogil:
-        """Look once: how many *words* the network had for us, or a negative error."""
+    # -- without the GIL
+
+    cdef int poll(self, int64_t now, uintptr_t *words) noexcept nogil:
+        """Poll the network if nobody has: how many *words* it had for us, or a negative error."""
         cdef SchedWords *w = &self.sched.words
         cdef int64_t last = load_i64(&w.lastpoll)
-        cdef uint64_t status = load_u64(&self.p0.words.status)
-        cdef Seen *seen = &self.seen[0]
-        # A1: the status word carries the tick, so equal words are one slice.
-        if status != seen.status:
-            seen.status = status
-            seen.when = now
-            seen.counted = False
-        elif status & ((1 << stateBits) - 1) == P_RUN and not seen.counted:
-            if now - seen.when >= SLICE_NS:
-                seen.counted = True
-                self.overruns += 1
+        cdef int n
         if last == 0 or last + POLL_AFTER_NS >= now:
             return 0
+        store_int(&w.sysmonpolls, 1)         # until inject(): what is on no list is not dead
         if not cas_i64(&w.lastpoll, last, now):
+            store_int(&w.sysmonpolls, 0)
             return 0
         self.polls += 1
-        return netpoll(self.sched.ps, 0, words, OUT_CAP)
+        n = netpoll(self.sched.ps, 0, words, OUT_CAP)
+        if n == 0:
+            store_int(&w.sysmonpolls, 0)
+        return n
+
+    cdef int look(self, int64_t now) noexcept nogil:
+        """Look at every slice under way: what there is to do about them."""
+        cdef int i, k, want = 0
+        cdef uint64_t status
+        cdef Seen *seen
+        cdef Stuck *one
+        cdef int64_t limit = load_i64(&stall_ns)
+        for i in range(load_int(&self.sched.nallp)):
+            seen = &self.seen[i]
+            status = load_u64(&(<PBase>self.sched.parray[i]).words.status)
+            if status != seen.status or status & stateMask != P_RUN:
+                seen.status = status         # it carries the tick: equal words are one slice
+                seen.when = now
+                seen.late = seen.counted = False
+                seen.stall = 0
+                continue
+            if now - seen.when < SLICE_NS:
+                continue
+            if not seen.counted:
+                seen.counted = True
+                self.overruns += 1
+            seen.late = self.sched.handoff and self.needs_others(i)
+            if now - seen.when >= limit and seen.stall == 0:
+                seen.stall = 1
+                self.stalls += 1
+                if load_int(&stall_wanted):
+                    want |= STALL
+            if seen.late:
+                want |= LATE
+            if want:
+                k = <int>((status >> stateBits) & midMask) - 1       # the M's place
+                seen.cpu = gopoll_cpu_ns(load_int(&(<MBase>self.sched.marray[k]).clock))
+        k = 0
+        for i in range(self.nstuck):
+            one = &self.stuck[i]
+            if load_u64(&(<MBase>one.m).runword) != one.word:
+                continue                     # it has come back
+            if now - one.since >= limit and one.stall == 0:
+                one.stall = 1
+                self.stalls += 1
+                if load_int(&stall_wanted):
+                    want |= STALL
+            self.stuck[k] = one[0]
+            k += 1
+        self.nstuck = k
+        if k == 0 and self.lowered:
+            want |= CALM
+        return want
+
+    cdef bint needs_others(self, int i) noexcept nogil:
+        """Whether anybody could do something with the P: there is work, or nobody else looks."""
+        return ((<PBase>self.sched.parray[i]).has_work() or load_u64(&self.sched.globq.len)
+                or load_int(&self.sched.words.npidle)
+                + load_int(&self.sched.words.nmspinning) == 0)
+
+    # -- attached
 
     cdef int inject(self, uintptr_t *words, int n) except -1:
-        """Hand what the network had to the scheduler. Attached.
+        """Hand what the network had to the scheduler.
 
         nmidlelocked is lowered around it: the Ms that it will start are counted as running before
         they do, so that nobody sees a deadlock in between (Go: sysmon, checkdead).
@@ -104,44 +182,144 @@ cdef class Sysmon:
             self.sched.inject_glist(found)
         finally:
             self.sched.incidlelocked(1)
+            store_int(&self.sched.words.sysmonpolls, 0)
         return n
+
+    cdef int attend(self, int want, int64_t before) except -1:
+        """Do what look() has found at *before*, when we were not attached."""
+        cdef int i
+        cdef int64_t now = nanotime(), waited
+        cdef Seen *seen
+        cdef Stuck *one
+        waited = now - before if now > before else 0
+        for i in range(load_int(&self.sched.nallp)):
+            seen = &self.seen[i]
+            if want & STALL and seen.stall == 1:
+                seen.stall = 2
+                self.report(self.m_of(seen.status), seen.status, seen.when, waited, seen.cpu)
+            if seen.late:
+                seen.late = False
+                self.retake(i, waited, nanotime())
+        for i in range(self.nstuck):
+            one = &self.stuck[i]
+            if want & STALL and one.stall == 1:
+                one.stall = 2
+                self.report(self.m_of(one.word), one.word, one.since, waited, -1)
+        if want & CALM and self.nstuck == 0:
+            self.lowered = False
+            self.sched.restore_switch_interval()
+        return 0
+
+    cdef MBase m_of(self, uint64_t status):
+        """The M in a status word."""
+        return <MBase>self.sched.marray[<int>((status >> stateBits) & midMask) - 1]
+
+    cdef int retake(self, int i, int64_t waited, int64_t now) except -1:
+        """Take a P from the slice that has had it since seen.when, if it has it still (A1, A7)."""
+        cdef PBase p = <PBase>self.sched.parray[i]
+        cdef Seen *seen = &self.seen[i]
+        cdef MBase m
+        cdef int64_t cpu
+        if load_u64(&p.words.status) != seen.status:
+            return 0
+        m = self.m_of(seen.status)
+        cpu = gopoll_cpu_ns(load_int(&m.clock)) - seen.cpu
+        if waited > SLICE_NS and cpu < waited // 8 and 2 * waited > now - seen.when:
+            self.starved += 1                # it waits for the GIL, as we did
+            return 0
+        if not cas_u64(&p.words.status, seen.status, P_RETAKEN):
+            return 0
+        self.retakes += 1
+        if self.nstuck < MAX_STUCK:
+            self.stuck[self.nstuck] = Stuck(<PyObject *>m, seen.status, seen.when, seen.stall)
+            self.nstuck += 1
+        if not self.lowered:
+            self.lowered = True
+            self.sched.lower_switch_interval(SWITCH_INTERVAL)
+        self.sched.handoffp(p)
+        return 1
+
+    cdef int report(self, MBase m, uint64_t word, int64_t since, int64_t waited,
+                    int64_t cpu) except -1:
+        """Look at the thread of *m* twice and tell sched.py what a slice of it stalls in.
+
+        waited: how long we had to wait for the GIL; cpu: its CPU clock before that, -1 unknown.
+        """
+        cdef int clock = load_int(&m.clock)
+        cdef int64_t now = nanotime(), used = gopoll_cpu_ns(clock)
+        cdef int64_t again
+        if cpu >= 0 and waited > SLICE_NS and used - cpu > waited // 2:
+            self.sched.stalled(m, now - since, "gil_held", None)
+            return 0
+        if load_u64(&m.runword) != word:
+            return 0                         # it has come back while we waited
+        first = sys._current_frames().get(m.ident)
+        spot = None if first is None else (first, first.f_lasti)
+        with nogil:
+            futex_wait(&self.sched.words.note, load_int(&self.sched.words.note), SAMPLE_NS)
+            again = gopoll_cpu_ns(clock) - used
+        if load_u64(&m.runword) != word:
+            return 0
+        frame = sys._current_frames().get(m.ident)
+        moved = spot != (None if frame is None else (frame, frame.f_lasti))
+        if moved:
+            kind = "python"
+        elif again == 0 and waited > SLICE_NS:
+            kind = "gil_starved"
+        else:
+            kind = "c_nogil"
+        self.sched.stalled(m, nanotime() - since, kind, frame)
+        return 0
+
+    # -- the thread
 
     def loop(self):
         """Run until stop(). In a thread of its own. Go: sysmon."""
         cdef uintptr_t words[OUT_CAP]
         cdef SchedWords *w = &self.sched.words
-        cdef int64_t now, cap, delay = SLEEP_MIN_NS, idle_since = 0
-        cdef int n, note, idle = 0
+        cdef int64_t now, cap, delay = SLEEP_MIN_NS, idle_since = 0, traced = nanotime()
+        cdef int n, want, note, idle = 0
         with nogil:
             while load_int(&w.stop) == 0:
                 note = load_int(&w.note)
-                gopoll_futex_wait(&w.note, note, delay)
+                futex_wait(&w.note, note, delay)
                 now = nanotime()
-                if load_int(&w.npidle) == 0:
+                if load_int(&w.npidle) < load_int(&w.nprocs) or self.trace_ns or self.nstuck:
                     idle_since = 0
                 elif idle_since == 0:
                     idle_since = now
                 elif now - idle_since >= DEEP_AFTER_NS:
                     note = load_int(&w.note)
                     store_int(&w.sysmonwait, 1)
-                    if load_int(&w.npidle) != 0 and load_int(&w.stop) == 0:      # S2
-                        self.sleeps += 1
-                        gopoll_futex_wait(&w.note, note, -1)
+                    if load_int(&w.npidle) == load_int(&w.nprocs) and load_int(&w.stop) == 0:
+                        self.sleeps += 1                                             # S2
+                        futex_wait(&w.note, note, -1)
                     store_int(&w.sysmonwait, 0)
                     idle_since = 0
                     now = nanotime()
-                n = self.cycle(now, words)
-                if n != 0:
+                n = self.poll(now, words)
+                want = self.look(now)
+                if n != 0 or want or (self.trace_ns and now - traced >= self.trace_ns):
                     with gil:
-                        self.inject(words, n)
-                idle = idle + 1 if n == 0 else 0
-                if idle > IDLE_CYCLES:
+                        try:
+                            self.inject(words, n)
+                            if want:
+                                self.attend(want, now)
+                            if self.trace_ns and now - traced >= self.trace_ns:
+                                traced = now
+                                self.sched.trace(now)
+                        except BaseException as err:
+                            self.sched.die(err)
+                idle = idle + 1 if n == 0 and want & LATE == 0 else 0
+                if idle == 0:
+                    delay = SLEEP_MIN_NS if want & LATE else delay
+                elif idle > IDLE_CYCLES:
                     delay *= 2
-                cap = SLEEP_MAX_NS if load_int(&w.npidle) != 0 else SLEEP_BUSY_NS
+                cap = SLEEP_MAX_NS if load_int(&w.npidle) == load_int(&w.nprocs) else SLEEP_BUSY_NS
                 if delay > cap:
                     delay = cap
 
     def stop(self):
         """Have loop() return at once. Any thread."""
         store_int(&self.sched.words.stop, 1)
-        wake_note(&self.sched.words)
+        wake_sysmon(&self.sched.words)

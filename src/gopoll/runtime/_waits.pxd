@@ -1,10 +1,10 @@
-"""Gosched, Sleep and Join. See _waits.pyx."""
+"""Gosched and Sleep. See _waits.pyx."""
 
 from libc.stdint cimport int64_t
 
 from gopoll._park cimport Awaitable
 from gopoll._timers cimport TimerNode
-from gopoll.runtime._p cimport GBase, SchedBase
+from gopoll.runtime._sched cimport SchedBase
 
 
 cdef class Gosched(Awaitable):
@@ -14,6 +14,3 @@ cdef class Sleep(Awaitable):
     cdef SchedBase sched
     cdef int64_t when
     cdef TimerNode node
-
-cdef class Join(Awaitable):
-    cdef GBase g

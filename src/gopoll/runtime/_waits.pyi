@@ -1,9 +1,7 @@
-from typing import Any
-
 from typing_extensions import disjoint_base
 
 from gopoll._park import Awaitable
-from gopoll.runtime._p import GBase, SchedBase
+from gopoll.runtime._sched import SchedBase
 
 @disjoint_base
 class Gosched(Awaitable[None]): ...
@@ -11,7 +9,3 @@ class Gosched(Awaitable[None]): ...
 @disjoint_base
 class Sleep(Awaitable[None]):
     def __init__(self, sched: SchedBase, ns: int) -> None: ...
-
-@disjoint_base
-class Join(Awaitable[Any]):
-    def __init__(self, g: GBase) -> None: ...

@@ -1,9 +1,8 @@
-"""The waits that belong to the scheduler: yield, sleep, join.
+"""The waits that belong to the scheduler: yield and sleep.
 
-Awaited by goroutines, on the scheduler's thread. Go: Gosched, timeSleep; join has no twin there.
+Awaited by goroutines, on the scheduler's thread. Go: Gosched, timeSleep.
 """
 
-cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
@@ -12,7 +11,8 @@ from gopoll._park cimport Awaitable
 from gopoll._pollserver cimport netpollwake
 from gopoll._timers cimport (TIMER_WAITER, nanotime, timer_arm, timer_init,
                              timer_stop)
-from gopoll.runtime._p cimport GOSCHED, GBase, SchedBase
+from gopoll.runtime._exec cimport GOSCHED
+from gopoll.runtime._sched cimport SchedBase
 
 
 cdef class Gosched(Awaitable):
@@ -60,42 +60,3 @@ cdef class Sleep(Awaitable):
     def __dealloc__(self):
         if self.sched is not None and timer_stop(&self.sched.ps.timers, &self.node):
             Py_DECREF(<object><PyObject *>self.node.arg)
-
-
-cdef class Join(Awaitable):
-    """Park until a goroutine has ended; then its result or its error."""
-
-    def __init__(self, GBase g not None):
-        self.g = g
-        g.awaited = True
-
-    cdef bint commit_word(self, PyObject *waiter) noexcept:
-        cdef GBase g = self.g
-        if not g.add_joiner(<object>waiter):
-            return False
-        Py_DECREF(<object>waiter)            # the list holds its own
-        return True
-
-    cdef int abort_word(self, PyObject *waiter) noexcept:
-        cdef GBase g = self.g
-        with cython.critical_section(g):
-            if g.done:
-                return 0
-            left = [j for j in g.joiners if j is not <object>waiter]
-            if len(left) == len(g.joiners):
-                return 0
-            g.joiners = left
-        Py_INCREF(<object>waiter)
-        return 1
-
-    cdef int step(self, PyObject **out) except -1:
-        if not self.g.done:
-            Py_INCREF(self)
-            out[0] = <PyObject *>self
-            return 0
-        if self.g.error is not None:
-            raise self.g.error
-        value = self.g.result
-        Py_INCREF(value)
-        out[0] = <PyObject *>value
-        return 1

@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 from gopoll._polldesc import Note
 from gopoll.errors import ClosedError
-from gopoll.runtime._p import current_sched
+from gopoll.runtime._sched import current_sched
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -71,6 +71,18 @@ class Pool:
             )
             self._threads.append(thread)
         thread.start()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is queued or under way."""
+        with self._ready:
+            return bool(self._jobs) or self._idle < len(self._threads)
+
+    @property
+    def threads(self) -> set[threading.Thread]:
+        """The threads there are."""
+        with self._ready:
+            return set(self._threads)
 
     def withdraw(self, job: _Job) -> None:
         """Drop *job* if no thread has taken it."""

@@ -16,8 +16,9 @@ from typing import Any, Self
 
 from gopoll._polldesc import Note
 from gopoll.errors import Canceled, DeadlineExceeded
-from gopoll.runtime._p import ContextBase, GBase, current_g
-from gopoll.runtime._p import current_poller as _current_poller
+from gopoll.runtime._g import ContextBase, GBase
+from gopoll.runtime._sched import current_g, interrupt
+from gopoll.runtime._sched import current_poller as _current_poller
 
 __all__ = [
     "Context",
@@ -159,7 +160,7 @@ class Context(ContextBase):
         for child in children:
             child._finish(cause)
         for g in goroutines:
-            g.interrupt()
+            interrupt(g)
         for fn in funcs:
             _call(fn)
 
@@ -203,6 +204,7 @@ def _to_ns(when: float) -> int:
 
 
 _background = Context(None)
+_background.root = True
 
 
 def background() -> Context:
@@ -371,12 +373,12 @@ class shield:  # noqa: N801  (used as a function: async with shield():)
         self._ctx = _Shielded(self._outer)
         self._outer._leave(g)
         self._ctx._enter(g)
-        g.shielded += 1
+        g.shield(1)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         g = self._g
-        g.shielded -= 1
+        g.shield(-1)
         self._ctx._leave(g)
         self._outer._enter(g)
 

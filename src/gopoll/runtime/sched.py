@@ -1,187 +1,56 @@
-"""The scheduler's policy: run, go, what is run next, and how a program ends.
+"""The scheduler's policy: what is run next, who runs it, and how a program ends.
 
-A goroutine (G) runs on a thread (M) that holds the right to run (P). This version has one P and
-one M; the words that more of them need are in place (_p.pyx, A1).
-Go: runtime/proc.go (go1.27).
+A goroutine (G) runs on a thread (M) that holds a P, the right to run. The transitions are in
+_sched.pyx and _exec.pyx; here is what decides between them. Go: runtime/proc.go (go1.27).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import itertools
+import os
 import sys
 import threading
+import time
+import traceback
+import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import Any
 
-from gopoll.errors import Canceled
-from gopoll.runtime._p import (
-    GBase,
-    MBase,
-    PBase,
-    SchedBase,
-    current_g,
-    current_poller,
-    current_sched,
-)
+from gopoll.errors import Canceled, DeadlockError, InternalError
+from gopoll.runtime import debug
+from gopoll.runtime._exec import ExecBase
+from gopoll.runtime._g import GBase
+from gopoll.runtime._p import MBase
+from gopoll.runtime._sched import current_g, current_poller, current_sched, interrupt
 from gopoll.runtime._sysmon import Sysmon
-from gopoll.runtime._waits import Gosched, Join, Sleep
 from gopoll.runtime.blocking import Pool
 from gopoll.runtime.context import Context, background
 from gopoll.runtime.signals import Signals
 
-__all__ = [
-    "Goroutine",
-    "Stats",
-    "current",
-    "current_poller",
-    "go",
-    "gosched",
-    "run",
-    "sleep",
-    "stats",
-]
-
-_T = TypeVar("_T")
+__all__ = ["Scheduler", "current_g", "current_poller", "current_sched"]
 
 CHECK_TICKS = 61  # every so many slices the global queue and the network come first
-STATES = ("runnable", "running", "waiting", "dead")
+PATIENCE_NS = 4 * 10**9  # what threads that are stuck get when all else has ended
+LOOK_AGAIN_NS = 10**9
+MAX_DEATHS = 8  # exceptions of the scheduler's own that a run survives
 
 
-class G(GBase):
-    """A goroutine, as the scheduler sees it. Users hold a Goroutine."""
+class Scheduler(ExecBase):
+    """What one run() is: its goroutines, its Ps and Ms, its poller and its sysmon."""
 
-    __slots__ = ("_handle",)
-
-    _handle: weakref.ref[Goroutine[Any]] | None
-
-
-class M(MBase):
-    """A thread that runs goroutines."""
-
-    __slots__ = ()
-
-
-class P(PBase):
-    """The right to run goroutines, with a local queue."""
-
-    __slots__ = ()
-
-
-class Goroutine(Generic[_T]):
-    """The handle of a goroutine: await it, cancel it, ask how it is. Made by go().
-
-    If a goroutine ends with an error, the error goes to whoever awaits it. If nobody can any more
-    (no handle is left, or the last is dropped without an await), run() ends with that error.
-    """
-
-    __slots__ = ("__weakref__", "_g")
-
-    def __init__(self, g: G) -> None:
-        """Wrap *g*; go() and current() do this."""
-        self._g = g
-        g.handle_made()
-        g._handle = weakref.ref(self)
-
-    def __await__(self) -> Generator[Any, Any, _T]:
-        """Wait for the end; return the result or raise the error."""
-        return Join(self._g).__await__()
-
-    def cancel(self, cause: object = None) -> None:
-        """Have every park of the goroutine raise Canceled(cause) from now on. Any thread."""
-        self._g.sched.cancel(self._g, cause)
-
-    @property
-    def done(self) -> bool:
-        """Whether it has ended."""
-        return self._g.done
-
-    def result(self, timeout: float | None = None) -> _T:
-        """Wait for the end from a plain thread, at most *timeout* seconds, and return the result.
-
-        Raises the goroutine's error, TimeoutError, or RuntimeError on the thread that runs it.
-        """
-        g = self._g
-        if not g.done:
-            if current_g() is not None:
-                raise RuntimeError("result() would block the goroutines: await the handle instead")
-            ended = threading.Event()
-            if g.add_joiner(ended.set) and not ended.wait(timeout):
-                raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
-        g.awaited = True
-        if g.error is not None:
-            raise g.error
-        value: _T = g.result
-        return value
-
-    @property
-    def id(self) -> int:
-        """A number of its own, from 1 (main) up."""
-        return self._g.id
-
-    @property
-    def name(self) -> str:
-        """The name given to go(), else that of the function."""
-        return str(self._g.name)
-
-    @property
-    def state(self) -> str:
-        """One of runnable, running, waiting, dead."""
-        return STATES[self._g.state]
-
-    @property
-    def wait_reason(self) -> str | None:
-        """What it waits in while its state is waiting, else None."""
-        park = self._g.park_request
-        return None if park is None or self.state != "waiting" else _reason(park)
-
-    def __repr__(self) -> str:
-        return f"<Goroutine {self.id} {self.name} {self.state}>"
-
-    def __del__(self) -> None:
-        g = getattr(self, "_g", None)
-        if g is not None and g.handle_dropped() and g.done:
-            g.sched.unwaited(g)
-
-
-def _reason(park: object) -> str:
-    return type(park).__name__.removesuffix("Op").lower()
-
-
-@dataclasses.dataclass(frozen=True)
-class Stats:
-    """Counters of one scheduler, all since its start but the last three."""
-
-    polls: int
-    events: int
-    parks: int
-    wakes: int
-    spurious: int
-    stale: int
-    breaks: int
-    switches: int
-    overruns: int
-    goroutines: int
-    descriptors: int
-    timers: int
-
-
-class Scheduler(SchedBase):
-    """What one run() is: its goroutines, its P and M, its poller and its sysmon."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.p = P(0)
-        self.m = M(1)
-        self.m.p = self.p
-        self.allgs: dict[int, G] = {}
-        self.ids = itertools.count(1)
+    def __init__(self, procs: int = 1, handoff: bool = True) -> None:
+        super().__init__(handoff)
+        self.set_nprocs(procs)
+        self.m0 = self.first_m()
         self.fatal: BaseException | None = None
-        self.main: G | None = None
-        self.ending = False
-        self.sysmon = Sysmon(self, self.p)
+        self.deaths = 0
+        self.signal_chans = 0
+        self.sysmon = Sysmon(self, debug.trace_ns())
+        self.started_ns = time.monotonic_ns()
+        self._agens: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._switch_interval = 0.0
+        self._spots: dict[GBase, object] = {}
         self._pool: Pool | None = None
 
     @property
@@ -191,57 +60,50 @@ class Scheduler(SchedBase):
             self._pool = Pool()
         return self._pool
 
-    def current_p(self) -> P:
-        return self.p
-
     # Goroutines.
 
     def newproc(
         self, coro: Coroutine[Any, Any, Any], context: Context, name: str, system: bool = False
-    ) -> G:
-        """Make a goroutine and queue it. On the scheduler's thread. Go: newproc."""
-        g = G(self, coro, context, 0 if system else next(self.ids), name)
-        g.system = system
-        g._handle = None
-        context._enter(g)
-        self.allgs[id(g)] = g
-        self.p.runq.put(g)
+    ) -> GBase:
+        """Make a goroutine and queue it. On a thread of the scheduler. Go: newproc."""
+        number = 0 if system else self.next_id()
+        g = GBase(self, coro, context, number, name, self.this_m().gs)
+        if not context.root:
+            context._enter(g)
+        self.register(g)
+        if self.is_ending and not system:  # after it has been registered: one of us sees it
+            self.cancel(g, "the main goroutine has ended")
         return g
 
-    def goexit(self, g: G, result: object, error: BaseException | None) -> None:
-        """Take the outcome of *g*. Go: goexit0."""
+    def goexit(self, g: GBase, error: BaseException | None) -> None:
+        """See to what the end of *g* means for others. Go: goexit0."""
         g.context._leave(g)
-        del self.allgs[id(g)]
-        awaited = g.finish(result, error) or g.awaited
-        if error is not None and not awaited and not g.live_handles and g is not self.main:
+        if g is self.main:
+            self.shut_down()
+        elif error is not None and not g.is_claimed and not g.live_handles:
             self.unwaited(g)
-        if self.ending or g is self.main:
-            self.stopping = True  # somebody looks whether this was the last
+        if self.is_ending:
+            self.check_end()
 
-    def unwaited(self, g: G) -> None:
+    def goroutines(self) -> Iterator[GBase]:
+        """Yield every live goroutine, the runtime's own included."""
+        for m in list(self.allm):
+            yield from list(m.gs.values())
+
+    def unwaited(self, g: GBase) -> None:
         """Nobody can see the error of *g* any more: end run() with it (E2). Any thread."""
         error = g.error
-        if error is None or g.awaited or g.system or isinstance(error, Canceled):
+        if error is None or g.system or isinstance(error, Canceled) or not g.claim():
             return
-        g.awaited = True
-        if self.main is None:
-            # run() is over: too late to end it, never too late to say so.
+        if self.is_finished:  # too late to end run(), never too late to say so
             sys.excepthook(type(error), error, error.__traceback__)
             return
-        if self.fatal is None:
-            self.fatal = error
-        else:
-            self.fatal.add_note(f"goroutine {g.id} ({g.name}) ended with {error!r} too")
-        self.stopping = True
-        self.wake_net_poller()
+        self.die(error, f"goroutine {g.id} ({g.name}) ended with {error!r} too")
 
     def cancel(self, g: GBase, cause: object) -> None:
         """Cancel one goroutine. Any thread."""
-        if g.done or g.canceled:
-            return
-        g.cancel_cause = cause
-        g.canceled = True  # G1: the state, then the park
-        g.interrupt()
+        if not g.done and g.set_canceled(cause):  # G1: the state, then the park
+            interrupt(g)
 
     def run_callable(self, fn: Callable[[], object]) -> None:
         """Run a due callable (the expiry of a context) between two goroutines."""
@@ -252,185 +114,262 @@ class Scheduler(SchedBase):
 
     # What runs next.
 
-    def schedule(self) -> None:
-        """Run goroutines until the scheduler is told to stop. Go: schedule."""
-        p, m = self.p, self.m
-        while not self.stopping:
-            self.find_runnable(p)
-            self.execute(p, m, CHECK_TICKS)
+    def schedule(self, m: MBase) -> None:
+        """Run goroutines on this thread until all have ended. Go: schedule."""
+        while not (self.is_finished or m.leaving):
+            try:
+                if m.has_p:
+                    self.find_runnable(m)
+                    self.execute(m, CHECK_TICKS)
+                else:
+                    self.stopm(m)
+            except BaseException as err:
+                if self.is_forked:
+                    raise
+                self.die(err)
 
-    def find_runnable(self, p: P) -> None:
-        """Put work into p's queue, waiting for it if need be. Go: findRunnable.
+    def find_runnable(self, m: MBase) -> None:
+        """Put work into the queue of m's P, waiting for it if need be. Go: findRunnable.
 
         The order is Go's: now and then the global queue and the network before all else (a due
         timer must not wait for an empty queue), then what is local, then a batch of the global
-        queue, then the network without waiting, at last the network until something happens.
+        queue, then the network without waiting, then what others have; at last the P is given up,
+        and the last idle M waits in the network.
         """
-        if p.runq:
-            self.globq_get(p, 1)
-            self.poll(p.runq)
-            return
-        if self.globq_get(p, len(self.globq)) or self.poll(p.runq) or p.runq:
-            return
-        self.block(p.runq)
-
-    def globq_get(self, p: P, most: int) -> int:
-        """Move up to *most* of the global queue to p. Go: globrunqget."""
-        return self.globq.move_to(p.runq, min(most, 128))
+        if m.queued:
+            if not self.drop_excess(m):
+                self.globq_get(m, 1)
+                self.poll(m)
+        elif not (self.globq_get(m, 0) or self.poll(m) or self.steal(m)):
+            self.idle(m)
 
     def inject_glist(self, glist: list[Any]) -> None:
         """Queue what sysmon has found, from its thread, without a P. Go: injectglist."""
+        ready = 0
         for g in glist:
             if isinstance(g, GBase):
                 self.globq.put(g)
+                ready += 1
             else:
-                self.poller.post(g)  # a callable: the scheduler's own thread runs it
+                self.poller.post(g)  # a callable: an M runs it when it polls
+        self.start_idle(ready)
         self.wake_net_poller()  # S1: queued first
+
+    # Threads.
+
+    def start_thread(self, m: MBase) -> bool:
+        """Start the thread of *m*. Go: newm."""
+        # Daemon: a call that never returns must not keep the interpreter from ending.
+        m.thread = threading.Thread(
+            target=self._mstart, args=(m,), name=f"gopoll-m{m.id}", daemon=True
+        )
+        try:
+            m.thread.start()
+        except RuntimeError:  # no thread to be had
+            self.drop_m(m)
+            return False
+        return True
+
+    def _mstart(self, m: MBase) -> None:
+        """Be *m*. Go: mstart."""
+        self._enter(m)
+        hooks = sys.get_asyncgen_hooks()
+        try:
+            sys.set_asyncgen_hooks(self._agens.add, self._drop_agen)
+            self.schedule(m)
+        except BaseException as err:
+            if not self.is_forked:
+                raise
+            # The forking thread is all of this process that is left, and run() is not under it.
+            sys.excepthook(type(err), err, err.__traceback__)
+            sys.stderr.flush()
+            os._exit(1)
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            self.leave_thread()
+            self.drop_m(m)
+
+    def _enter(self, m: MBase) -> None:
+        m.begin(threading.get_ident())
+        self.enter_thread(m)
+
+    def can_leave(self, m: MBase) -> bool:
+        return m is not self.m0
+
+    def lower_switch_interval(self, seconds: float) -> None:
+        """Have threads that hold the GIL give it up sooner, while one has lost its P (B4)."""
+        was = sys.getswitchinterval()
+        if was > seconds and getattr(sys, "_is_gil_enabled", lambda: True)():
+            self._switch_interval = was
+            sys.setswitchinterval(seconds)
+
+    def restore_switch_interval(self) -> None:
+        """Undo lower_switch_interval."""
+        was, self._switch_interval = self._switch_interval, 0.0
+        if was:
+            sys.setswitchinterval(was)
+
+    # Async generators (A12): the hooks belong to threads, a goroutine may change its thread.
+
+    def _drop_agen(self, agen: Any) -> None:
+        """Close an async generator that nobody holds any more, in a goroutine of its own."""
+        self._agens.discard(agen)
+        if not self.is_finished and not self.is_forked:
+            self.poller.post(lambda: self._close_agen(agen))
+
+    def _close_agen(self, agen: Any) -> None:
+        self.newproc(agen.aclose(), background(), f"aclose {agen.__qualname__}")
 
     # From start to end.
 
     def run(self, coro: Coroutine[Any, Any, Any]) -> Any:
         """Run *coro* as the main goroutine. Go: schedinit, main, exit."""
-        self.enter_thread()
-        watcher = threading.Thread(target=self.sysmon.loop, name="gopoll-sysmon", daemon=True)
-        main = None
         try:
+            self._enter(self.m0)
+        except BaseException:
+            coro.close()
+            self.poller.close()
+            raise
+        hooks = sys.get_asyncgen_hooks()
+        watcher = self.watcher = threading.Thread(
+            target=self.sysmon.loop, name="gopoll-sysmon", daemon=True
+        )
+        try:
+            sys.set_asyncgen_hooks(self._agens.add, self._drop_agen)
             watcher.start()
             with Signals(self) as signals:
-                main = self.main = self.newproc(coro, background(), _name(coro))
+                self.acquirep(self.m0)
+                # The others start when main's first slice wakes them: until then it is ours alone.
+                self.main = self.newproc(coro, background(), name_of(coro))
                 signals.start()
-                try:
-                    self.schedule()
-                finally:
-                    if not self.is_forked:
-                        self.shut_down()
+                debug.running.add(self)
+                self.schedule(self.m0)
         finally:
+            debug.running.discard(self)
+            sys.set_asyncgen_hooks(*hooks)
             self.leave_thread()
             if not self.is_forked:
                 self.sysmon.stop()
                 watcher.join()
-                if self._pool is not None:
-                    self._pool.close()
+                self._join_threads()
+                self.restore_switch_interval()
                 self.poller.close()
-            self.main = None
-            if main is None:
+            if self.main is None:
                 coro.close()
+        return self._outcome()
+
+    def _outcome(self) -> Any:
+        main = self.main
         if self.fatal is not None:
             raise self.fatal
         if main.error is not None:
             raise main.error
-        if main.pending is not None:
-            raise main.pending  # a Ctrl-C that came too late for a park is not lost
+        unthrown = main.take_unthrown()
+        if unthrown is not None:
+            raise unthrown  # a Ctrl-C that came too late for a park is not lost
         return main.result
 
     def shut_down(self) -> None:
-        """Cancel what still runs and run it to its end, `finally` blocks and all."""
-        self.ending = True
-        for system in (False, True):
-            for g in [g for g in self.allgs.values() if g.system is system]:
+        """Cancel what still runs; all is over when that has ended, `finally` blocks and all."""
+        if self.begin_ending():
+            self.poller.call_at_ns(time.monotonic_ns() + PATIENCE_NS, self._abandon)
+        for g in self.goroutines():
+            if not g.system:
                 self.cancel(g, "the main goroutine has ended")
-            while any(g.system is system for g in self.allgs.values()):
-                self.stopping = False
-                self.schedule()
-        self.stopping = True
+
+    def check_end(self) -> None:
+        """Go on with the end: the program's goroutines, its async generators, the runtime's own."""
+        if self.live:
+            return
+        agens = list(self._agens)
+        if agens:
+            self._agens.clear()
+            self.newproc(_close_agens(agens), background(), "aclose", system=True)
+            return
+        for g in self.goroutines():
+            self.cancel(g, "the main goroutine has ended")
+        if self.system_live == 0:
+            self.finish_all()
+
+    def _abandon(self) -> None:
+        """If all that is left is stuck in calls that do not return, leave it behind (E10)."""
+        left = [g for g in self.goroutines() if not g.system]
+        frames = sys._current_frames()
+        spots: dict[GBase, object] = {}
+        for g in left:
+            frame = frames.get(self.thread_of(g))
+            if g.state_name == "running" and frame is not None:
+                spots[g] = (frame, frame.f_lasti)
+        stuck = self.handoff and left and len(spots) == len(left) and spots == self._spots
+        self._spots = spots
+        if not stuck:
+            self.poller.call_at_ns(time.monotonic_ns() + LOOK_AGAIN_NS, self._abandon)
+            return
+        for g in left:
+            stack = "".join(traceback.format_stack(frames[self.thread_of(g)]))
+            text = f"goroutine {g.id} ({g.name}) is stuck since main has ended: it is left behind"
+            warnings.warn(f"{text}\n{stack}", RuntimeWarning, stacklevel=2)
+        self._spots = {}
+        self.finish_all()
+
+    def thread_of(self, g: GBase) -> int:
+        """Return the identifier of the thread that runs *g*, 0 if none does."""
+        number = g.m_id
+        return next((m.ident for m in reversed(self.allm) if m.id == number), 0)
+
+    def _join_threads(self) -> None:
+        """Wait for the Ms, but not for one that has been left behind."""
+        for m in self.allm:
+            if m.thread is not None and not m.in_slice:
+                m.thread.join(PATIENCE_NS / 1e9)
+        if self._pool is not None:
+            self._pool.close()
+
+    def die(self, error: BaseException, note: str = "") -> None:
+        """End run() with *error*: cancel everything. Any thread."""
+        if self.fatal is None:
+            self.fatal = error
+        elif self.fatal is not error:
+            self.fatal.add_note(note or f"then the scheduler met {error!r}")
+        self.deaths += 1
+        if isinstance(error, InternalError) or self.deaths > MAX_DEATHS:
+            self.finish_all()  # its state cannot be trusted, or it cannot go on
+        else:
+            self.shut_down()
+
+    def check_dead(self) -> None:
+        """Every P is idle and nothing is waited for: is there anything outside? Go: checkdead."""
+        if self.live == 0 or self.is_anyone_running or self.nmidlelocked < 0:
+            return
+        if self.signal_chans or (self._pool is not None and self._pool.is_busy):
+            return
+        ours = {m.thread for m in self.allm} | {self.watcher}
+        if self._pool is not None:
+            ours |= self._pool.threads
+        idents = {t.ident for t in ours if t is not None} | {self.m0.ident}
+        if any(t.ident not in idents for t in threading.enumerate()):
+            return
+        self.die(DeadlockError(debug.describe(self)))
+
+    # What sysmon says.
+
+    def stalled(self, m: MBase, ns: int, kind: str, frame: FrameType | None) -> None:
+        """A slice on *m* stalls: tell the hooks. From sysmon."""
+        debug.report_stall(self, m, ns, kind, frame)
+
+    def trace(self, now: int) -> None:
+        """Print a line of schedtrace. From sysmon."""
+        debug.print_trace(self, now)
 
 
-def _name(coro: Any) -> str:
+async def _close_agens(agens: list[Any]) -> None:
+    for agen in agens:
+        try:
+            await agen.aclose()
+        except BaseException as err:
+            sys.excepthook(type(err), err, err.__traceback__)
+
+
+def name_of(coro: Any) -> str:
+    """Return what the goroutine of *coro* is called if nobody says."""
     return getattr(coro, "__qualname__", None) or type(coro).__name__
-
-
-async def _await(awaitable: Awaitable[_T]) -> _T:
-    return await awaitable
-
-
-def _coroutine(fn: Any, args: tuple[Any, ...], what: str) -> Coroutine[Any, Any, Any]:
-    """Make a coroutine of an async function and arguments, or of any awaitable."""
-    if callable(fn) and not inspect.isawaitable(fn):
-        made = fn(*args)
-        if not inspect.isawaitable(made):
-            raise TypeError(
-                f"{what} takes an async function or an awaitable; {_name(fn)} returned "
-                f"{type(made).__name__}"
-            )
-        return made if inspect.iscoroutine(made) else _await(made)
-    if not inspect.isawaitable(fn):
-        raise TypeError(f"{what} takes an async function or an awaitable, not {type(fn).__name__}")
-    if args:
-        raise TypeError(f"{what} takes arguments only with a function, not with an awaitable")
-    return fn if inspect.iscoroutine(fn) else _await(fn)
-
-
-def run(main: Any, *args: Any, procs: int | None = None, handoff: bool = True) -> Any:
-    """Run *main* (an async function with *args*, or a coroutine) to its end; return its result.
-
-    When it returns, the goroutines that still run are cancelled and their `finally` blocks run. An
-    exception that nobody awaits ends run() with it. On the main thread Ctrl-C raises
-    KeyboardInterrupt in the main goroutine. Any thread; RuntimeError if one runs here already.
-
-    procs: 1, the only number of Ps that this version has (ValueError). handoff=False promises that
-    no two goroutines run Python between two awaits, which one P always keeps.
-    """
-    if procs is not None and procs != 1:
-        raise ValueError(f"procs={procs}: this version of gopoll has one P")
-    return Scheduler().run(_coroutine(main, args, "run()"))
-
-
-def go(fn: Any, *args: Any, name: str | None = None) -> Goroutine[Any]:
-    """Start a goroutine: an async function with *args*, or any awaitable.
-
-    It inherits a copy of the contextvars and the ambient Context. RuntimeError outside run().
-    """
-    sched: Scheduler = current_sched()
-    coro = _coroutine(fn, args, "go()")
-    g = current_g()
-    context = background() if g is None else g.context
-    return Goroutine(sched.newproc(coro, context, name or _name(coro)))
-
-
-def gosched() -> Gosched:
-    """Let the others run: go to the tail of the global queue. An op. Go: runtime.Gosched."""
-    return Gosched()
-
-
-def sleep(seconds: float) -> Any:
-    """Park for *seconds*, never shorter; 0 or less is gosched(). An op. Go: time.Sleep."""
-    if seconds > 0:
-        return Sleep(current_sched(), min(int(seconds * 1e9) + 1, 2**62))
-    if seconds != seconds:
-        raise ValueError("cannot sleep for nan seconds")
-    return Gosched()
-
-
-def current() -> Goroutine[Any] | None:
-    """Return the goroutine that runs on this thread, or None."""
-    g = current_g()
-    if g is None or g.system:
-        return None
-    handle = g._handle() if g._handle is not None else None
-    return handle or Goroutine(g)
-
-
-def stats() -> Stats:
-    """Return the counters of the scheduler on this thread. RuntimeError outside run()."""
-    sched: Scheduler = current_sched()
-    polls = sched.poller.stats()
-    fields = {name: polls[name] for name in _POLL_FIELDS}
-    return Stats(
-        switches=sched.switches,
-        overruns=sched.sysmon.overruns,
-        goroutines=sum(not g.system for g in sched.allgs.values()),
-        **fields,
-    )
-
-
-_POLL_FIELDS = (
-    "polls",
-    "events",
-    "parks",
-    "wakes",
-    "spurious",
-    "stale",
-    "breaks",
-    "descriptors",
-    "timers",
-)

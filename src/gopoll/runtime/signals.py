@@ -16,7 +16,9 @@ from typing import Any, Self
 
 from gopoll._polldesc import PollDesc
 from gopoll._poller import READ
+from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime.context import background
+from gopoll.runtime.debug import dump
 
 
 class Signals:
@@ -41,6 +43,9 @@ class Signals:
         self._own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if self._own:
             signal.signal(signal.SIGINT, self._on_sigint)
+        self._quits = signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
+        if self._quits:
+            signal.signal(signal.SIGQUIT, self._on_sigquit)
         return self
 
     def start(self) -> None:
@@ -48,6 +53,7 @@ class Signals:
         if self._reader >= 0:
             self._pd = self._sched.poller.open(self._reader)
             self._sched.newproc(self._loop(self._pd), background(), "signals", system=True)
+            self._sched.add_syswaiter(1)
 
     async def _loop(self, pd: PollDesc) -> None:
         """Take the bytes, so that the next signal wakes the poller again; pass them on."""
@@ -58,6 +64,7 @@ class Signals:
             except BlockingIOError:
                 await _Readable(pd)
                 continue
+            self._sched.poke(self._sched.m0)  # the thread that runs Python's handlers may sleep
             if self._outer != -1:
                 try:
                     os.write(self._outer, data)
@@ -65,19 +72,31 @@ class Signals:
                     pass  # as Python does: a full or closed wake-up descriptor loses bytes
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
-        """Record the first Ctrl-C for the main goroutine; raise a second one in place."""
+        """Record the first Ctrl-C for the main goroutine; raise a second one in place.
+
+        In place is where a goroutine runs on this thread; else it ends run() as any error does.
+        """
         main = self._sched.main
-        if self._interrupted or main is None or main.done:
+        if not self._interrupted and main is not None and not main.done:
+            self._interrupted = True
+            main.set_pending(KeyboardInterrupt())  # G1: the state, then the park
+            interrupt(main)
+        elif main is None or current_g() is not None:
             raise KeyboardInterrupt
-        self._interrupted = True
-        main.pending = KeyboardInterrupt()
-        main.interrupt()
+        else:
+            self._sched.die(KeyboardInterrupt())
+
+    def _on_sigquit(self, signum: int, frame: FrameType | None) -> None:
+        """Print every goroutine, and go on."""
+        dump()
 
     def __exit__(self, *exc: object) -> None:
         if self._reader < 0:
             return
         if self._own and signal.getsignal(signal.SIGINT) == self._on_sigint:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._quits and signal.getsignal(signal.SIGQUIT) == self._on_sigquit:
+            signal.signal(signal.SIGQUIT, signal.SIG_DFL)
         signal.set_wakeup_fd(self._outer)
         if self._pd is not None and not self._sched.is_forked:
             self._pd.evict()

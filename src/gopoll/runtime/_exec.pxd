@@ -1,0 +1,26 @@
+"""ExecBase: the switch loop. See _exec.pyx."""
+
+from cpython.object cimport PyObject
+
+from gopoll._park cimport ParkRequest
+from gopoll.runtime._g cimport GBase
+from gopoll.runtime._p cimport MBase, PBase
+from gopoll.runtime._sched cimport SchedBase
+
+cdef class ExecBase(SchedBase):
+    cdef public object main            # the main goroutine
+    cdef int resume(self, MBase m, PBase p, GBase g) except -1
+    cdef int leave_slice(self, MBase m) except -1
+    cdef int settle(self, MBase m, GBase g, object request) except -1
+    cdef int queue(self, MBase m, GBase g) except -1
+    cdef int start_locked(self, MBase m, GBase g) except -1
+    cdef int stop_locked(self, MBase m) except -1
+
+cdef class GoschedRequest(ParkRequest):
+    pass
+
+cdef GoschedRequest GOSCHED
+
+cdef class Syscall:
+    cdef ExecBase sched
+    cdef MBase m

@@ -1,0 +1,369 @@
+"""ExecBase: the innermost part of the scheduler. Pop, enter the context, send, commit.
+
+Called by sched.py with a budget, on the thread of an M. One function each because they run once
+per goroutine switch; and syscall(), which gives a P up in the middle of a slice.
+Go: runtime/proc.go, execute, gopark, entersyscall, startlockedm (go1.27).
+
+A1 (see _p): RUN is stored before the coroutine runs and swapped away after it. If that swap fails,
+sysmon has taken the P: what the goroutine has yielded for is done with another P or with none.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint64_t
+
+from gopoll._atomic cimport add_i64, cas_u64, load_int, load_u64, load_word, store_u64
+from gopoll._park cimport ParkRequest, SliceEnd, ThreadWords, thread_words
+from gopoll._timers cimport nanotime
+from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
+from gopoll.runtime._p cimport (P_RUN, MBase, PBase, stateBits, tickShift, word_sched)
+from gopoll.runtime._sched cimport SchedBase, unpark_g, wake_joins
+
+from gopoll.errors import ForkedError
+
+
+cdef extern from *:
+    """
+    static PyObject *gopoll_take_error(void) {
+    #if PY_VERSION_HEX >= 0x030C0000
+      return PyErr_GetRaisedException();
+    #else
+      PyObject *type, *value, *tb;
+      PyErr_Fetch(&type, &value, &tb);
+      PyErr_NormalizeException(&type, &value, &tb);
+      if (tb) PyException_SetTraceback(value, tb);
+      Py_XDECREF(type);
+      Py_XDECREF(tb);
+      return value;
+    #endif
+    }
+    """
+    ctypedef enum PySendResult:
+        PYGEN_RETURN
+        PYGEN_ERROR
+        PYGEN_NEXT
+    PySendResult PyIter_Send(object iter, object arg, PyObject **result) noexcept
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    object gopoll_take_error()
+
+
+cdef class GoschedRequest(ParkRequest):
+    """Yielded by gosched(): to the tail of the global queue."""
+
+
+GOSCHED = GoschedRequest()
+
+
+cdef uint64_t begin_slice(MBase m) noexcept:
+    """Return the status word of a new slice on *m*, which sysmon may retake once it is stored."""
+    m.tick += 1
+    return P_RUN | (<uint64_t>m.id << stateBits) | (m.tick << tickShift)
+
+
+cdef class ExecBase(SchedBase):
+    """SchedBase and the switch loop."""
+
+    def goexit(self, g, error):
+        """Called when the coroutine of *g* has ended; its outcome is stored."""
+        raise NotImplementedError
+
+    def can_leave(self, m):
+        """Whether the thread of *m* may end with the goroutine that was locked to it."""
+        raise NotImplementedError
+
+    def this_m(self):
+        """Return the M of the calling thread."""
+        return <object>thread_words().m
+
+    def register(self, GBase g not None):
+        """Count a new goroutine and queue it on the P of this thread, or for all. Go: newproc."""
+        cdef MBase m = <MBase>thread_words().m
+        if g.id:
+            add_i64(&self.words.live, 1)
+        else:
+            add_i64(&self.words.system, 1)
+        g.home[id(g)] = g
+        self.queue(m, g)
+        if load_int(&self.words.npidle) and m.p != NULL:
+            self.wakep()
+
+    def next_id(self):
+        """Return a goroutine's number that nobody has had."""
+        return add_i64(&self.words.ids, 1)
+
+    def execute(self, MBase m not None, int budget):
+        """Run up to *budget* slices of m's P, as long as it has it. Go: execute, schedule."""
+        cdef int n = 0
+        cdef GBase g
+        cdef PBase p
+        while n < budget and m.p != NULL:
+            p = <PBase>m.p
+            g = <GBase>p.pop()
+            if g is None:
+                if load_u64(&self.globq.len) == 0:
+                    break
+                self.globq_get(m, 0)
+                continue
+            if m.spinning:
+                self.stop_spinning(m)
+            if g.lockedm != NULL and g.lockedm != <PyObject *>m:
+                self.start_locked(m, g)
+                break
+            n += 1
+            self.resume(m, p, g)
+            if m.lockedg != NULL:
+                self.stop_locked(m)
+        m.switches += n
+
+    cdef int resume(self, MBase m, PBase p, GBase g) except -1:
+        """Run one slice of *g* on *m* under *p*, then do what it has yielded for."""
+        cdef ThreadWords *tw = thread_words()
+        cdef PyObject *out = NULL
+        cdef PySendResult how
+        cdef uint64_t running
+        if load_int(&g.finished):
+            return 0
+        g.unpublish()
+        exc = g.take_pending()
+        if exc is None and g.parked and g.cancelled_now():
+            exc = g.why_canceled()
+        g.parked = False
+        g.state = G_RUNNING
+        g.mid = m.id
+        tw.current = <PyObject *>g
+        tw.spent = 0
+        tw.spent_bytes = 0
+        PyContext_Enter(g.vars)
+        running = begin_slice(m)
+        store_u64(&p.words.schedtick, p.words.schedtick + 1)
+        store_u64(&m.runword, running)
+        store_u64(&p.words.status, running)                  # A1
+        error = None
+        if exc is None:
+            how = PyIter_Send(g.coro, None, &out)
+            if how == PYGEN_ERROR:
+                error = gopoll_take_error()
+        else:
+            how = PYGEN_NEXT
+            try:
+                value = g.coro.throw(exc)
+                Py_INCREF(value)
+                out = <PyObject *>value
+            except StopIteration as stop:
+                how = PYGEN_RETURN
+                value = stop.value
+                Py_INCREF(value)
+                out = <PyObject *>value
+            except BaseException as e:
+                how = PYGEN_ERROR
+                error = e
+            exc = None
+        self.leave_slice(m)
+        PyContext_Exit(g.vars)
+        g.mid = 0
+        tw.current = NULL
+        value = None
+        if out != NULL:
+            value = <object>out
+            Py_DECREF(value)
+        if self.ps != self.poller.ps:
+            raise ForkedError("gopoll.run() was forked: goroutines stay with the parent; call "
+                              "os._exit or start a new run() in the child")
+        if how == PYGEN_NEXT and not load_int(&self.words.finished):
+            return self.settle(m, g, value)
+        if load_int(&self.words.finished):
+            return 0                         # too late: run() has left it behind
+        wake_joins(g.end(value, error))
+        (<dict>g.home).pop(id(g), None)
+        add_i64(&self.words.live if g.id else &self.words.system, -1)
+        if (error is not None or not (<ContextBase>g.context).root or g is self.main
+                or load_int(&self.words.ending)):
+            self.goexit(g, error)
+        return 0
+
+    cdef int leave_slice(self, MBase m) except -1:
+        """End the slice on *m* (A1): it decides again, with its P, with another, or with none."""
+        cdef PBase p = <PBase>m.p if m.p != NULL else None
+        cdef uint64_t running = m.runword
+        store_u64(&m.runword, word_sched(m))
+        if p is not None and cas_u64(&p.words.status, running, word_sched(m)):
+            return 0
+        m.p = NULL
+        if not load_int(&self.words.finished):
+            self.acquirep(m)
+        return 0
+
+    cdef int queue(self, MBase m, GBase g) except -1:
+        """Queue *g*: here if *m* has a P, else for all. On the thread of *m*."""
+        cdef PBase p
+        if m.p != NULL:
+            p = <PBase>m.p
+            p.runq.push(g)
+            if load_u64(&m.runword) == load_u64(&p.words.status) or m.runword == word_sched(m):
+                return 0
+            return self.kick()               # A2: retaken meanwhile
+        self.globq.push(g)
+        return self.kick()
+
+    cdef int settle(self, MBase m, GBase g, object request) except -1:
+        """Do what the goroutine has yielded for: park it, or queue it again."""
+        cdef ParkRequest park
+        cdef object context
+        if m.syscalls:
+            m.syscalls = 0
+            g.set_pending(RuntimeError("await inside gopoll.syscall(): leave its block first"))
+            g.state = G_RUNNABLE
+            return self.queue(m, g)
+        if not isinstance(request, ParkRequest):
+            g.set_pending(TypeError(
+                f"goroutine awaited {type(request).__name__}, which belongs to another event "
+                "loop; run it there, or through gopoll.embed"))
+            g.state = G_RUNNABLE
+            return self.queue(m, g)
+        if isinstance(request, GoschedRequest) or isinstance(request, SliceEnd):
+            # An operation that ends a slice has not begun: nothing to cancel yet.
+            g.parked = isinstance(request, GoschedRequest)
+            g.state = G_RUNNABLE
+            self.globq.push(g)
+            if m.p == NULL:
+                self.kick()
+            return 0
+        park = <ParkRequest>request
+        context = g.context
+        g.parked = True
+        g.state = G_WAITING
+        g.since_ns = nanotime()
+        g.publish(<PyObject *>park)
+        Py_INCREF(g)
+        if not park.commit_word(<PyObject *>g):
+            Py_DECREF(g)
+            g.state = G_RUNNABLE
+            return self.queue(m, g)
+        # K1: it may run elsewhere by now. G1: our park is published; look at the state.
+        if ((load_int(&g.canceled) == 2 and not g.shielded) or (<ContextBase>context).done_word
+                or load_word(&g.pending)):
+            unpark_g(g)
+        return 0
+
+    # -- goroutines that belong to a thread
+
+    cdef int start_locked(self, MBase m, GBase g) except -1:
+        """*g* belongs to another M: give it our P. Go: startlockedm."""
+        cdef PBase p = <PBase>m.p
+        m.p = NULL
+        return self.give(<MBase>g.lockedm, p, False)
+
+    cdef int stop_locked(self, MBase m) except -1:
+        """*m* belongs to a goroutine: others go on with our P until it can run. Go: stoplockedm."""
+        cdef GBase g
+        cdef PBase p
+        while m.lockedg != NULL and not load_int(&self.words.finished):
+            g = <GBase>m.lockedg
+            if load_int(&g.finished):
+                m.lockedg = NULL
+                m.leaving = self.can_leave(m)
+                return 0
+            if m.p != NULL:
+                p = <PBase>m.p
+                m.p = NULL
+                self.handoffp(p)
+            self.maybe_dead()
+            while m.p == NULL and not load_int(&self.words.finished):
+                self.sleep_m(m)
+            if m.p != NULL:
+                self.resume(m, <PBase>m.p, g)
+        return 0
+
+
+def lock_thread():
+    """Bind the running goroutine and its thread to each other, once more. Go: LockOSThread."""
+    cdef ThreadWords *tw = thread_words()
+    cdef GBase g
+    if tw.current == NULL:
+        raise RuntimeError("lock_os_thread() outside a goroutine")
+    g = <GBase>tw.current
+    g.lockcount += 1
+    if (<SchedBase>g.sched).handoff:         # without, there is one thread anyway
+        g.lockedm = tw.m
+        (<MBase>tw.m).lockedg = <PyObject *>g
+
+
+def unlock_thread():
+    """Undo one lock_thread(); without one do nothing. Go: UnlockOSThread."""
+    cdef ThreadWords *tw = thread_words()
+    cdef GBase g
+    if tw.current == NULL:
+        raise RuntimeError("unlock_os_thread() outside a goroutine")
+    g = <GBase>tw.current
+    if g.lockcount:
+        g.lockcount -= 1
+        if g.lockcount == 0 and g.lockedm != NULL:
+            (<MBase>g.lockedm).lockedg = NULL
+            g.lockedm = NULL
+
+
+cdef class Syscall:
+    """`with syscall():` gives the P up on entry and takes one back on exit.
+
+    Go: entersyscallblock, exitsyscall. Where Ps stay where they are it only marks the block.
+    """
+
+    def __enter__(self):
+        cdef ThreadWords *tw = thread_words()
+        cdef MBase m
+        cdef PBase p
+        if tw.current == NULL:
+            raise RuntimeError("syscall() outside a goroutine")
+        if self.m is not None:
+            raise RuntimeError("syscall() objects are used once at a time")
+        m = <MBase>tw.m
+        self.sched = <ExecBase>tw.owner
+        self.m = m
+        m.syscalls += 1
+        if m.syscalls > 1 or not self.sched.handoff:
+            return
+        p = <PBase>m.p if m.p != NULL else None
+        m.p = NULL
+        # A1: whoever swaps owns it; sysmon may have been first.
+        if p is not None and cas_u64(&p.words.status, m.runword, word_sched(m)):
+            m.handoffs += 1
+            self.sched.handoffp(p)
+
+    def __exit__(self, *exc):
+        cdef MBase m = self.m
+        cdef ExecBase sched = self.sched
+        if m is None or thread_words().m != <PyObject *>m or m.syscalls == 0:
+            self.m = None                    # an await has ended it: settle() has said so
+            return
+        self.m = None
+        m.syscalls -= 1
+        if m.syscalls or not sched.handoff:
+            return
+        try:
+            if not sched.acquirep(m):
+                wait_for_p(sched, m, <GBase>thread_words().current)
+        finally:
+            if m.p != NULL:
+                store_u64(&m.runword, begin_slice(m))
+                store_u64(&(<PBase>m.p).words.status, m.runword)             # A1
+
+
+cdef int wait_for_p(ExecBase sched, MBase m, GBase g) except -1:
+    """Queue as a goroutine that belongs to this thread, until an M gives us its P."""
+    cdef PyObject *bound = g.lockedm
+    error = None
+    g.lockedm = <PyObject *>m
+    sched.globq.push(g)
+    sched.kick()
+    while m.p == NULL:
+        if load_int(&sched.words.finished):
+            raise RuntimeError("gopoll.run() has ended")
+        try:
+            sched.sleep_m(m)
+        except BaseException as e:           # of a signal handler: when we have a P
+            error = e
+    g.lockedm = bound
+    if error is not None:
+        raise error
+    return 0

@@ -1,0 +1,59 @@
+"""G: a goroutine, its park and its joiners. See _g.pyx."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uintptr_t
+
+from gopoll._park cimport Awaitable
+
+
+cdef enum GState:
+    G_RUNNABLE
+    G_RUNNING
+    G_WAITING
+    G_DEAD
+
+cdef class ContextBase:
+    cdef public bint done_word         # set once, when the context is done (G1)
+    cdef public bint root              # background(), which nobody has to leave
+
+cdef class GBase:
+    cdef readonly object sched
+    cdef readonly object coro          # None once it has ended
+    cdef readonly object vars          # its contextvars.Context
+    cdef public object context         # its ambient gopoll Context; changed by itself alone
+    cdef readonly object name
+    cdef readonly int64_t id           # 0: the runtime's own
+    cdef int64_t since_ns              # when it got into its state
+    cdef readonly object home          # the dict of live goroutines that it stands in
+    cdef readonly object result        # written before done
+    cdef readonly object error         # likewise
+    cdef object cancel_cause           # written before canceled
+    cdef uintptr_t pending             # an exception to throw in at the next resume; atomic
+    cdef PyObject *park                # what it waits in, owned; guarded by plock (G1)
+    cdef PyObject *first               # a list of Joins, owned; guarded by jlock
+    cdef PyObject *last
+    cdef PyObject *lockedm             # the M it belongs to, borrowed; changed by its own M
+    cdef int plock
+    cdef int jlock
+    cdef int state
+    cdef int mid                       # the M that runs it, 0 none
+    cdef int canceled                  # 0, 1 about to be, 2 cancelled; atomic (G1)
+    cdef int finished                  # atomic; after result and error
+    cdef int awaited                   # somebody has seen, or will see, its outcome; atomic
+    cdef int shielded                  # changed by itself alone
+    cdef int handles                   # atomic
+    cdef int lockcount                 # lock_os_thread calls; changed by itself alone
+    cdef bint parked                   # it comes back from a park: look at cancellation
+    cdef object __weakref__
+    cdef bint cancelled_now(self) noexcept
+    cdef object why_canceled(self)
+    cdef object take_pending(self)
+    cdef int publish(self, PyObject *park) noexcept
+    cdef int unpublish(self) noexcept
+    cdef int abort(self) noexcept
+    cdef PyObject *end(self, object result, object error) except? NULL
+
+cdef class Join(Awaitable):
+    cdef GBase g
+    cdef PyObject *next                # guarded by g.jlock
+    cdef PyObject *waiter              # owned while listed; guarded by g.jlock

@@ -1,0 +1,272 @@
+"""G: a goroutine. A coroutine with its contextvars, its ambient Context, its park and its joiners.
+
+Called by _sched, which runs goroutines, by whoever cancels one, and by who waits for its end; any
+thread. Go: runtime/runtime2.go, g (go1.27).
+
+G1: cancellation is a state. Who cancels sets it first and then aborts the park; the parker
+    publishes its park, commits, and then looks at the state. An abort that wins only makes the
+    goroutine runnable: what is thrown in is decided when it is resumed. Publishing, aborting and
+    taking the park back happen under plock, so that nobody aborts a park that is over.
+J1: who waits for the end lists itself under jlock, where it sees whether the end has come; the end
+    is marked and the list taken under the same lock. Every joiner is woken, once.
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
+from libc.stdint cimport int64_t, uintptr_t
+
+from gopoll._atomic cimport (add_int, cas_int, load_int, load_word, slock, store_int, sunlock,
+                             swap_word)
+from gopoll._park cimport Awaitable, ParkRequest
+from gopoll._timers cimport nanotime
+
+from gopoll.errors import Canceled
+
+
+cdef extern from *:
+    object PyContext_CopyCurrent()
+
+STATES = ("runnable", "running", "waiting", "dead")
+
+
+cdef class ContextBase:
+    """What the scheduler reads of a Context."""
+
+
+cdef class GBase:
+    """A goroutine. Fields without a lock or an atomic are its own M's, or constant."""
+
+    def __init__(self, sched, coro, context, int64_t number, name, dict home):
+        self.sched = sched
+        self.coro = coro
+        self.vars = PyContext_CopyCurrent()
+        self.context = context
+        self.id = number
+        self.name = name
+        self.home = home
+        self.state = G_RUNNABLE
+
+    def __dealloc__(self):
+        Py_XDECREF(self.park)
+        Py_XDECREF(<PyObject *>self.pending)
+
+    # -- cancellation (G1)
+
+    cdef bint cancelled_now(self) noexcept:
+        """Whether a park of this goroutine must raise."""
+        return ((load_int(&self.canceled) == 2 and not self.shielded)
+                or (<ContextBase>self.context).done_word)
+
+    cdef object why_canceled(self):
+        """What a park raises now: the cause of the goroutine's own cancel, else the context's."""
+        if load_int(&self.canceled) == 2 and not self.shielded:
+            return Canceled(self.cancel_cause)
+        return Canceled(self.context.cause)
+
+    def set_canceled(self, cause):
+        """Mark it cancelled; False if it is already. The caller aborts the park after."""
+        if not cas_int(&self.canceled, 0, 1):
+            return False
+        self.cancel_cause = cause
+        store_int(&self.canceled, 2)
+        return True
+
+    def set_pending(self, exc):
+        """Have *exc* thrown in at its pending or next park. The caller aborts the park after."""
+        Py_INCREF(exc)
+        Py_XDECREF(<PyObject *>swap_word(&self.pending, <uintptr_t><PyObject *>exc))
+
+    cdef object take_pending(self):
+        cdef uintptr_t word = load_word(&self.pending)
+        if word == 0:
+            return None
+        word = swap_word(&self.pending, 0)
+        if word == 0:
+            return None
+        exc = <object><PyObject *>word
+        Py_DECREF(exc)
+        return exc
+
+    def take_unthrown(self):
+        """Return what set_pending() has left and nothing has thrown, or None. After the end."""
+        return self.take_pending()
+
+    cdef int publish(self, PyObject *park) noexcept:
+        """Say what it is about to wait in. By its own M, before the commit."""
+        Py_INCREF(<object>park)
+        slock(&self.plock)
+        self.park = park
+        sunlock(&self.plock)
+        return 0
+
+    cdef int unpublish(self) noexcept:
+        """It waits no more: from here on nobody touches that park. By its own M."""
+        cdef PyObject *park
+        if self.park == NULL:                # only we set it, and not now
+            return 0
+        slock(&self.plock)
+        park = self.park
+        self.park = NULL
+        sunlock(&self.plock)
+        Py_XDECREF(park)
+        return 0
+
+    cdef int abort(self) noexcept:
+        """Take it out of its park: 1 if it is the caller's now, with the park's reference."""
+        cdef int rc = 0
+        slock(&self.plock)
+        if self.park != NULL:
+            rc = (<ParkRequest>self.park).abort_word(<PyObject *>self)
+        sunlock(&self.plock)
+        return rc == 1
+
+    # -- the end (J1)
+
+    cdef PyObject *end(self, object result, object error) except? NULL:
+        """Store the outcome; the list of Joins to wake, owned by the caller. Once."""
+        cdef PyObject *first
+        self.result = result
+        self.error = error
+        slock(&self.jlock)
+        store_int(&self.finished, 1)
+        first = self.first
+        self.first = self.last = NULL
+        sunlock(&self.jlock)
+        self.state = G_DEAD
+        self.since_ns = nanotime()
+        self.coro = None
+        return first
+
+    @property
+    def done(self):
+        """Whether it has ended."""
+        return bool(load_int(&self.finished))
+
+    def claim(self):
+        """Take the duty to see its outcome: False if somebody has it."""
+        return bool(cas_int(&self.awaited, 0, 1))
+
+    @property
+    def is_claimed(self):
+        """Whether somebody sees its outcome."""
+        return bool(load_int(&self.awaited))
+
+    def handle_made(self):
+        """Count one more live handle."""
+        add_int(&self.handles, 1)
+
+    def handle_dropped(self):
+        """Count one handle less; True if it was the last."""
+        return add_int(&self.handles, -1) == 0
+
+    @property
+    def live_handles(self):
+        """How many handles are held."""
+        return load_int(&self.handles)
+
+    # -- seen from outside
+
+    @property
+    def system(self):
+        """Whether it is the runtime's own."""
+        return self.id == 0
+
+    @property
+    def m_id(self):
+        """The number of the M that runs it, 0 if none does."""
+        return self.mid
+
+    @property
+    def is_locked(self):
+        """Whether it belongs to a thread."""
+        return self.lockedm != NULL
+
+    @property
+    def state_name(self):
+        """One of runnable, running, waiting, dead."""
+        return STATES[self.state]
+
+    @property
+    def since(self):
+        """Monotonic ns at which it began to wait or ended, 0 before."""
+        return self.since_ns
+
+    @property
+    def park_request(self):
+        """What it waits in, or None."""
+        cdef PyObject *park
+        slock(&self.plock)
+        park = self.park
+        if park != NULL:
+            Py_INCREF(<object>park)
+        sunlock(&self.plock)
+        if park == NULL:
+            return None
+        found = <object>park
+        Py_DECREF(found)
+        return found
+
+    def shield(self, int delta):
+        """Enter (1) or leave (-1) a shield. By itself."""
+        self.shielded += delta
+
+
+cdef class Join(Awaitable):
+    """Park until a goroutine has ended; then its result or its error."""
+
+    def __init__(self, GBase g not None):
+        self.g = g
+        store_int(&g.awaited, 1)
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        cdef GBase g = self.g
+        Py_INCREF(self)                      # the list's reference
+        slock(&g.jlock)
+        if load_int(&g.finished):
+            sunlock(&g.jlock)
+            Py_DECREF(self)
+            return False
+        self.waiter = waiter
+        self.next = NULL
+        if g.last == NULL:
+            g.first = <PyObject *>self
+        else:
+            (<Join>g.last).next = <PyObject *>self
+        g.last = <PyObject *>self
+        sunlock(&g.jlock)
+        return True
+
+    cdef int abort_word(self, PyObject *waiter) noexcept:
+        cdef GBase g = self.g
+        cdef PyObject *at
+        cdef PyObject *before = NULL
+        slock(&g.jlock)
+        at = g.first
+        while at != NULL and at != <PyObject *>self:
+            before = at
+            at = (<Join>at).next
+        if at != NULL:
+            if before == NULL:
+                g.first = self.next
+            else:
+                (<Join>before).next = self.next
+            if g.last == at:
+                g.last = before
+            self.next = NULL
+        sunlock(&g.jlock)
+        if at == NULL:
+            return 0
+        Py_DECREF(self)                      # the list's; the caller holds its own
+        return 1
+
+    cdef int step(self, PyObject **out) except -1:
+        if not load_int(&self.g.finished):
+            Py_INCREF(self)
+            out[0] = <PyObject *>self
+            return 0
+        if self.g.error is not None:
+            raise self.g.error
+        value = self.g.result
+        Py_INCREF(value)
+        out[0] = <PyObject *>value
+        return 1

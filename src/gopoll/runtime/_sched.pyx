@@ -1,0 +1,719 @@
+"""SchedBase: who runs, who is idle, who waits in the network, and how each is woken.
+
+Called by _exec, which runs goroutines, by sched.py, which decides, by sysmon, and through ready_g
+by whoever makes a goroutine runnable. Transitions are here, in one piece, so that an exception of a
+signal handler never falls between two halves of one. Go: runtime/proc.go (go1.27).
+
+S1: who is about to block in the network sets lastpoll to 0, then looks at the global queue, then
+    blocks. Who puts work into the global queue does so first and then, if lastpoll is 0, breaks
+    the poller. One of the two sees the other.
+S2: sysmon sets sysmonwait, then looks at npidle, then sleeps. Who leaves idleness lowers npidle
+    first and then looks at sysmonwait.
+S3: who queues work queues it, then looks at npidle, then at nmspinning. An M that goes idle raises
+    npidle, lowers nmspinning, then looks at every queue. No work is left beside idle Ps.
+"""
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.errno cimport EINTR
+from libc.stdint cimport uint64_t, uintptr_t
+
+from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64, load_int,
+                             load_u64, load_word, slock, store_i64, store_int, store_u64,
+                             store_word, sunlock, swap_i64, swap_int, swap_word)
+from gopoll._epoll cimport netpollBreak
+from gopoll._netpoll cimport netpoll
+from gopoll._park cimport ThreadWords, thread_words
+from gopoll._poller cimport Poller
+from gopoll._throw cimport throw
+from gopoll._timers cimport nanotime
+from gopoll.runtime._g cimport GBase, Join
+from gopoll.runtime._p cimport (P_DEAD, P_IDLE, P_RUN, MBase, PBase, owns, stateMask, word_sched)
+from gopoll.runtime._runq cimport OUT_CAP, RunQ
+
+from gopoll.errors import ForkedError
+
+cdef enum:
+    GLOBAL_BATCH = 128                 # Go: half a local queue
+
+
+cdef void wake_sysmon(SchedWords *words) noexcept nogil:
+    """Wake sysmon, whatever it sleeps in."""
+    add_int(&words.note, 1)
+    futex_wake(&words.note, 1)
+
+
+# -- making a goroutine runnable -------------------------------------------------------------------
+
+cdef int ready_g(GBase g) except -1:
+    """Make *g* runnable: on the P of the calling thread, else through the global queue.
+
+    Any attached thread. Go: goready.
+    """
+    cdef ThreadWords *tw = thread_words()
+    cdef SchedBase sched = <SchedBase>g.sched
+    cdef MBase m
+    cdef PBase p
+    if tw.owner == <PyObject *>sched and tw.m != NULL:
+        m = <MBase>tw.m
+        if m.p != NULL and owns(<PBase>m.p, m):
+            p = <PBase>m.p
+            p.ready(g)
+            if not owns(p, m):               # A2: somebody else's by now, who may not look again
+                sched.kick()
+            elif load_int(&sched.words.npidle):
+                sched.wakep()
+            return 0
+    sched.globq.push(g)
+    return sched.kick()
+
+
+cdef int unpark_g(GBase g) except -1:
+    """Make it runnable if it is parked and nobody is waking it. After the state is set (G1)."""
+    if g.abort():
+        ready_g(g)
+        Py_DECREF(g)                         # the park's reference
+    return 0
+
+
+cdef int wake_joins(PyObject *join) except -1:
+    """Wake a list of Joins and give back the list's references (J1)."""
+    cdef Join node
+    cdef PyObject *rest
+    while join != NULL:
+        node = <Join>join
+        rest = node.next
+        node.next = NULL
+        waiter = <object>node.waiter
+        Py_DECREF(waiter)
+        Py_DECREF(node)
+        if isinstance(waiter, GBase):
+            ready_g(<GBase>waiter)
+        else:
+            waiter()
+        join = rest
+    return 0
+
+
+def ready(GBase g not None):
+    """Make *g* runnable. Any thread. Go: goready."""
+    ready_g(g)
+
+
+def interrupt(GBase g not None):
+    """Take *g* out of its park, after canceled, a context or pending has been set. Any thread."""
+    if (<SchedBase>g.sched).ps == (<SchedBase>g.sched).poller.ps:
+        unpark_g(g)
+
+
+def current_g():
+    """Return the goroutine that runs on this thread, or None."""
+    cdef PyObject *g = thread_words().current
+    return <object>g if g != NULL else None
+
+
+def current_sched():
+    """Return the scheduler that runs on this thread; RuntimeError if there is none."""
+    cdef PyObject *owner = thread_words().owner
+    if owner == NULL:
+        raise RuntimeError("no scheduler runs on this thread: call gopoll.run(...)")
+    sched = <SchedBase>owner
+    if sched.ps != sched.poller.ps:
+        raise ForkedError("gopoll.run() was forked: its goroutines stay with the parent; start a "
+                          "new run() in the child")
+    return sched
+
+
+def current_poller():
+    """Return the poller of the scheduler on this thread; RuntimeError if there is none."""
+    return current_sched().poller
+
+
+# -- the scheduler ---------------------------------------------------------------------------------
+
+cdef class SchedBase:
+    """The scheduler's words, its queues and its idle lists. Policy is in sched.py."""
+
+    def __init__(self, bint handoff):
+        self.poller = Poller()
+        self.ps = self.poller.ps
+        self.globq = RunQ()
+        self.handoff = handoff
+        self.allp = []
+        self.allm = []
+        self.spare_ids = []
+        store_i64(&self.words.lastpoll, nanotime())
+
+    def start_thread(self, m):
+        """Start the thread of a new M; False if there can be none."""
+        raise NotImplementedError
+
+    def run_callable(self, fn):
+        """Called for a waiter that is no goroutine."""
+        raise NotImplementedError
+
+    def check_dead(self):
+        """Called when every P is idle and no descriptor, deadline or timer is waited for."""
+        raise NotImplementedError
+
+    # -- seen from outside
+
+    @property
+    def lastpoll(self):
+        """Monotonic ns of the last network poll; 0 while a thread is blocked in it."""
+        return load_i64(&self.words.lastpoll)
+
+    @property
+    def nprocs(self):
+        """How many Ps there are."""
+        return load_int(&self.words.nprocs)
+
+    @property
+    def npidle(self):
+        """How many Ps are idle."""
+        return load_int(&self.words.npidle)
+
+    @property
+    def nmidle(self):
+        """How many Ms sleep without a P."""
+        return load_int(&self.words.nmidle)
+
+    @property
+    def nmspinning(self):
+        """How many Ms look for work to steal."""
+        return load_int(&self.words.nmspinning)
+
+    @property
+    def nmidlelocked(self):
+        """Idle Ms that are locked to a goroutine; -1 while sysmon injects (incidlelocked)."""
+        return load_int(&self.words.nmidlelocked)
+
+    @property
+    def live(self):
+        """How many goroutines there are, the runtime's own left out."""
+        return load_i64(&self.words.live)
+
+    @property
+    def system_live(self):
+        """How many goroutines of the runtime's own there are."""
+        return load_i64(&self.words.system)
+
+    @property
+    def is_ending(self):
+        """Whether main has ended, or something fatal has happened."""
+        return bool(load_int(&self.words.ending))
+
+    def begin_ending(self):
+        """Mark the beginning of the end; False if it has begun."""
+        return bool(cas_int(&self.words.ending, 0, 1))
+
+    @property
+    def is_finished(self):
+        """Whether the last goroutine has ended and the Ms are leaving."""
+        return bool(load_int(&self.words.finished))
+
+    @property
+    def is_forked(self):
+        """Whether this is a copy in a forked child, to be left alone (A9)."""
+        return self.ps != self.poller.ps
+
+    @property
+    def is_anyone_running(self):
+        """Whether an M is inside a slice, with a P or without."""
+        cdef int i
+        cdef PyObject *m
+        for i in range(min(load_int(&self.nallm), MAX_MS)):
+            m = <PyObject *>load_word(<uintptr_t *>&self.marray[i])
+            if m != NULL and load_u64(&(<MBase>m).runword) & stateMask == P_RUN:
+                return True
+        return False
+
+    def incidlelocked(self, int v):
+        """Adjust nmidlelocked. Go: incidlelocked."""
+        add_int(&self.words.nmidlelocked, v)
+
+    def add_syswaiter(self, int v):
+        """Count the runtime's own waits in the network, which keep no program alive."""
+        add_int(&self.words.syswaiters, v)
+
+    # -- threads
+
+    def enter_thread(self, MBase m not None):
+        """Make the calling thread *m*; RuntimeError if it runs a scheduler already."""
+        cdef ThreadWords *tw = thread_words()
+        if tw.owner != NULL:
+            owner = <SchedBase>tw.owner
+            if owner.ps == owner.poller.ps:      # not one that has stayed with the parent (A9)
+                raise RuntimeError("gopoll.run() cannot be nested in one thread: a scheduler runs "
+                                   "here already; use gopoll.go()")
+        tw.owner = <PyObject *>self
+        tw.m = <PyObject *>m
+        tw.poller = <PyObject *>self.poller
+        tw.current = NULL
+        tw.spent = 0
+        tw.spent_bytes = 0
+
+    def leave_thread(self):
+        """Undo enter_thread."""
+        cdef ThreadWords *tw = thread_words()
+        if tw.owner == <PyObject *>self:
+            tw.owner = tw.m = tw.poller = tw.current = NULL
+
+    # -- Ps
+
+    cdef int pidleput(self, PBase p) except -1:
+        """Put *p*, which the caller owns, on the idle list. Go: pidleput."""
+        store_u64(&p.words.status, P_IDLE)
+        slock(&self.lock)
+        p.link = self.pidle
+        self.pidle = <PyObject *>p
+        add_int(&self.words.npidle, 1)
+        sunlock(&self.lock)
+        return 0
+
+    cdef PBase pidleget(self):
+        """Take an idle P, or None. Go: pidleget."""
+        cdef PyObject *p
+        if load_int(&self.words.npidle) == 0:
+            return None
+        slock(&self.lock)
+        p = self.pidle
+        if p != NULL:
+            self.pidle = (<PBase>p).link
+            add_int(&self.words.npidle, -1)
+        sunlock(&self.lock)
+        if p == NULL:
+            return None
+        if load_int(&self.words.sysmonwait):             # S2
+            store_int(&self.words.sysmonwait, 0)
+            wake_sysmon(&self.words)
+        return <PBase>p
+
+    def acquirep(self, MBase m not None):
+        """Give the calling M an idle P; False if there is none. Go: acquirep."""
+        cdef PBase p = self.pidleget()
+        if p is None:
+            return False
+        store_u64(&p.words.status, word_sched(m))
+        m.p = <PyObject *>p
+        return True
+
+    cdef bint retire(self, PBase p) except -1:
+        """Empty *p*, which the caller owns, and forget it, if gomaxprocs has made it too many."""
+        slock(&self.lock)
+        if p.id < load_int(&self.words.nprocs):
+            sunlock(&self.lock)
+            return False
+        store_u64(&p.words.status, P_DEAD)
+        sunlock(&self.lock)
+        p.flush(self.globq)
+        self.kick()
+        return True
+
+    def drop_excess(self, MBase m not None):
+        """Retire m's P if it is one too many; whether it was."""
+        cdef PBase p = <PBase>m.p
+        if p.id < load_int(&self.words.nprocs):
+            return False
+        m.p = NULL
+        self.retire(p)
+        return True
+
+    def set_nprocs(self, int n):
+        """Have *n* Ps from now on; how many there were. Go: procresize, without stopping the world.
+
+        A P too many ends when its M next decides what to run.
+        """
+        cdef int was, i
+        cdef PBase p
+        cdef PyObject **at
+        with cython.critical_section(self):
+            while len(self.allp) < n:
+                p = PBase(<int>len(self.allp))
+                store_u64(&p.words.status, P_DEAD)
+                self.allp.append(p)
+                self.parray[p.id] = <PyObject *>p
+                store_int(&self.nallp, p.id + 1)
+        slock(&self.lock)
+        was = load_int(&self.words.nprocs)
+        store_int(&self.words.nprocs, n)
+        for i in range(n):
+            if load_u64(&(<PBase>self.parray[i]).words.status) == P_DEAD:
+                store_u64(&(<PBase>self.parray[i]).words.status, P_IDLE)
+                (<PBase>self.parray[i]).link = self.pidle
+                self.pidle = self.parray[i]
+                add_int(&self.words.npidle, 1)
+        at = &self.pidle
+        while at[0] != NULL:
+            if (<PBase>at[0]).id < n:
+                at = &(<PBase>at[0]).link
+                continue
+            store_u64(&(<PBase>at[0]).words.status, P_DEAD)
+            at[0] = (<PBase>at[0]).link
+            add_int(&self.words.npidle, -1)
+        sunlock(&self.lock)
+        if self.work_anywhere():             # S3
+            self.kick()
+        return was
+
+    # -- Ms
+
+    cdef MBase new_m(self):
+        """Return a new M without a thread, or None if there are too many. Any thread."""
+        cdef MBase m
+        cdef int number
+        try:
+            number = self.spare_ids.pop()
+        except IndexError:
+            number = add_int(&self.nallm, 1)
+            if number > MAX_MS:
+                add_int(&self.nallm, -1)
+                return None
+        m = MBase(number)
+        self.allm.append(m)
+        store_word(<uintptr_t *>&self.marray[number - 1], <uintptr_t><PyObject *>m)
+        return m
+
+    def first_m(self):
+        """Return the M of the calling thread, which begins the run."""
+        return self.new_m()
+
+    def drop_m(self, MBase m not None):
+        """Forget an M whose thread ends. Its object stays: sysmon may still look at it."""
+        store_word(<uintptr_t *>&self.marray[m.id - 1], 0)
+        self.spare_ids.append(m.id)
+
+    cdef MBase midleget(self):
+        """Take an idle M, or None. Go: mget."""
+        cdef PyObject *m
+        slock(&self.lock)
+        m = self.midle
+        if m != NULL:
+            self.midle = (<MBase>m).link
+            (<MBase>m).listed = False
+            add_int(&self.words.nmidle, -1)
+        sunlock(&self.lock)
+        return <MBase>m if m != NULL else None
+
+    cdef int give(self, MBase m, PBase p, bint spinning) except -1:
+        """Give *p* to *m*, which sleeps or has not begun, and wake it."""
+        m.spinning = spinning
+        store_u64(&p.words.status, word_sched(m))
+        store_word(&m.nextp, <uintptr_t><PyObject *>p)
+        store_int(&m.note, 1)
+        futex_wake(&m.note, 1)
+        return 0
+
+    def startm(self, PBase p not None, bint spinning):
+        """Have an M run *p*, which the caller owns: an idle one, else a new one. Go: startm."""
+        cdef MBase m = self.midleget()
+        if m is not None:
+            self.give(m, p, spinning)
+            return
+        m = self.new_m()
+        if m is not None:
+            self.give(m, p, spinning)
+            if self.start_thread(m):
+                return
+            store_word(&m.nextp, 0)
+        if spinning:
+            add_int(&self.words.nmspinning, -1)
+        self.pidleput(p)                     # at the limit: an M that comes back will find it
+
+    def handoffp(self, PBase p not None):
+        """Let others go on with *p*, which the caller owns and gives up. Go: handoffp."""
+        if self.retire(p):
+            return
+        if p.has_work() or load_u64(&self.globq.len):
+            self.startm(p, False)
+        elif (load_int(&self.words.nmspinning) + load_int(&self.words.npidle) == 0
+                and cas_int(&self.words.nmspinning, 0, 1)):
+            self.startm(p, True)             # nobody looks for work: somebody must
+        elif (load_i64(&self.words.lastpoll) != 0
+                and load_int(&self.words.npidle) == load_int(&self.words.nprocs) - 1):
+            self.startm(p, False)            # the last one: somebody must poll the network
+        else:
+            self.pidleput(p)
+            if self.work_anywhere():         # S3
+                self.wakep()
+
+    cdef int sleep_m(self, MBase m) except -1:
+        """Sleep until *m* is given a P, is poked, or all is over. Runs signal handlers."""
+        with nogil:
+            while swap_int(&m.note, 0) == 0:
+                futex_wait(&m.note, 0, -1)
+                if load_int(&m.note) == 0:
+                    break                    # a signal, perhaps
+        self._take_nextp(m)
+        PyErr_CheckSignals()
+        return 0
+
+    cdef bint _take_nextp(self, MBase m) noexcept:
+        cdef uintptr_t p = load_word(&m.nextp)
+        if p == 0:
+            return False
+        store_word(&m.nextp, 0)
+        m.p = <PyObject *>p
+        return True
+
+    def poke(self, MBase m not None):
+        """Have *m* run Python's signal handlers, if it sleeps. Any thread."""
+        store_int(&m.note, 1)
+        futex_wake(&m.note, 1)
+
+    def stopm(self, MBase m not None):
+        """Sleep as an idle M until there is a P for it, or all is over. Go: stopm."""
+        slock(&self.lock)
+        m.link = self.midle
+        self.midle = <PyObject *>m
+        m.listed = True
+        add_int(&self.words.nmidle, 1)
+        sunlock(&self.lock)
+        if load_int(&self.words.npidle) and self.work_anywhere():
+            self.wakep()                     # S3: where startm had come to the limit
+        self.maybe_dead()
+        try:
+            while m.p == NULL and not load_int(&self.words.finished):
+                self.sleep_m(m)
+        finally:
+            if m.p == NULL:
+                self._unlist(m)
+
+    def _unlist(self, MBase m):
+        """Take *m* off the idle list, or wait for the P that it is about to be given."""
+        cdef PyObject *at
+        cdef PyObject *before = NULL
+        slock(&self.lock)
+        if m.listed:
+            at = self.midle
+            while at != <PyObject *>m:
+                before = at
+                at = (<MBase>at).link
+            if before == NULL:
+                self.midle = m.link
+            else:
+                (<MBase>before).link = m.link
+            m.listed = False
+            add_int(&self.words.nmidle, -1)
+            sunlock(&self.lock)
+            return
+        sunlock(&self.lock)
+        with nogil:
+            while load_word(&m.nextp) == 0:
+                if swap_int(&m.note, 0) == 0:
+                    futex_wait(&m.note, 0, -1)
+        self._take_nextp(m)
+
+    def start_idle(self, int n):
+        """Start an M for each of up to *n* idle Ps: so much has been queued for all."""
+        cdef PBase p
+        while n > 0:
+            p = self.pidleget()
+            if p is None:
+                break
+            self.startm(p, False)
+            n -= 1
+
+    def finish_all(self):
+        """Every goroutine has ended: have every M leave. Any thread."""
+        store_int(&self.words.finished, 1)
+        for m in self.allm:
+            self.poke(m)
+        if load_int(&self.ps.inited):
+            netpollBreak(&self.ps.ep)
+
+    # -- waking
+
+    cdef bint work_anywhere(self) noexcept:
+        """Whether a queue has something (S3)."""
+        cdef int i
+        if load_u64(&self.globq.len):
+            return True
+        for i in range(load_int(&self.nallp)):
+            if (<PBase>self.parray[i]).has_work():
+                return True
+        return False
+
+    cdef int kick(self) except -1:
+        """Work has been put where no M looks by itself: see that one does (S1, S3)."""
+        if load_int(&self.words.npidle) == 0:
+            return 0
+        if load_i64(&self.words.lastpoll) == 0:
+            if load_int(&self.ps.inited):
+                netpollBreak(&self.ps.ep)
+            return 0
+        return self.wakep()
+
+    cdef int wakep(self) except -1:
+        """Start one more M for an idle P, unless one looks for work already. Go: wakep."""
+        cdef PBase p
+        if load_int(&self.words.nmspinning) or not cas_int(&self.words.nmspinning, 0, 1):
+            return 0
+        p = self.pidleget()
+        if p is None:
+            add_int(&self.words.nmspinning, -1)
+        else:
+            self.startm(p, True)
+        return 0
+
+    def wake(self):
+        """See that work in the global queue is looked at. Any thread."""
+        self.kick()
+
+    cdef int stop_spinning(self, MBase m) except -1:
+        """*m* has found work: if there may be more, another looks on. Go: resetspinning."""
+        m.spinning = False
+        if add_int(&self.words.nmspinning, -1) == 0 and load_int(&self.words.npidle):
+            self.wakep()
+        return 0
+
+    def wake_net_poller(self):
+        """Break the thread that blocks in the network, if one does (S1). Go: wakeNetPoller."""
+        if load_i64(&self.words.lastpoll) == 0 and load_int(&self.ps.inited):
+            netpollBreak(&self.ps.ep)
+
+    # -- finding work
+
+    def globq_get(self, MBase m not None, int most):
+        """Move goroutines of the global queue to m's P: *most*, or its fair share if 0.
+
+        Their number. Go: globrunqget, globrunqgetbatch.
+        """
+        cdef size_t n = load_u64(&self.globq.len)
+        if n == 0:
+            return 0
+        if most == 0:
+            n = n // <size_t>load_int(&self.words.nprocs) + 1
+            most = GLOBAL_BATCH if n > GLOBAL_BATCH else <int>n
+        return self.globq.move((<PBase>m.p).runq, most)
+
+    def steal(self, MBase m not None):
+        """Move half of another P's queue to m's. Whether it found something. Go: stealWork."""
+        cdef PBase mine = <PBase>m.p
+        cdef PBase other
+        cdef int i, start, turn, n = load_int(&self.nallp)
+        cdef uintptr_t word
+        if n < 2:
+            return False
+        if not m.spinning:
+            if (2 * load_int(&self.words.nmspinning)
+                    >= load_int(&self.words.nprocs) - load_int(&self.words.npidle)):
+                return False
+            m.spinning = True
+            add_int(&self.words.nmspinning, 1)
+        for turn in range(4):
+            m.seed ^= m.seed << 13
+            m.seed ^= m.seed >> 7
+            m.seed ^= m.seed << 17
+            start = <int>(m.seed % <uint64_t>n)
+            for i in range(n):
+                other = <PBase>self.parray[(start + i) % n]
+                if other is mine:
+                    continue
+                if other.runq.steal(mine.runq):
+                    m.steals += 1
+                    return True
+                if turn == 3:                # Go: what it is about to run, at last
+                    word = swap_word(&other.words.runnext, 0)
+                    if word:
+                        mine.runq.push_words(&word, 1)
+                        m.steals += 1
+                        return True
+        return False
+
+    def poll(self, MBase m not None):
+        """Poll the network without blocking; how many became ready.
+
+        The GIL is kept (B3). lastpoll is set here too (Go: only after blocking): while this
+        thread polls often, sysmon need not take the GIL to do the same.
+        """
+        cdef uintptr_t words[OUT_CAP]
+        cdef int n
+        if load_i64(&self.words.lastpoll) == 0 or not cas_int(&self.words.pollingnet, 0, 1):
+            return 0
+        n = netpoll(self.ps, 0, words, OUT_CAP)
+        store_i64(&self.words.lastpoll, nanotime())
+        store_int(&self.words.pollingnet, 0)
+        return self.take(m, n, words)
+
+    cdef int take(self, MBase m, int n, uintptr_t *words) except -1:
+        """Queue what netpoll returned: goroutines to m's P, or to all if it has none."""
+        cdef int i, k = 0
+        fns = None
+        if n < 0:
+            if n != -EINTR:
+                throw(n)
+            PyErr_CheckSignals()
+            return 0
+        for i in range(n):
+            if isinstance(<object><PyObject *>words[i], GBase):
+                words[k] = words[i]
+                k += 1
+            else:
+                fn = <object><PyObject *>words[i]
+                Py_DECREF(fn)
+                if fns is None:
+                    fns = []
+                fns.append(fn)
+        if k and m.p != NULL:
+            (<PBase>m.p).runq.push_words(words, k)
+            if k > 1 and load_int(&self.words.npidle):
+                self.wakep()
+        elif k:
+            self.globq.push_words(words, k)
+            self.kick()
+        if fns is not None:
+            for fn in fns:
+                self.run_callable(fn)
+        return n
+
+    def idle(self, MBase m not None):
+        """There is nothing to run: give the P up, wait in the network or sleep.
+
+        Returns with or without a P. Go: the second half of findRunnable.
+        """
+        cdef PBase p = <PBase>m.p
+        cdef bint spinning = m.spinning
+        m.p = NULL
+        if not self.retire(p):
+            self.pidleput(p)
+        if spinning:
+            m.spinning = False
+            add_int(&self.words.nmspinning, -1)
+        if self.work_anywhere():             # S3
+            self.acquirep(m)
+            return
+        if load_int(&self.words.finished):
+            return
+        if swap_i64(&self.words.lastpoll, 0) != 0:
+            self.block(m)
+        else:
+            self.stopm(m)
+
+    cdef int block(self, MBase m) except -1:
+        """Wait in the network, without a P, lastpoll being 0: one M at a time."""
+        cdef uintptr_t words[OUT_CAP]
+        cdef int n = 0
+        try:
+            self.maybe_dead()
+            if load_u64(&self.globq.len) == 0 and not load_int(&self.words.finished):    # S1
+                with nogil:
+                    n = netpoll(self.ps, -1, words, OUT_CAP)
+        finally:
+            store_i64(&self.words.lastpoll, nanotime())
+        self.acquirep(m)
+        return self.take(m, n, words)
+
+    cdef int maybe_dead(self) except -1:
+        """Look whether anything can ever run again. Go: checkdead."""
+        if (load_int(&self.words.npidle) == load_int(&self.words.nprocs)
+                and load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
+                and load_i64(&self.ps.timers.first) == 0
+                and load_i64(&self.ps.ready.len) == 0
+                and load_u64(&self.globq.len) == 0
+                and not load_int(&self.words.sysmonpolls)            # after the waiters
+                and not load_int(&self.words.finished)):
+            self.check_dead()
+        return 0

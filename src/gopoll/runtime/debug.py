@@ -1,0 +1,257 @@
+"""Seen from outside: stats(), dump(), stall reports, schedtrace and GOPOLL_DEBUG.
+
+Called by programs on any thread where a docstring says so, and by sysmon.
+Go: runtime/proc.go (schedtrace), runtime/traceback.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import IO, Any
+
+from gopoll.runtime._g import GBase
+from gopoll.runtime._p import MBase
+from gopoll.runtime._sched import current_sched
+from gopoll.runtime._sysmon import set_stall
+
+__all__ = ["Stall", "Stats", "dump", "on_stall", "stats"]
+
+_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+_DEFAULT_STALL_NS = 50 * 10**6
+
+
+@dataclasses.dataclass(frozen=True)
+class Stats:
+    """Counters of one scheduler: since its start, but for threads and what follows, which are now.
+
+    spurious: events that found nobody waiting; stale: events of a descriptor closed since;
+    overruns: slices of 10 ms or more; retakes: Ps that sysmon took from such; handoffs: Ps that
+    syscall() gave up; steals: goroutines' queues robbed by an idle P; starved: Ps left alone
+    because the GIL was not to be had; stalls: slices over the stall threshold.
+    """
+
+    polls: int
+    events: int
+    parks: int
+    wakes: int
+    spurious: int
+    stale: int
+    breaks: int
+    switches: int
+    steals: int
+    handoffs: int
+    overruns: int
+    retakes: int
+    starved: int
+    stalls: int
+    threads: int
+    goroutines: int
+    descriptors: int
+    timers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Stall:
+    """A goroutine that has kept its thread too long.
+
+    duration: seconds so far. kind: python (it computes), c_nogil (it is in C without the GIL),
+    gil_starved (it waits for the GIL), gil_held (it was in C and kept the GIL). stack: the Python
+    stack of its thread, innermost last; None for gil_held, which cannot be read while it lasts.
+    """
+
+    goroutine: int
+    name: str
+    duration: float
+    kind: str
+    stack: traceback.StackSummary | None
+
+
+Hook = Callable[[Stall], object]
+
+running: weakref.WeakSet[Any] = weakref.WeakSet()  # the schedulers of this process
+
+_lock = threading.Lock()  # guards all that follow
+_hooks: list[tuple[Hook, int]] = []
+_env_stall_ns = 0
+
+
+def _parse(text: str) -> dict[str, str]:
+    pairs = (item.partition("=") for item in text.split(",") if item)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _duration_ns(text: str) -> int:
+    """Return "50ms", "2s" or "50" (ms) in ns, 0 for what is none."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s)?", text)
+    return int(float(match[1]) * _UNITS[match[2] or "ms"]) if match else 0
+
+
+def trace_ns() -> int:
+    """Return how often a line of schedtrace is asked for, 0 for never."""
+    return _duration_ns(_parse(os.environ.get("GOPOLL_DEBUG", "")).get("schedtrace", ""))
+
+
+def _apply() -> None:
+    """Tell sysmon the least threshold. Under _lock."""
+    limits = [ns for _, ns in _hooks] + ([_env_stall_ns] if _env_stall_ns else [])
+    set_stall(min(limits, default=_DEFAULT_STALL_NS), bool(limits))
+
+
+def on_stall(fn: Hook, threshold: float = 0.05) -> Callable[[], None]:
+    """Have fn(Stall) called, on the watching thread, when a goroutine keeps its thread for
+    *threshold* seconds. Returns a function that ends it. fn must be quick. Any thread.
+    """
+    if not threshold > 0:
+        raise ValueError(f"threshold must be above 0 seconds, not {threshold}")
+    entry = (fn, max(1, int(threshold * 1e9)))
+    with _lock:
+        _hooks.append(entry)
+        _apply()
+
+    def stop() -> None:
+        with _lock:
+            if entry in _hooks:
+                _hooks.remove(entry)
+                _apply()
+
+    return stop
+
+
+def _read_environment() -> None:
+    global _env_stall_ns
+    with _lock:
+        _env_stall_ns = _duration_ns(_parse(os.environ.get("GOPOLL_DEBUG", "")).get("stall", ""))
+        _apply()
+
+
+_read_environment()
+
+
+def goroutine_on(sched: Any, m: MBase) -> GBase | None:
+    """Return the goroutine that *m* runs, if it can be told."""
+    return next((g for g in sched.goroutines() if g.m_id == m.id), None)
+
+
+def report_stall(sched: Any, m: MBase, ns: int, kind: str, frame: FrameType | None) -> None:
+    """Tell the hooks, and stderr if GOPOLL_DEBUG asks for it. From sysmon."""
+    g = goroutine_on(sched, m)
+    if g is None or g.system:
+        return
+    stack = None if frame is None else traceback.StackSummary.extract(traceback.walk_stack(frame))
+    if stack is not None:
+        stack.reverse()
+    stall = Stall(g.id, str(g.name), ns / 1e9, kind, stack)
+    with _lock:
+        hooks = [fn for fn, limit in _hooks if ns >= limit]
+        told = 0 < _env_stall_ns <= ns
+    for fn in hooks:
+        try:
+            fn(stall)
+        except Exception as err:
+            sys.excepthook(type(err), err, err.__traceback__)
+    if told:
+        lines = [f"gopoll: goroutine {g.id} ({g.name}) stalls for {ns / 1e6:.0f} ms ({kind})\n"]
+        print("".join(lines + (stack.format() if stack else [])), end="", file=sys.stderr)
+
+
+def wait_reason(g: GBase) -> str | None:
+    """Return what *g* waits in, as a word: read, sleep, join, recv; None if it does not wait."""
+    park = g.park_request
+    if park is None or g.state_name != "waiting":
+        return None
+    return str(getattr(park, "wait_reason", None) or type(park).__name__.removesuffix("Op").lower())
+
+
+def stack_of(g: GBase) -> list[str]:
+    """Return the Python stack of a goroutine that does not run, outermost first."""
+    lines: list[str] = []
+    coro: Any = g.coro
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        frame = frame or getattr(coro, "ag_frame", None)
+        if frame is not None:
+            lines += traceback.format_stack(frame, 1)
+        inner = getattr(coro, "cr_await", None)
+        coro = inner if inner is not None else getattr(coro, "gi_yieldfrom", None)
+    return lines
+
+
+def describe(sched: Any) -> str:
+    """Return every goroutine with its state, reason, age and stack, as a text."""
+    now = time.monotonic_ns()
+    frames = sys._current_frames()
+    parts = []
+    for g in sorted(sched.goroutines(), key=lambda g: g.id):
+        reason = wait_reason(g)
+        state = g.state_name if reason is None else f"{g.state_name}: {reason}"
+        age = f", {(now - g.since) / 1e9:.1f} s" if g.state_name == "waiting" else ""
+        locked = ", locked to thread" if g.is_locked else ""
+        who = "runtime" if g.system else f"goroutine {g.id}"
+        frame = frames.get(sched.thread_of(g)) if g.state_name == "running" else None
+        stack = traceback.format_stack(frame) if frame is not None else stack_of(g)
+        parts.append(f"{who} ({g.name}) [{state}{age}{locked}]:\n" + "".join(stack))
+    return "\n".join(parts)
+
+
+def dump(file: IO[str] | None = None) -> None:
+    """Write every goroutine of every run() of this process to *file*, else to stderr: id, state,
+    wait reason, age and Python stack. SIGQUIT does the same. Any thread.
+    """
+    stream = sys.stderr if file is None else file
+    for sched in list(running):
+        print(f"gopoll: {sched.live} goroutines\n\n{describe(sched)}", file=stream, flush=True)
+
+
+def stats() -> Stats:
+    """Return the counters of the scheduler on this thread. RuntimeError outside run()."""
+    sched: Any = current_sched()
+    poll = sched.poller.stats()
+    mon = sched.sysmon
+    return Stats(
+        **{name: poll[name] for name in _POLL_FIELDS},
+        switches=sum(m.switches for m in sched.allm),
+        steals=sum(m.steals for m in sched.allm),
+        handoffs=sum(m.handoffs for m in sched.allm),
+        overruns=mon.overruns,
+        retakes=mon.retakes,
+        starved=mon.starved,
+        stalls=mon.stalls,
+        threads=1 + sum(m.thread is not None and m.thread.is_alive() for m in sched.allm),
+        goroutines=sched.live,
+    )
+
+
+_POLL_FIELDS = (
+    "polls",
+    "events",
+    "parks",
+    "wakes",
+    "spurious",
+    "stale",
+    "breaks",
+    "descriptors",
+    "timers",
+)
+
+
+def print_trace(sched: Any, now: int) -> None:
+    """Print one line, as GODEBUG=schedtrace does."""
+    ms = (now - sched.started_ns) // 10**6
+    threads = 1 + sum(m.thread is not None and m.thread.is_alive() for m in sched.allm)
+    queues = " ".join(str(p.queued) for p in sched.allp)
+    print(
+        f"SCHED {ms}ms: gomaxprocs={sched.nprocs} idleprocs={sched.npidle} threads={threads} "
+        f"spinningthreads={sched.nmspinning} idlethreads={sched.nmidle} "
+        f"runqueue={len(sched.globq)} [{queues}]",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -1,0 +1,276 @@
+"""Goroutines as programs see them: run, go, the handle, and what a goroutine asks of its thread.
+
+Called by programs; each docstring says on which thread. The scheduler itself is in sched.py.
+Go: runtime/proc.go, Gosched, LockOSThread, GOMAXPROCS (go1.27).
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Coroutine, Generator
+from types import CoroutineType, FunctionType
+from typing import Any, Generic, TypeVar
+
+from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
+from gopoll.runtime._g import GBase, Join
+from gopoll.runtime._sched import current_g, current_sched
+from gopoll.runtime._waits import Gosched, Sleep
+from gopoll.runtime.context import background
+from gopoll.runtime.debug import wait_reason
+from gopoll.runtime.sched import Scheduler, name_of
+
+__all__ = [
+    "Goroutine",
+    "current",
+    "go",
+    "gomaxprocs",
+    "gosched",
+    "lock_os_thread",
+    "run",
+    "sleep",
+    "syscall",
+    "unlock_os_thread",
+]
+
+_T = TypeVar("_T")
+
+MAX_PROCS = 1024
+
+_procs: int | None = None  # what gomaxprocs() has set for the runs to come
+
+
+class Goroutine(Generic[_T]):
+    """The handle of a goroutine: await it, cancel it, ask how it is. Made by go().
+
+    If a goroutine ends with an error, the error goes to whoever awaits it. If nobody can any more
+    (no handle is left, or the last is dropped without an await), run() ends with that error.
+    Handles of one goroutine are equal.
+    """
+
+    __slots__ = ("__weakref__", "_g")
+
+    def __init__(self, g: GBase) -> None:
+        """Wrap *g*; go() and current() do this."""
+        self._g = g
+        g.handle_made()
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        """Wait for the end; return the result or raise the error."""
+        return Join(self._g).__await__()
+
+    def cancel(self, cause: object = None) -> None:
+        """Have every park of the goroutine raise Canceled(cause) from now on. Any thread."""
+        self._g.sched.cancel(self._g, cause)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._g.done
+
+    def result(self, timeout: float | None = None) -> _T:
+        """Wait for the end from a plain thread, at most *timeout* seconds, and return the result.
+
+        Raises the goroutine's error, TimeoutError, or RuntimeError in a goroutine.
+        """
+        g = self._g
+        if not g.done:
+            if current_g() is not None:
+                raise RuntimeError("result() would block the goroutines: await the handle instead")
+            ended = threading.Event()
+            if Join(g).commit(ended.set) and not ended.wait(timeout):
+                raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
+        g.claim()
+        if g.error is not None:
+            raise g.error
+        value: _T = g.result
+        return value
+
+    @property
+    def id(self) -> int:
+        """A number of its own, from 1 (main) up."""
+        return self._g.id
+
+    @property
+    def name(self) -> str:
+        """The name given to go(), else that of the function."""
+        return str(self._g.name)
+
+    @property
+    def state(self) -> str:
+        """One of runnable, running, waiting, dead."""
+        return self._g.state_name
+
+    @property
+    def wait_reason(self) -> str | None:
+        """What it waits in while its state is waiting, else None."""
+        return wait_reason(self._g)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Goroutine) and other._g is self._g
+
+    def __hash__(self) -> int:
+        return hash(self._g)
+
+    def __repr__(self) -> str:
+        return f"<Goroutine {self.id} {self.name} {self.state}>"
+
+    def __del__(self) -> None:
+        g = getattr(self, "_g", None)
+        if g is not None and g.handle_dropped() and g.done and g.error is not None:
+            g.sched.unwaited(g)
+
+
+async def _await(awaitable: Awaitable[_T]) -> _T:
+    return await awaitable
+
+
+def _coroutine(fn: Any, args: tuple[Any, ...], what: str) -> Coroutine[Any, Any, Any]:
+    """Make a coroutine of an async function and arguments, or of any awaitable."""
+    if type(fn) is FunctionType:  # the usual case, quickly
+        made = fn(*args)
+        if type(made) is CoroutineType:
+            return made
+    elif callable(fn) and not inspect.isawaitable(fn):
+        made = fn(*args)
+    else:
+        if not inspect.isawaitable(fn):
+            kind = type(fn).__name__
+            raise TypeError(f"{what} takes an async function or an awaitable, not {kind}")
+        if args:
+            raise TypeError(f"{what} takes arguments only with a function, not with an awaitable")
+        made = fn
+    if inspect.iscoroutine(made):
+        return made
+    if inspect.isawaitable(made):
+        return _await(made)
+    name = getattr(fn, "__qualname__", type(fn).__name__)
+    raise TypeError(
+        f"{what} takes an async function or an awaitable; {name} returned {type(made).__name__}"
+    )
+
+
+def _usable_cpus() -> int:
+    """Return how many CPUs this process may use: its affinity and its cgroup's quota (E12)."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            cpus = min(cpus, max(1, -(-int(quota) // int(period))))
+    except (OSError, ValueError):
+        pass  # no such cgroup
+    return cpus
+
+
+def default_procs() -> int:
+    """Return how many Ps a run gets that does not say: see run()."""
+    if _procs is not None:
+        return _procs
+    text = os.environ.get("GOMAXPROCS", "")
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return min(int(text), MAX_PROCS)
+    return 1 if getattr(sys, "_is_gil_enabled", lambda: True)() else _usable_cpus()
+
+
+def run(main: Any, *args: Any, procs: int | None = None, handoff: bool = True) -> Any:
+    """Run *main* (an async function with *args*, or a coroutine) to its end; return its result.
+
+    When it returns, the goroutines that still run are cancelled and their `finally` blocks run. An
+    exception that nobody awaits ends run() with it. On the main thread Ctrl-C raises
+    KeyboardInterrupt in the main goroutine. Any thread; RuntimeError if one runs here already.
+
+    procs: how many goroutines may run at once; else GOMAXPROCS, else 1 with the GIL and the number
+    of usable CPUs without. handoff: whether others go on, on another thread, while a goroutine
+    blocks or computes for more than 10 ms. handoff=False promises that no two goroutines run Python
+    between two awaits, and implies one P (ValueError with procs > 1).
+    """
+    if procs is not None and (isinstance(procs, bool) or not isinstance(procs, int)):
+        raise TypeError(f"procs must be an int, not {type(procs).__name__}")
+    if procs is not None and not 1 <= procs <= MAX_PROCS:
+        raise ValueError(f"procs={procs}: must be from 1 to {MAX_PROCS}")
+    if not handoff and procs is not None and procs > 1:
+        raise ValueError(
+            f"procs={procs} with handoff=False: goroutines that run one at a time need one P"
+        )
+    coro = _coroutine(main, args, "run()")
+    count = 1 if not handoff else default_procs() if procs is None else procs
+    return Scheduler(count, handoff).run(coro)
+
+
+def go(fn: Any, *args: Any, name: str | None = None) -> Goroutine[Any]:
+    """Start a goroutine: an async function with *args*, or any awaitable.
+
+    It inherits a copy of the contextvars and the ambient Context. RuntimeError outside run().
+    """
+    sched: Scheduler = current_sched()
+    coro = _coroutine(fn, args, "go()")
+    g = current_g()
+    context = background() if g is None else g.context
+    return Goroutine(sched.newproc(coro, context, name or name_of(coro)))
+
+
+def gosched() -> Gosched:
+    """Let the others run: go to the tail of the global queue. An op. Go: runtime.Gosched."""
+    return Gosched()
+
+
+def sleep(seconds: float) -> Any:
+    """Park for *seconds*, never shorter; 0 or less is gosched(). An op. Go: time.Sleep."""
+    if seconds > 0:
+        return Sleep(current_sched(), min(int(seconds * 1e9) + 1, 2**62))
+    if seconds != seconds:
+        raise ValueError("cannot sleep for nan seconds")
+    return Gosched()
+
+
+def current() -> Goroutine[Any] | None:
+    """Return a handle of the goroutine that runs on this thread, or None."""
+    g = current_g()
+    return None if g is None or g.system else Goroutine(g)
+
+
+def gomaxprocs(n: int = 0) -> int:
+    """Return how many Ps there are, after setting it to *n* if that is above 0. Go: GOMAXPROCS.
+
+    Inside run() it changes that run; outside it is the default of the runs to come. RuntimeError
+    in a run with handoff=False.
+    """
+    global _procs
+    if n > MAX_PROCS:
+        raise ValueError(f"gomaxprocs({n}): at most {MAX_PROCS}")
+    try:
+        sched: Scheduler = current_sched()
+    except RuntimeError:
+        was = default_procs()
+        if n > 0:
+            _procs = n
+        return was
+    if n > 0 and not sched.handoff and n != sched.nprocs:
+        raise RuntimeError("gomaxprocs() cannot change the one P of run(handoff=False)")
+    return sched.set_nprocs(n) if n > 0 else sched.nprocs
+
+
+def syscall() -> Syscall:
+    """`with syscall():` around a call that blocks: others go on at once, on another thread.
+
+    The block must not await (RuntimeError). On leaving, the thread waits until it may run Python
+    of goroutines again. RuntimeError outside a goroutine. Go: entersyscall, exitsyscall.
+    """
+    return Syscall()
+
+
+def lock_os_thread() -> None:
+    """Bind the running goroutine to its thread, and the thread to it, until unlock_os_thread().
+
+    Counted. Every switch of such a goroutine costs two of threads. RuntimeError outside a
+    goroutine. A thread whose goroutine ends locked ends with it. Go: runtime.LockOSThread.
+    """
+    lock_thread()
+
+
+def unlock_os_thread() -> None:
+    """Undo one lock_os_thread(); without one do nothing. Go: runtime.UnlockOSThread."""
+    unlock_thread()
