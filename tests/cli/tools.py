@@ -187,8 +187,8 @@ class Peer:
     def line(self) -> bytes:
         """Return the next line, b"" at the end."""
         data = b""
-        while not data.endswith(b"\n") and (more := self.conn.recv(1)):
-            data += more
+        while not data.endswith(b"\n") and (there := self.conn.recv(65536, socket.MSG_PEEK)):
+            data += self.conn.recv(there.find(b"\n") + 1 or len(there))
         return data
 
     def echo_all(self) -> bytes:

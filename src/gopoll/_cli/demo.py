@@ -140,13 +140,13 @@ async def drive(clients: list[gopoll.Conn], seconds: float, message: bytes) -> t
     Raises the first OpError of a client; the others end when the caller closes the connections.
     """
     tally = Tally()
-    begin = time.monotonic()
+    now = begin = time.monotonic()
     until = begin + seconds
     for conn in clients:
         conn.set_deadline(until + GRACE)
     goroutines = [gopoll.go(client, conn, message, until, tally) for conn in clients]
     progress = Progress(seconds)
-    while tally.error is None and (now := time.monotonic()) < until:
+    while tally.error is None and now < until:
         await gopoll.sleep(min(STEP, seconds / PIPE_LINES, until - now))
         now = time.monotonic()
         progress.show(seconds if now >= until else now - begin, tally.messages)
