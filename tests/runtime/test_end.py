@@ -15,7 +15,7 @@ import gopoll
 from gopoll import Canceled
 from helpers.fds import MORE_THAN_FITS, adopt
 from plugins.guard import wait_parked, wait_until
-from runtime.tools import ONE, fails, in_thread
+from runtime.tools import ONE, fails
 
 # -- an error that nobody awaits -------------------------------------------------------------------
 
@@ -66,23 +66,6 @@ def test_an_error_ends_the_run_when_another_thread_drops_the_last_handle():
 
     with pytest.raises(ValueError, match="dropped elsewhere"):
         gopoll.run(main)
-
-
-def test_an_error_ends_a_run_in_a_plain_thread_that_has_never_polled():
-    """The break must reach a poller that is about to be used for the first time (S1)."""
-
-    async def main():
-        box = [gopoll.go(fails, ValueError("first"))]
-        while not box[0].done:
-            await gopoll.gosched()
-        drop = gopoll.go(gopoll.blocking(box.clear))
-        del drop
-        gate, _ = gopoll.with_cancel(gopoll.background())
-        await gate.wait()
-
-    for _ in range(20):
-        with pytest.raises(ValueError, match="first"):
-            in_thread(gopoll.run, main)
 
 
 def test_an_awaited_error_does_not_end_the_run(run):

@@ -4,58 +4,29 @@ Ours (ruling A9); a Go program cannot fork. Each test forks in a process of its 
 what it saw before this one looks; parent and child write to one pipe.
 """
 
-import textwrap
-
 import pytest
 
-from helpers.child import run_python
+from runtime.tools import said
 
 TEXT = (
     "gopoll.run() was forked: goroutines stay with the parent; call os._exit or start a new run() "
     "in the child"
 )
-HEAD = """
-import os, socket, sys, threading, time, warnings
-warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
-import gopoll
-
-def say(*words):
-    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
-
-def fork():
-    "Fork; in the parent wait for the child, which must end well, and return False."
-    pid = os.fork()
-    if pid == 0:
-        return True
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    say("child ended with", status)
-    return False
-
-async def parked(*gs):
-    while any(g.state != "waiting" for g in gs):
-        await gopoll.gosched()
-"""
 
 
-def said(code):
-    """Run HEAD and *code* in a process of its own; the lines it and its children have written."""
-    done = run_python(HEAD + textwrap.dedent(code))
-    assert done.returncode == 0, done.stderr
-    assert "Error" not in done.stderr, done.stderr
-    return done.stdout.splitlines()
-
-
-@pytest.mark.parametrize("park", ["gopoll.sleep(0)", "gopoll.sleep(60)", "reader", "fd.read(1)"])
+@pytest.mark.parametrize(
+    "park", ["gopoll.sleep(0)", "gopoll.sleep(60)", "sleeper", "gopoll.blocking(b.recv, 1)"]
+)
 def test_in_the_child_the_next_park_raises_forked_error_out_of_run(park):
     lines = said(
         f"""
         async def main():
-            reader = gopoll.go(gopoll.sleep, 3600)
+            sleeper = gopoll.go(gopoll.sleep, 3600)
             a, b = socket.socketpair()
             if fork():
                 say("child goes on")
                 try:
-                    await {park.replace("fd.read(1)", "gopoll.blocking(b.recv, 1)")}
+                    await {park}
                     say("never")
                 except Exception as exc:
                     say("not at the await:", exc)
@@ -242,6 +213,40 @@ def test_what_is_parked_in_the_parent_never_wakes_in_the_child():
         """
     )
     assert lines == ["child ended with 0", "parked got b'x'", "parked finally True"]
+
+
+def test_goroutines_that_were_runnable_at_the_fork_are_not_run_in_the_child():
+    """A9: what belongs to the parent is leaked in the child, not run, finally blocks included."""
+    lines = said(
+        """
+        async def worker():
+            try:
+                while True:
+                    await gopoll.gosched()
+            finally:
+                say("finally in the parent:", os.getpid() == pid)
+
+        async def main():
+            gopoll.go(worker)
+            gopoll.go(worker)
+            await gopoll.gosched()
+            if fork():
+                await gopoll.gosched()
+
+        def child():
+            try:
+                gopoll.run(main, procs=1)
+            except gopoll.ForkedError:
+                return True
+
+        pid = os.getpid()
+        if child():
+            import gc
+            gc.collect()
+            os._exit(0)
+        """
+    )
+    assert lines == ["child ended with 0", *["finally in the parent: True"] * 2]
 
 
 def test_signal_handling_is_the_childs_own_after_forked_error():

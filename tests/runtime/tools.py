@@ -1,11 +1,14 @@
-"""What the tests of the runtime share: things to run, and ways to run and watch from threads.
+"""What the tests of the runtime share: things to run, threads that watch, and programs that fork.
 
 Called by tests; the functions of the second half on plain threads, the others anywhere.
 """
 
 import os
+import textwrap
 import threading
 import time
+
+from helpers.child import run_python
 
 ONE = {"procs": 1, "handoff": False}  # where the order of goroutines is part of the promise
 
@@ -89,3 +92,34 @@ def voluntary_switches(thread):
             if line.startswith("voluntary_ctxt_switches:"):
                 return int(line.split()[1])
     raise ValueError(f"no count for {os.getpid()}/{thread.native_id}")
+
+
+FORKS = """
+import os, socket, sys, threading, time, warnings
+warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
+import gopoll
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+
+def fork():
+    "Fork; in the parent wait for the child, which must end well, and return False."
+    pid = os.fork()
+    if pid == 0:
+        return True
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    say("child ended with", status)
+    return False
+
+async def parked(*gs):
+    while any(g.state != "waiting" for g in gs):
+        await gopoll.gosched()
+"""
+
+
+def said(code):
+    """Run FORKS and *code* in a process of its own; the lines it and its children have written."""
+    done = run_python(FORKS + textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+    assert "Error" not in done.stderr, done.stderr
+    return done.stdout.splitlines()
