@@ -1,0 +1,392 @@
+"""How a run ends: by an error that nobody awaits; and what is left is run to its end.
+
+Go: main, goexit0 and panics, runtime/proc.go and panic.go; the rule of errors is ruling E2.
+"""
+
+import asyncio
+import gc
+import socket
+import sys
+import weakref
+
+import pytest
+
+import gopoll
+from gopoll import Canceled
+from helpers.fds import MORE_THAN_FITS, adopt
+from plugins.guard import wait_parked, wait_until
+from runtime.tools import ONE, fails
+
+# -- an error that nobody awaits -------------------------------------------------------------------
+
+
+async def forever():
+    await gopoll.sleep(3600)
+
+
+def test_an_error_without_a_handle_ends_the_run_with_it():
+    error = ValueError("nobody looks")
+
+    async def main():
+        gopoll.go(fails, error)
+        await forever()
+
+    with pytest.raises(ValueError, match="nobody looks") as caught:
+        gopoll.run(main)
+    assert caught.value is error
+
+
+def test_an_error_ends_the_run_when_the_last_handle_is_dropped():
+    seen = []
+
+    async def main():
+        held = [gopoll.go(fails, ValueError("dropped"))]
+        await wait_until(lambda: held[0].done)
+        held *= 2
+        await gopoll.sleep(0.001)
+        seen.append("it is held twice")
+        held.pop()
+        await gopoll.sleep(0.001)
+        seen.append("it is held once")
+        held.pop()
+        gc.collect()
+        await forever()
+
+    with pytest.raises(ValueError, match="dropped"):
+        gopoll.run(main)
+    assert seen == ["it is held twice", "it is held once"]
+
+
+def test_an_error_ends_the_run_when_another_thread_drops_the_last_handle():
+    async def main():
+        box = [gopoll.go(fails, ValueError("dropped elsewhere"))]
+        await wait_until(lambda: box[0].done)
+        await gopoll.blocking(box.clear)
+        await forever()
+
+    with pytest.raises(ValueError, match="dropped elsewhere"):
+        gopoll.run(main)
+
+
+def test_an_awaited_error_does_not_end_the_run(run):
+    async def main():
+        g = gopoll.go(fails, KeyError("seen"))
+        with pytest.raises(KeyError):
+            await g
+        del g
+        gc.collect()
+        await gopoll.sleep(0.0001)
+
+        async def joiner(g):
+            with pytest.raises(KeyError):
+                await g
+
+        await gopoll.go(joiner, gopoll.go(fails, KeyError("seen by another")))
+        gc.collect()
+        return "goes on"
+
+    assert run(main) == "goes on"
+
+
+def test_an_error_that_result_has_raised_does_not_end_the_run(run):
+    async def main():
+        g = gopoll.go(fails, KeyError("seen"))
+        with pytest.raises(KeyError):
+            await gopoll.blocking(g.result, 60)
+        del g
+        gc.collect()
+        await gopoll.sleep(0.0001)
+
+    run(main)
+
+
+def test_canceled_never_counts(run):
+    async def main():
+        g = gopoll.go(forever)
+        await wait_parked(g)
+        g.cancel("no longer wanted")
+        while not g.done:
+            await gopoll.gosched()
+        del g
+        gc.collect()
+        await gopoll.sleep(0.0001)
+        gopoll.go(fails, Canceled("raised by hand"))
+        await gopoll.sleep(0.0001)
+
+    run(main)
+
+
+def test_an_error_that_a_cancelled_goroutine_raises_instead_counts():
+    async def main():
+        async def worker():
+            try:
+                await forever()
+            finally:
+                raise ValueError("from its finally block")
+
+        g = gopoll.go(worker)
+        await wait_parked(g)
+        g.cancel()
+        del g
+        await forever()
+
+    with pytest.raises(ValueError, match="finally block") as caught:
+        gopoll.run(main)
+    assert isinstance(caught.value.__context__, Canceled)
+
+
+def test_of_several_errors_the_first_is_raised_and_the_others_are_its_notes():
+    async def main():
+        first = gopoll.go(fails, ValueError("first"), name="one")
+        gopoll.go(fails, KeyError("second"), name="two")
+        gopoll.go(fails, OSError(5, "third"), name="three")
+        del first
+        await forever()
+
+    with pytest.raises(ValueError, match="first") as caught:
+        gopoll.run(main, **ONE)
+    notes = "\n".join(caught.value.__notes__)
+    assert "(two) ended with KeyError('second') too" in notes
+    assert "(three) ended with OSError(5, 'third') too" in notes
+
+
+def test_system_exit_and_keyboard_interrupt_of_a_goroutine_end_the_run():
+    for error in (SystemExit(3), KeyboardInterrupt()):
+
+        async def main(error=error):
+            gopoll.go(fails, error)
+            await forever()
+
+        with pytest.raises(type(error)) as caught:
+            gopoll.run(main)
+        assert caught.value is error
+
+
+def test_an_error_may_be_asked_for_after_the_run():
+    box = []
+
+    async def main():
+        box.append(gopoll.go(fails, ValueError("late")))
+        await wait_until(lambda: box[0].done)
+
+    gopoll.run(main)
+    with pytest.raises(ValueError, match="late"):
+        box[0].result()
+
+
+def test_a_handle_dropped_after_run_still_reports_its_error(capsys):
+    box = []
+
+    async def main():
+        box.append(gopoll.go(fails, ValueError("too late to end anything")))
+        await wait_until(lambda: box[0].done)
+
+    gopoll.run(main)
+    assert capsys.readouterr().err == ""
+    box.clear()
+    gc.collect()
+    assert "ValueError: too late to end anything" in capsys.readouterr().err
+
+
+def test_an_unawaited_error_cancels_main_and_runs_its_finally_block():
+    seen = []
+
+    async def main():
+        gopoll.go(fails, ValueError("the reason"))
+        try:
+            await forever()
+        except Canceled:
+            seen.append("canceled")
+            raise
+        finally:
+            async with gopoll.shield():
+                await gopoll.sleep(0.0001)
+            seen.append("cleaned up")
+
+    with pytest.raises(ValueError, match="the reason"):
+        gopoll.run(main)
+    assert seen == ["canceled", "cleaned up"]
+
+
+# -- goroutines that are left ----------------------------------------------------------------------
+
+
+def test_what_still_runs_is_cancelled_and_its_finally_blocks_run():
+    seen = []
+
+    async def worker(name, park, *fds):
+        try:
+            await park()
+        except Canceled as exc:
+            seen.append((name, exc.cause))
+            raise
+        finally:
+            for fd in fds:
+                fd.close()
+            seen.append((name, "finally"))
+
+    async def main():
+        gate, _ = gopoll.with_cancel(gopoll.background())
+        (a, b), (c, d) = ([adopt(s) for s in socket.socketpair()] for _ in range(2))
+        gs = [
+            gopoll.go(worker, "sleep", forever),
+            gopoll.go(worker, "note", gate.wait),
+            gopoll.go(worker, "read", lambda: a.read(1), a, b),
+            gopoll.go(worker, "write", lambda: c.write(MORE_THAN_FITS), c, d),
+            gopoll.go(worker, "join", lambda: joined),
+        ]
+        joined = gs[0]
+        await wait_parked(*gs)
+        raise LookupError("main ends with them parked")
+
+    with pytest.raises(LookupError):
+        gopoll.run(main)
+    for name in ("sleep", "note", "read", "write", "join"):
+        assert (name, "finally") in seen
+        assert (name, "the main goroutine has ended") in seen
+
+
+def test_one_that_has_not_begun_is_run_until_its_first_park():
+    seen = []
+
+    async def worker():
+        seen.append("began")
+        try:
+            await gopoll.gosched()
+            seen.append("never")
+        finally:
+            seen.append("ended")
+
+    async def main():
+        gopoll.go(worker)
+
+    gopoll.run(main, **ONE)
+    assert seen == ["began", "ended"]
+
+
+def test_a_finally_block_may_await_under_shield_and_only_there():
+    seen = []
+
+    async def worker(name):
+        try:
+            await forever()
+        finally:
+            try:
+                await gopoll.sleep(0)
+            except Canceled:
+                seen.append(f"{name} cannot park")
+            async with gopoll.shield():
+                for _ in range(3):
+                    await gopoll.sleep(0.0005)
+            seen.append(f"{name} cleaned up")
+
+    async def main():
+        gs = [gopoll.go(worker, name) for name in ("a", "b")]
+        await wait_parked(*gs)
+
+    gopoll.run(main)
+    assert sorted(seen) == ["a cannot park", "a cleaned up", "b cannot park", "b cleaned up"]
+
+
+def test_one_that_swallows_canceled_is_told_again_at_every_park():
+    counts = []
+
+    async def stubborn():
+        for n in range(10):
+            try:
+                await forever()
+            except Canceled:
+                counts.append(n)
+
+    async def main():
+        g = gopoll.go(stubborn)
+        await wait_parked(g)
+
+    gopoll.run(main)
+    assert counts == list(range(10))
+
+
+def test_goroutines_that_are_left_may_wait_for_each_other():
+    seen = []
+
+    async def main():
+        async def inner():
+            try:
+                await forever()
+            finally:
+                seen.append("inner")
+
+        async def outer(g):
+            try:
+                await g
+            finally:
+                async with gopoll.shield():
+                    with pytest.raises(Canceled):
+                        await g
+                seen.append("outer")
+
+        g = gopoll.go(inner)
+        await wait_parked(g, other := gopoll.go(outer, g))
+        del other
+
+    gopoll.run(main)
+    assert seen == ["inner", "outer"]
+
+
+def test_an_error_of_one_that_is_left_ends_the_run_with_it():
+    async def worker():
+        try:
+            await forever()
+        finally:
+            raise ValueError("clean-up failed")
+
+    async def main():
+        await wait_parked(gopoll.go(worker))
+        return "lost"
+
+    with pytest.raises(ValueError, match="clean-up failed"):
+        gopoll.run(main)
+
+
+def test_after_a_run_no_frame_of_it_is_kept():
+    """Coroutines, handles and errors must not keep each other alive for ever."""
+
+    class Local:
+        pass
+
+    refs = []
+
+    async def worker():
+        local = Local()
+        refs.append(weakref.ref(local))
+        await forever()
+
+    async def failing():
+        local = Local()
+        refs.append(weakref.ref(local))
+        raise ValueError("with a traceback")
+
+    async def main():
+        local = Local()
+        refs.append(weakref.ref(local))
+        await wait_parked(gopoll.go(worker))
+        g = gopoll.go(failing)
+        try:
+            await g
+        except ValueError:
+            pass
+
+    gopoll.run(main)
+    gc.collect()
+    assert len(refs) == 3
+    assert [ref() for ref in refs] == [None] * 3
+
+
+def test_asyncio_works_on_the_thread_afterwards():
+    async def main():
+        gopoll.go(forever)
+        await gopoll.sleep(0)
+
+    gopoll.run(main)
+    assert asyncio.run(asyncio.sleep(0, "fine")) == "fine"
+    assert sys.get_asyncgen_hooks() == (None, None)

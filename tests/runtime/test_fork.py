@@ -1,0 +1,302 @@
+"""fork(): goroutines stay with the parent, the child may begin again, and neither harms the other.
+
+Ours (ruling A9); a Go program cannot fork. Each test forks in a process of its own, which has said
+what it saw before this one looks; parent and child write to one pipe.
+"""
+
+import pytest
+
+from runtime.tools import said
+
+TEXT = (
+    "gopoll.run() was forked: goroutines stay with the parent; call os._exit or start a new run() "
+    "in the child"
+)
+
+
+@pytest.mark.parametrize(
+    "park", ["gopoll.sleep(0)", "gopoll.sleep(60)", "sleeper", "gopoll.blocking(b.recv, 1)"]
+)
+def test_in_the_child_the_next_park_raises_forked_error_out_of_run(park):
+    lines = said(
+        f"""
+        async def main():
+            sleeper = gopoll.go(gopoll.sleep, 3600)
+            a, b = socket.socketpair()
+            if fork():
+                say("child goes on")
+                try:
+                    await {park}
+                    say("never")
+                except Exception as exc:
+                    say("not at the await:", exc)
+            return "parent's result"
+
+        pid = os.getpid()
+        try:
+            say(gopoll.run(main))
+        except gopoll.ForkedError as exc:
+            say(os.getpid() != pid, exc)
+            os._exit(0)
+        """
+    )
+    assert lines == ["child goes on", f"True {TEXT}", "child ended with 0", "parent's result"]
+
+
+def test_a_main_that_returns_in_the_child_raises_forked_error_too():
+    lines = said(
+        """
+        async def main():
+            return "child" if fork() else "parent"
+
+        try:
+            say(gopoll.run(main))
+        except gopoll.ForkedError:
+            say("forked")
+            os._exit(0)
+        """
+    )
+    assert lines == ["forked", "child ended with 0", "parent"]
+
+
+def test_a_new_run_works_in_the_child_and_the_parents_goes_on():
+    lines = said(
+        """
+        async def talk(name):
+            async with await gopoll.listen("tcp", "127.0.0.1:0") as ln:
+                async with await gopoll.dial("tcp", ln.addr) as conn, await ln.accept() as peer:
+                    reader = gopoll.go(peer.read, 4)
+                    await parked(reader)
+                    async with gopoll.timeout(60):
+                        await conn.write(b"ping")
+                        say(name, await reader, await gopoll.blocking(len, "abc"))
+                        await gopoll.sleep(0.001)
+                    return len(threading.enumerate())
+
+        async def main():
+            sleepers = [gopoll.go(gopoll.sleep, 3600) for _ in range(10)]
+            await parked(*sleepers)
+            await talk("before")
+            if fork():
+                await gopoll.gosched()
+            await talk("parent")
+
+        try:
+            gopoll.run(main)
+        except gopoll.ForkedError:
+            gopoll.run(talk, "child")
+            gopoll.run(talk, "child")
+            say(threading.active_count(), "thread")
+            os._exit(0)
+        """
+    )
+    assert lines == [
+        "before b'ping' 3",
+        "child b'ping' 3",
+        "child b'ping' 3",
+        "1 thread",
+        "child ended with 0",
+        "parent b'ping' 3",
+    ]
+
+
+def test_inherited_connections_raise_forked_error_and_can_only_be_closed():
+    lines = said(
+        """
+        async def main():
+            async with await gopoll.listen("tcp", "127.0.0.1:0") as ln:
+                conn, peer = await gopoll.dial("tcp", ln.addr), await ln.accept()
+                kept.extend((ln, conn, peer))
+                if fork():
+                    await gopoll.gosched()
+                await peer.write(b"to the parent")
+                say(await conn.read())
+                await conn.close()
+                await peer.close()
+
+        async def child():
+            warnings.simplefilter("ignore", RuntimeWarning)  # "never awaited": see test_bugs.py
+            ln, conn, peer = kept
+            for what in (
+                lambda: conn.read(1), lambda: conn.write(b"x"), lambda: ln.accept(),
+                lambda: conn.readinto(bytearray(1)),
+            ):
+                try:
+                    await what()
+                    say("no error")
+                except gopoll.ForkedError as exc:
+                    say("forked")
+            for call in (lambda: conn.set_deadline(None), lambda: conn.close_read()):
+                try:
+                    call()
+                    say("no error")
+                except gopoll.ForkedError as exc:
+                    say("forked")
+            for thing in (conn, peer):
+                number = thing.fileno()
+                os.fstat(number)
+                thing.close()
+                thing.close()
+                try:
+                    os.fstat(number)
+                    say("still open")
+                except OSError:
+                    say("closed", thing.is_closed)
+
+        kept = []
+        try:
+            gopoll.run(main)
+        except gopoll.ForkedError:
+            gopoll.run(child)
+            os._exit(0)
+        """
+    )
+    assert lines == ["forked"] * 6 + [
+        "closed True",
+        "closed True",
+        "child ended with 0",
+        "b'to the parent'",
+    ]
+
+
+def test_a_fork_in_a_plain_thread_leaves_the_run_of_another_thread_to_the_parent():
+    lines = said(
+        """
+        async def in_child():
+            await gopoll.sleep(0.001)
+            return "child runs"
+
+        async def main():
+            def in_thread():
+                if fork():
+                    say(gopoll.current(), gopoll.run(in_child))
+                    os._exit(0)
+
+            await gopoll.blocking(in_thread)
+            await gopoll.sleep(0.001)
+            return "parent runs"
+
+        say(gopoll.run(main))
+        """
+    )
+    assert lines == ["None child runs", "child ended with 0", "parent runs"]
+
+
+def test_what_is_parked_in_the_parent_never_wakes_in_the_child():
+    lines = said(
+        """
+        async def reader(fd, name):
+            try:
+                say(name, "got", await fd.read(1))
+            finally:
+                say(name, "finally", os.getpid() == pid)
+
+        async def main():
+            async with await gopoll.listen("tcp", "127.0.0.1:0") as ln:
+                conn, peer = await gopoll.dial("tcp", ln.addr), await ln.accept()
+                async with conn, peer:
+                    g = gopoll.go(reader, conn, "parked")
+                    await parked(g)
+                    if fork():
+                        await gopoll.gosched()
+                    await peer.write(b"x")
+                    await g
+
+        pid = os.getpid()
+        try:
+            gopoll.run(main)
+        except gopoll.ForkedError:
+            async def other():
+                await gopoll.sleep(0.01)
+            gopoll.run(other)
+            os._exit(0)
+        """
+    )
+    assert lines == ["child ended with 0", "parked got b'x'", "parked finally True"]
+
+
+def test_goroutines_that_were_runnable_at_the_fork_are_not_run_in_the_child():
+    """A9: what belongs to the parent is leaked in the child, not run, finally blocks included."""
+    lines = said(
+        """
+        async def worker():
+            try:
+                while True:
+                    await gopoll.gosched()
+            finally:
+                say("finally in the parent:", os.getpid() == pid)
+
+        async def main():
+            gopoll.go(worker)
+            gopoll.go(worker)
+            await gopoll.gosched()
+            if fork():
+                await gopoll.gosched()
+
+        def child():
+            try:
+                gopoll.run(main, procs=1)
+            except gopoll.ForkedError:
+                return True
+
+        pid = os.getpid()
+        if child():
+            import gc
+            gc.collect()
+            os._exit(0)
+        """
+    )
+    assert lines == ["child ended with 0", *["finally in the parent: True"] * 2]
+
+
+def test_signal_handling_is_the_childs_own_after_forked_error():
+    lines = said(
+        """
+        import signal
+
+        async def main():
+            if fork():
+                await gopoll.gosched()
+            os.kill(os.getpid(), signal.SIGINT)
+            await gopoll.sleep(60)
+
+        async def in_child():
+            os.kill(os.getpid(), signal.SIGINT)
+            await gopoll.sleep(60)
+
+        try:
+            gopoll.run(main)
+        except gopoll.ForkedError:
+            say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+            try:
+                gopoll.run(in_child)
+            except KeyboardInterrupt:
+                say("child interrupted")
+            os._exit(0)
+        except KeyboardInterrupt:
+            say("parent interrupted")
+        """
+    )
+    assert lines == ["True", "child interrupted", "child ended with 0", "parent interrupted"]
+
+
+def test_subprocesses_are_not_concerned():
+    lines = said(
+        """
+        import subprocess
+
+        async def main():
+            reader = gopoll.go(gopoll.sleep, 3600)
+            await parked(reader)
+            for _ in range(3):
+                out = await gopoll.blocking(
+                    subprocess.run, [sys.executable, "-c", "print(1)"], 0, None, None,
+                    subprocess.PIPE)
+                say(out.stdout)
+            os.waitpid(os.posix_spawn("/bin/true", ["true"], {}), 0)
+            await gopoll.sleep(0.001)
+
+        gopoll.run(main)
+        """
+    )
+    assert lines == ["b'1\\n'"] * 3
