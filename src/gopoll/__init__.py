@@ -56,6 +56,7 @@ from gopoll.runtime.goroutine import (
     syscall,
     unlock_os_thread,
 )
+from gopoll.runtime.group import Group
 
 __all__ = [
     "ABI_VERSION",
@@ -76,6 +77,7 @@ __all__ = [
     "Dialer",
     "ForkedError",
     "Goroutine",
+    "Group",
     "InternalError",
     "KeepAliveConfig",
     "LimitError",

@@ -224,6 +224,7 @@ cdef class SysFD:
 
     def raw_control(self, fn):
         """Call fn(descriptor) while it cannot be closed; return its result. Go: RawControl."""
+        self.check_fork()
         self.incref("raw-control")
         try:
             return fn(self.sysfd)

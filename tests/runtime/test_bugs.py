@@ -15,8 +15,8 @@ import pytest
 
 import gopoll
 from gopoll import Canceled
-from gopoll.runtime._p import SchedBase
 from gopoll.runtime._runq import RunQ
+from gopoll.runtime._sched import SchedBase
 from helpers.child import run_python
 from helpers.fds import half_pair
 from plugins.guard import wait_parked, wait_until

@@ -143,9 +143,9 @@ def test_current_is_the_handle_of_the_goroutine_that_runs(run):
             return gopoll.current()
 
         g = gopoll.go(worker)
-        assert await g is g
-        assert gopoll.current() is gopoll.current()
-        assert gopoll.current() is not g
+        assert await g == g
+        assert gopoll.current() == gopoll.current()
+        assert gopoll.current() != g
 
     assert gopoll.current() is None
     run(main)

@@ -8,17 +8,10 @@ import threading
 import pytest
 
 import gopoll
-from gopoll.runtime._p import (
-    GBase,
-    MBase,
-    PBase,
-    SchedBase,
-    current_g,
-    current_poller,
-    current_sched,
-    ready,
-)
+from gopoll.runtime._g import GBase
+from gopoll.runtime._p import MBase, PBase
 from gopoll.runtime._runq import RunQ
+from gopoll.runtime._sched import SchedBase, current_g, current_poller, current_sched, ready
 from plugins.guard import wait_parked
 from runtime.tools import ONE, in_thread, until, value
 

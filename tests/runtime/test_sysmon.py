@@ -9,8 +9,9 @@ import threading
 import pytest
 
 import gopoll
-from gopoll.runtime._p import PBase, SchedBase, current_sched
+from gopoll.runtime._p import PBase
 from gopoll.runtime._runq import RunQ
+from gopoll.runtime._sched import SchedBase, current_sched
 from gopoll.runtime._sysmon import Sysmon
 from helpers.fds import half_pair
 from plugins.guard import wait_parked

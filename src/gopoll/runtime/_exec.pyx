@@ -16,7 +16,8 @@ from gopoll._atomic cimport add_i64, cas_u64, load_int, load_u64, load_word, sto
 from gopoll._park cimport ParkRequest, SliceEnd, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
-from gopoll.runtime._p cimport (P_RUN, MBase, PBase, stateBits, tickShift, word_sched)
+from gopoll.runtime._p cimport (P_RUN, MBase, PBase, owns, stateBits, tickShift,
+                                word_sched)
 from gopoll.runtime._sched cimport SchedBase, unpark_g, wake_joins
 
 from gopoll.errors import ForkedError
@@ -76,8 +77,11 @@ cdef class ExecBase(SchedBase):
         """Return the M of the calling thread."""
         return <object>thread_words().m
 
-    def register(self, GBase g not None):
-        """Count a new goroutine and queue it on the P of this thread, or for all. Go: newproc."""
+    def register(self, GBase g not None, bint wake=True):
+        """Count a new goroutine and queue it on the P of this thread, or for all. Go: newproc.
+
+        wake: start an idle P if there is one; False keeps a run's first goroutines on its thread.
+        """
         cdef MBase m = <MBase>thread_words().m
         if g.id:
             add_i64(&self.words.live, 1)
@@ -85,7 +89,7 @@ cdef class ExecBase(SchedBase):
             add_i64(&self.words.system, 1)
         g.home[id(g)] = g
         self.queue(m, g)
-        if load_int(&self.words.npidle) and m.p != NULL:
+        if wake and load_int(&self.words.npidle) and m.p != NULL:
             self.wakep()
 
     def next_id(self):
@@ -120,6 +124,7 @@ cdef class ExecBase(SchedBase):
         """Run one slice of *g* on *m* under *p*, then do what it has yielded for."""
         cdef ThreadWords *tw = thread_words()
         cdef PyObject *out = NULL
+        cdef PyObject *joins
         cdef PySendResult how
         cdef uint64_t running
         if load_int(&g.finished):
@@ -174,9 +179,10 @@ cdef class ExecBase(SchedBase):
             return self.settle(m, g, value)
         if load_int(&self.words.finished):
             return 0                         # too late: run() has left it behind
-        wake_joins(g.end(value, error))
-        (<dict>g.home).pop(id(g), None)
+        joins = g.end(value, error)
+        (<dict>g.home).pop(id(g), None)      # counted out before anybody can know of its end
         add_i64(&self.words.live if g.id else &self.words.system, -1)
+        wake_joins(joins)
         if (error is not None or not (<ContextBase>g.context).root or g is self.main
                 or load_int(&self.words.ending)):
             self.goexit(g, error)
@@ -196,13 +202,9 @@ cdef class ExecBase(SchedBase):
 
     cdef int queue(self, MBase m, GBase g) except -1:
         """Queue *g*: here if *m* has a P, else for all. On the thread of *m*."""
-        cdef PBase p
         if m.p != NULL:
-            p = <PBase>m.p
-            p.runq.push(g)
-            if load_u64(&m.runword) == load_u64(&p.words.status) or m.runword == word_sched(m):
-                return 0
-            return self.kick()               # A2: retaken meanwhile
+            (<PBase>m.p).runq.push(g)
+            return 0 if owns(<PBase>m.p, m) else self.kick()                         # A2
         self.globq.push(g)
         return self.kick()
 
@@ -212,11 +214,11 @@ cdef class ExecBase(SchedBase):
         cdef object context
         if m.syscalls:
             m.syscalls = 0
-            g.set_pending(RuntimeError("await inside gopoll.syscall(): leave its block first"))
+            g.add_pending(RuntimeError("await inside gopoll.syscall(): leave its block first"))
             g.state = G_RUNNABLE
             return self.queue(m, g)
         if not isinstance(request, ParkRequest):
-            g.set_pending(TypeError(
+            g.add_pending(TypeError(
                 f"goroutine awaited {type(request).__name__}, which belongs to another event "
                 "loop; run it there, or through gopoll.embed"))
             g.state = G_RUNNABLE
@@ -270,7 +272,10 @@ cdef class ExecBase(SchedBase):
                 self.handoffp(p)
             self.maybe_dead()
             while m.p == NULL and not load_int(&self.words.finished):
-                self.sleep_m(m)
+                try:
+                    self.sleep_m(m)
+                except BaseException as err:             # of a signal handler
+                    self.die(err)
             if m.p != NULL:
                 self.resume(m, <PBase>m.p, g)
         return 0

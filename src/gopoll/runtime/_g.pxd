@@ -47,6 +47,7 @@ cdef class GBase:
     cdef object __weakref__
     cdef bint cancelled_now(self) noexcept
     cdef object why_canceled(self)
+    cdef int add_pending(self, exc) except -1
     cdef object take_pending(self)
     cdef int publish(self, PyObject *park) noexcept
     cdef int unpublish(self) noexcept

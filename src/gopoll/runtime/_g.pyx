@@ -15,7 +15,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, load_int, load_word, slock, store_int, sunlock,
+from gopoll._atomic cimport (add_int, cas_int, cas_word, load_int, load_word, slock, store_int, sunlock,
                              swap_word)
 from gopoll._park cimport Awaitable, ParkRequest
 from gopoll._timers cimport nanotime
@@ -75,6 +75,13 @@ cdef class GBase:
         """Have *exc* thrown in at its pending or next park. The caller aborts the park after."""
         Py_INCREF(exc)
         Py_XDECREF(<PyObject *>swap_word(&self.pending, <uintptr_t><PyObject *>exc))
+
+    cdef int add_pending(self, exc) except -1:
+        """set_pending() unless something is pending already, such as a Ctrl-C."""
+        Py_INCREF(exc)
+        if not cas_word(&self.pending, 0, <uintptr_t><PyObject *>exc):
+            Py_DECREF(exc)
+        return 0
 
     cdef object take_pending(self):
         cdef uintptr_t word = load_word(&self.pending)
@@ -216,7 +223,13 @@ cdef class Join(Awaitable):
 
     def __init__(self, GBase g not None):
         self.g = g
-        store_int(&g.awaited, 1)
+        add_int(&g.handles, 1)               # who awaits can see the outcome, as a handle can
+
+    def __del__(self):
+        cdef GBase g = self.g
+        if g is not None and add_int(&g.handles, -1) == 0 and load_int(&g.finished):
+            if g.error is not None:
+                g.sched.unwaited(g)
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         cdef GBase g = self.g
@@ -265,6 +278,7 @@ cdef class Join(Awaitable):
             out[0] = <PyObject *>self
             return 0
         if self.g.error is not None:
+            store_int(&self.g.awaited, 1)
             raise self.g.error
         value = self.g.result
         Py_INCREF(value)

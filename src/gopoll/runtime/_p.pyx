@@ -105,6 +105,7 @@ cdef class MBase:
         self.id = number
         self.gs = {}
         self.clock = -1
+        self.runword = word_sched(self)
         self.seed = 88172645463325252 + <uint64_t>number
 
     def begin(self, ident):

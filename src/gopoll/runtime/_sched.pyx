@@ -27,13 +27,12 @@ from gopoll._epoll cimport netpollBreak
 from gopoll._netpoll cimport netpoll
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
+from gopoll._pollserver cimport netpollGenericInit
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
-from gopoll.runtime._g cimport GBase, Join
+from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, P_RUN, MBase, PBase, owns, stateMask, word_sched)
 from gopoll.runtime._runq cimport OUT_CAP, RunQ
-
-from gopoll.errors import ForkedError
 
 cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
@@ -56,6 +55,7 @@ cdef int ready_g(GBase g) except -1:
     cdef SchedBase sched = <SchedBase>g.sched
     cdef MBase m
     cdef PBase p
+    g.state = G_RUNNABLE
     if tw.owner == <PyObject *>sched and tw.m != NULL:
         m = <MBase>tw.m
         if m.p != NULL and owns(<PBase>m.p, m):
@@ -119,11 +119,12 @@ def current_sched():
     cdef PyObject *owner = thread_words().owner
     if owner == NULL:
         raise RuntimeError("no scheduler runs on this thread: call gopoll.run(...)")
-    sched = <SchedBase>owner
-    if sched.ps != sched.poller.ps:
-        raise ForkedError("gopoll.run() was forked: its goroutines stay with the parent; start a "
-                          "new run() in the child")
-    return sched
+    return <object>owner
+
+
+def is_scheduler_thread():
+    """Whether the calling thread runs a scheduler: waiting here would stop its goroutines."""
+    return thread_words().owner != NULL
 
 
 def current_poller():
@@ -152,6 +153,10 @@ cdef class SchedBase:
 
     def run_callable(self, fn):
         """Called for a waiter that is no goroutine."""
+        raise NotImplementedError
+
+    def die(self, error):
+        """Called for an exception of the scheduler's own."""
         raise NotImplementedError
 
     def check_dead(self):
@@ -465,6 +470,8 @@ cdef class SchedBase:
 
     def stopm(self, MBase m not None):
         """Sleep as an idle M until there is a P for it, or all is over. Go: stopm."""
+        if self._take_nextp(m):              # a new one: it was made for a P
+            return
         slock(&self.lock)
         m.link = self.midle
         self.midle = <PyObject *>m
@@ -509,7 +516,7 @@ cdef class SchedBase:
     def start_idle(self, int n):
         """Start an M for each of up to *n* idle Ps: so much has been queued for all."""
         cdef PBase p
-        while n > 0:
+        while n > 0 and self.handoff:
             p = self.pidleget()
             if p is None:
                 break
@@ -519,10 +526,9 @@ cdef class SchedBase:
     def finish_all(self):
         """Every goroutine has ended: have every M leave. Any thread."""
         store_int(&self.words.finished, 1)
-        for m in self.allm:
+        for m in list(self.allm):
             self.poke(m)
-        if load_int(&self.ps.inited):
-            netpollBreak(&self.ps.ep)
+        self.wake_net_poller()
 
     # -- waking
 
@@ -541,14 +547,15 @@ cdef class SchedBase:
         if load_int(&self.words.npidle) == 0:
             return 0
         if load_i64(&self.words.lastpoll) == 0:
-            if load_int(&self.ps.inited):
-                netpollBreak(&self.ps.ep)
+            self.wake_net_poller()
             return 0
         return self.wakep()
 
     cdef int wakep(self) except -1:
         """Start one more M for an idle P, unless one looks for work already. Go: wakep."""
         cdef PBase p
+        if not self.handoff:                 # one M: it looks by itself before it blocks (S1)
+            return 0
         if load_int(&self.words.nmspinning) or not cas_int(&self.words.nmspinning, 0, 1):
             return 0
         p = self.pidleget()
@@ -571,8 +578,13 @@ cdef class SchedBase:
 
     def wake_net_poller(self):
         """Break the thread that blocks in the network, if one does (S1). Go: wakeNetPoller."""
-        if load_i64(&self.words.lastpoll) == 0 and load_int(&self.ps.inited):
-            netpollBreak(&self.ps.ep)
+        cdef int rc
+        if load_i64(&self.words.lastpoll) == 0:
+            rc = netpollGenericInit(self.ps)             # it may be about to do that
+            if rc == 0:
+                rc = netpollBreak(&self.ps.ep)
+            if rc != 0:
+                throw(rc)
 
     # -- finding work
 
@@ -649,6 +661,7 @@ cdef class SchedBase:
             return 0
         for i in range(n):
             if isinstance(<object><PyObject *>words[i], GBase):
+                (<GBase><PyObject *>words[i]).state = G_RUNNABLE
                 words[k] = words[i]
                 k += 1
             else:

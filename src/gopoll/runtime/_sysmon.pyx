@@ -21,6 +21,7 @@ from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._exec cimport ExecBase
+from gopoll.runtime._g cimport G_RUNNABLE, GBase
 from gopoll.runtime._p cimport (P_RETAKEN, P_RUN, MBase, PBase, midMask, stateBits,
                                 stateMask)
 from gopoll.runtime._runq cimport OUT_CAP
@@ -176,6 +177,8 @@ cdef class Sysmon:
         for i in range(n):
             g = <object><PyObject *>words[i]
             Py_DECREF(g)
+            if isinstance(g, GBase):
+                (<GBase>g).state = G_RUNNABLE
             found.append(g)
         self.sched.incidlelocked(-1)
         try:

@@ -7,7 +7,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
-from gopoll._park cimport Awaitable
+from gopoll._park cimport Awaitable, thread_words
 from gopoll._pollserver cimport netpollwake
 from gopoll._timers cimport (TIMER_WAITER, nanotime, timer_arm, timer_init,
                              timer_stop)
@@ -52,6 +52,8 @@ cdef class Sleep(Awaitable):
         cdef bint due = nanotime() >= self.when
         if self.node.pos >= 0:
             raise RuntimeError("cannot await a sleep twice")
+        if thread_words().owner != <PyObject *>self.sched:
+            raise RuntimeError("a sleep belongs to the scheduler it was made on: await it there")
         value = <object>None if due else self
         Py_INCREF(value)
         out[0] = <PyObject *>value

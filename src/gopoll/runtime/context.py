@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Hashable
 from types import TracebackType
 from typing import Any, Self
@@ -35,35 +36,48 @@ __all__ = [
 
 
 class Context(ContextBase):
-    """A node of the tree: done or not, why, until when, and values. Made by with_cancel etc."""
+    """A node of the tree: done or not, why, until when, and values. Made by with_cancel etc.
+
+    A context that only carries a value is a view of the node above it, its scope: goroutines,
+    children and functions are registered there, and nothing keeps the view alive but its users.
+    """
 
     __slots__ = (
+        "__weakref__",
         "_cause",
         "_children",
-        "_deadline",
         "_funcs",
         "_goroutines",
         "_key",
         "_lock",
         "_parent",
+        "_scope",
         "_timer",
+        "_up",
         "_value",
+        "_views",
+        "_when",
     )
 
     def __init__(self, parent: Context | None, when: float | None = None) -> None:
         """Make a child of *parent*; the with_... functions are the public way."""
-        self._parent = parent
-        self._lock = threading.Lock()  # guards all that follows but the constants
+        self._parent = None if parent is None else parent._scope
+        self._up = parent  # where values are looked for next
+        self._scope: Context = self
+        # Guards all that follows but the constants. It may be taken again by a signal handler or a
+        # finaliser that runs on the thread that has it.
+        self._lock = threading.RLock()
         self._children: set[Context] = set()
+        self._views: weakref.WeakSet[Context] | None = None
         self._goroutines: set[GBase] = set()
         self._funcs: list[Callable[[], object]] = []
         self._cause: object = None
         self._timer: Any = None
         self._key: Hashable = None  # constant
         self._value: object = None  # constant
-        self._deadline = when  # constant
-        if parent is not None and parent._parent is not None:
-            parent._adopt(self)
+        self._when = when  # its own end; moved by reschedule() alone
+        if self._parent is not None and self._parent._parent is not None:
+            self._parent._adopt(self)
 
     @property
     def done(self) -> bool:
@@ -78,7 +92,12 @@ class Context(ContextBase):
     @property
     def deadline(self) -> float | None:
         """When it ends by itself (time.monotonic() seconds), or None."""
-        return self._deadline
+        node: Context | None = self._scope
+        found = None
+        while node is not None:
+            found = _earlier(found, node._when)
+            node = node._parent
+        return found
 
     def value(self, key: Hashable) -> Any:
         """Return the value that with_value gave *key* here or above, or None. Go: Value."""
@@ -86,7 +105,7 @@ class Context(ContextBase):
         while node is not None:
             if node._key == key and node._key is not None:
                 return node._value
-            node = node._parent
+            node = node._up
         return None
 
     def after_func(self, fn: Callable[[], object]) -> Callable[[], bool]:
@@ -95,10 +114,11 @@ class Context(ContextBase):
         fn must be quick. Returns stop(): True if fn will not be called any more, False if it has
         been or is being called. Go: AfterFunc, which starts a goroutine.
         """
-        with self._lock:
-            if not self.done_word:
-                self._funcs.append(fn)
-                return lambda: self._forget(fn)
+        scope = self._scope
+        with scope._lock:
+            if not scope.done_word:
+                scope._funcs.append(fn)
+                return lambda: scope._forget(fn)
         _call(fn)
         return lambda: False
 
@@ -120,6 +140,17 @@ class Context(ContextBase):
                 return
         child._finish(self._cause)
 
+    def _show(self, view: Context) -> None:
+        """Make *view* end with this scope."""
+        view._scope = self
+        with self._lock:
+            if not self.done_word:
+                if self._views is None:
+                    self._views = weakref.WeakSet()
+                self._views.add(view)
+                return
+        view._cause, view.done_word = self._cause, True
+
     def _forget(self, fn: Callable[[], object]) -> bool:
         with self._lock:
             if fn in self._funcs:
@@ -129,15 +160,17 @@ class Context(ContextBase):
 
     def _enter(self, g: GBase) -> None:
         """Make this the ambient context of *g*. On the thread that runs it."""
-        if self._parent is not None:
-            with self._lock:
-                self._goroutines.add(g)
+        scope = self._scope
+        if scope._parent is not None:
+            with scope._lock:
+                scope._goroutines.add(g)
         g.context = self
 
     def _leave(self, g: GBase) -> None:
-        if self._parent is not None:
-            with self._lock:
-                self._goroutines.discard(g)
+        scope = self._scope
+        if scope._parent is not None:
+            with scope._lock:
+                scope._goroutines.discard(g)
 
     def _finish(self, cause: object) -> None:
         """End this node and all below it, once. Any thread."""
@@ -147,6 +180,8 @@ class Context(ContextBase):
             # G1: the state first, then the parked goroutines.
             self._cause = cause
             self.done_word = True
+            for view in list(self._views or ()):
+                view._cause, view.done_word = cause, True
             children, self._children = self._children, set()
             goroutines = list(self._goroutines)
             funcs, self._funcs = self._funcs, []
@@ -165,7 +200,16 @@ class Context(ContextBase):
             _call(fn)
 
     def _expire(self) -> None:
-        self._finish(DeadlineExceeded())
+        """Its time has come, unless it has been moved since the timer was taken out of the heap."""
+        when = self._when
+        if when is not None and time.monotonic_ns() >= _to_ns(when):
+            self._finish(DeadlineExceeded())
+
+    def _arm_or_end(self, when: float) -> None:
+        if when <= time.monotonic():
+            self._finish(DeadlineExceeded())
+        else:
+            self._arm(when)
 
     def _arm(self, when: float) -> None:
         """End by itself at *when*: by the poller here, or by a timer thread outside of run()."""
@@ -179,16 +223,17 @@ class Context(ContextBase):
             stop = thread.cancel
         else:
             stop = poller.call_at_ns(_to_ns(when), self._expire).stop
+        old: Callable[[], object] | None = stop
         with self._lock:
             if not self.done_word:
                 old, self._timer = self._timer, stop
-                stop = old
-        if stop is not None:
-            stop()
+        if old is not None:
+            old()
 
     def __repr__(self) -> str:
         state = f"done: {self._cause!r}" if self.done_word else "not done"
-        until = "" if self._deadline is None else f", deadline {self._deadline:.3f}"
+        when = self.deadline
+        until = "" if when is None else f", deadline {when:.3f}"
         return f"<Context {state}{until}>"
 
 
@@ -223,8 +268,10 @@ def with_cancel(parent: Context) -> tuple[Context, Callable[..., None]]:
 
     Call cancel in the end in any case: it releases the child from its parent. Go: WithCancelCause.
     """
-    ctx = Context(parent, parent._deadline)
+    return _cancellable(Context(parent))
 
+
+def _cancellable(ctx: Context) -> tuple[Context, Callable[..., None]]:
     def cancel(cause: object = None) -> None:
         ctx._finish(cause)
 
@@ -233,18 +280,9 @@ def with_cancel(parent: Context) -> tuple[Context, Callable[..., None]]:
 
 def with_deadline(parent: Context, when: float) -> tuple[Context, Callable[..., None]]:
     """As with_cancel; the child ends at *when* too (time.monotonic() seconds). Go: WithDeadline."""
-    if parent._deadline is not None and parent._deadline <= when:
-        return with_cancel(parent)
     ctx = Context(parent, when)
-    if when <= time.monotonic():
-        ctx._expire()
-    else:
-        ctx._arm(when)
-
-    def cancel(cause: object = None) -> None:
-        ctx._finish(cause)
-
-    return ctx, cancel
+    ctx._arm_or_end(when)
+    return _cancellable(ctx)
 
 
 def with_timeout(parent: Context, timeout: float) -> tuple[Context, Callable[..., None]]:
@@ -256,9 +294,11 @@ def with_value(parent: Context, key: Hashable, value: object) -> Context:
     """Return a child of *parent* that carries *value* under *key*. Go: WithValue."""
     if key is None:
         raise ValueError("the key of a context value must not be None")
-    ctx = Context(parent, parent._deadline)
+    ctx = Context(None)
+    ctx._parent, ctx._up = parent._scope._parent, parent
     ctx._key = key
     ctx._value = value
+    parent._scope._show(ctx)
     return ctx
 
 
@@ -296,8 +336,7 @@ class _Deadline:
             return
         if ctx.done:
             raise RuntimeError("the deadline has passed: it cannot be moved any more")
-        self._when = when
-        ctx._deadline = _earlier(self._outer._deadline, when)
+        self._when = ctx._when = when
         with ctx._lock:
             timer, ctx._timer = ctx._timer, None
         if timer is not None:
@@ -310,14 +349,11 @@ class _Deadline:
             raise RuntimeError("timeout() and deadline() objects are used once")
         self._g = g = _running()
         self._outer = outer = g.context
-        self._ctx = ctx = Context(outer, _earlier(outer._deadline, self._when))
+        self._ctx = ctx = Context(outer, self._when)
         outer._leave(g)
         ctx._enter(g)
         if self._when is not None:
-            if self._when <= time.monotonic():
-                ctx._expire()
-            else:
-                ctx._arm(self._when)
+            ctx._arm_or_end(self._when)
         return self
 
     async def __aexit__(
@@ -386,11 +422,8 @@ class shield:  # noqa: N801  (used as a function: async with shield():)
 class _Shielded(Context):
     """A context with its parent's values and without its end."""
 
-    __slots__ = ("_values",)
+    __slots__ = ()
 
     def __init__(self, values: Context) -> None:
         super().__init__(_background)
-        self._values = values
-
-    def value(self, key: Hashable) -> Any:
-        return self._values.value(key)
+        self._up = values

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
 from gopoll.runtime._g import GBase, Join
-from gopoll.runtime._sched import current_g, current_sched
+from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
 from gopoll.runtime._waits import Gosched, Sleep
 from gopoll.runtime.context import background
 from gopoll.runtime.debug import wait_reason
@@ -38,6 +38,7 @@ __all__ = [
 _T = TypeVar("_T")
 
 MAX_PROCS = 1024
+_LONGEST = 4e9  # seconds that a sleep can last
 
 _procs: int | None = None  # what gomaxprocs() has set for the runs to come
 
@@ -77,10 +78,11 @@ class Goroutine(Generic[_T]):
         """
         g = self._g
         if not g.done:
-            if current_g() is not None:
+            if is_scheduler_thread():
                 raise RuntimeError("result() would block the goroutines: await the handle instead")
             ended = threading.Event()
-            if Join(g).commit(ended.set) and not ended.wait(timeout):
+            join = Join(g)
+            if join.commit(ended.set) and not ended.wait(timeout) and join.abort(ended.set):
                 raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
         g.claim()
         if g.error is not None:
@@ -127,7 +129,7 @@ async def _await(awaitable: Awaitable[_T]) -> _T:
     return await awaitable
 
 
-def _coroutine(fn: Any, args: tuple[Any, ...], what: str) -> Coroutine[Any, Any, Any]:
+def coroutine_of(fn: Any, args: tuple[Any, ...], what: str) -> Coroutine[Any, Any, Any]:
     """Make a coroutine of an async function and arguments, or of any awaitable."""
     if type(fn) is FunctionType:  # the usual case, quickly
         made = fn(*args)
@@ -195,7 +197,7 @@ def run(main: Any, *args: Any, procs: int | None = None, handoff: bool = True) -
         raise ValueError(
             f"procs={procs} with handoff=False: goroutines that run one at a time need one P"
         )
-    coro = _coroutine(main, args, "run()")
+    coro = coroutine_of(main, args, "run()")
     count = 1 if not handoff else default_procs() if procs is None else procs
     return Scheduler(count, handoff).run(coro)
 
@@ -206,10 +208,10 @@ def go(fn: Any, *args: Any, name: str | None = None) -> Goroutine[Any]:
     It inherits a copy of the contextvars and the ambient Context. RuntimeError outside run().
     """
     sched: Scheduler = current_sched()
-    coro = _coroutine(fn, args, "go()")
+    coro = coroutine_of(fn, args, "go()")
     g = current_g()
     context = background() if g is None else g.context
-    return Goroutine(sched.newproc(coro, context, name or name_of(coro)))
+    return Goroutine(sched.newproc(coro, context, name or name_of(fn)))
 
 
 def gosched() -> Gosched:
@@ -220,7 +222,7 @@ def gosched() -> Gosched:
 def sleep(seconds: float) -> Any:
     """Park for *seconds*, never shorter; 0 or less is gosched(). An op. Go: time.Sleep."""
     if seconds > 0:
-        return Sleep(current_sched(), min(int(seconds * 1e9) + 1, 2**62))
+        return Sleep(current_sched(), int(min(seconds, _LONGEST) * 1e9) + 1)
     if seconds != seconds:
         raise ValueError("cannot sleep for nan seconds")
     return Gosched()

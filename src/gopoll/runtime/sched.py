@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
 
-from gopoll.errors import Canceled, DeadlockError, InternalError
+from gopoll.errors import Canceled, DeadlockError, ForkedError, InternalError
 from gopoll.runtime import debug
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._g import GBase
@@ -66,14 +66,28 @@ class Scheduler(ExecBase):
         self, coro: Coroutine[Any, Any, Any], context: Context, name: str, system: bool = False
     ) -> GBase:
         """Make a goroutine and queue it. On a thread of the scheduler. Go: newproc."""
-        number = 0 if system else self.next_id()
-        g = GBase(self, coro, context, number, name, self.this_m().gs)
-        if not context.root:
-            context._enter(g)
-        self.register(g)
-        if self.is_ending and not system:  # after it has been registered: one of us sees it
-            self.cancel(g, "the main goroutine has ended")
+        g = self.make_g(coro, context, name, system)
+        self.start_g(g)
         return g
+
+    def make_g(
+        self, coro: Coroutine[Any, Any, Any], context: Context, name: str, system: bool = False
+    ) -> GBase:
+        """Make a goroutine that start_g() will queue. ForkedError in a forked child."""
+        if self.is_forked:
+            raise ForkedError(
+                "gopoll.run() was forked: its goroutines stay with the parent; start a new run() "
+                "in the child"
+            )
+        return GBase(self, coro, context, 0 if system else self.next_id(), name, self.this_m().gs)
+
+    def start_g(self, g: GBase, wake: bool = True) -> None:
+        """Queue a new goroutine."""
+        if not g.context.root:
+            g.context._enter(g)
+        self.register(g, wake)
+        if self.is_ending and not g.system:  # after it has been registered: one of us sees it
+            self.cancel(g, "the main goroutine has ended")
 
     def goexit(self, g: GBase, error: BaseException | None) -> None:
         """See to what the end of *g* means for others. Go: goexit0."""
@@ -140,7 +154,9 @@ class Scheduler(ExecBase):
             if not self.drop_excess(m):
                 self.globq_get(m, 1)
                 self.poll(m)
-        elif not (self.globq_get(m, 0) or self.poll(m) or self.steal(m)):
+        elif self.globq_get(m, 0):
+            self.poll(m)  # goroutines that only yield must not keep the network waiting
+        elif not (self.poll(m) or self.steal(m)):
             self.idle(m)
 
     def inject_glist(self, glist: list[Any]) -> None:
@@ -239,8 +255,9 @@ class Scheduler(ExecBase):
             watcher.start()
             with Signals(self) as signals:
                 self.acquirep(self.m0)
-                # The others start when main's first slice wakes them: until then it is ours alone.
-                self.main = self.newproc(coro, background(), name_of(coro))
+                # No other M runs before main's first slice wakes one: it begins on this thread.
+                self.main = self.make_g(coro, background(), name_of(coro))
+                self.start_g(self.main, wake=False)
                 signals.start()
                 debug.running.add(self)
                 self.schedule(self.m0)
@@ -261,6 +278,8 @@ class Scheduler(ExecBase):
     def _outcome(self) -> Any:
         main = self.main
         if self.fatal is not None:
+            if main.error is not None and not isinstance(main.error, Canceled):
+                self.fatal.add_note(f"the main goroutine ended with {main.error!r} too")
             raise self.fatal
         if main.error is not None:
             raise main.error

@@ -52,7 +52,8 @@ class Signals:
         """Start the goroutine that reads the wake-up descriptor."""
         if self._reader >= 0:
             self._pd = self._sched.poller.open(self._reader)
-            self._sched.newproc(self._loop(self._pd), background(), "signals", system=True)
+            g = self._sched.make_g(self._loop(self._pd), background(), "signals", system=True)
+            self._sched.start_g(g, wake=False)
             self._sched.add_syswaiter(1)
 
     async def _loop(self, pd: PollDesc) -> None:
@@ -65,11 +66,15 @@ class Signals:
                 await _Readable(pd)
                 continue
             self._sched.poke(self._sched.m0)  # the thread that runs Python's handlers may sleep
-            if self._outer != -1:
-                try:
-                    os.write(self._outer, data)
-                except OSError:
-                    pass  # as Python does: a full or closed wake-up descriptor loses bytes
+            self._pass_on(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Give the bytes to the host's own wake-up descriptor."""
+        if self._outer != -1:
+            try:
+                os.write(self._outer, data)
+            except OSError:
+                pass  # as Python does: a full or closed wake-up descriptor loses bytes
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """Record the first Ctrl-C for the main goroutine; raise a second one in place.
@@ -102,6 +107,10 @@ class Signals:
             self._pd.evict()
             self._pd.close()
         os.close(self._writer)
+        try:
+            self._pass_on(os.read(self._reader, 4096))  # what came after the loop's last look
+        except BlockingIOError:
+            pass
         os.close(self._reader)
 
 

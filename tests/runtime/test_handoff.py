@@ -1,0 +1,294 @@
+"""Hand-off: a goroutine that blocks or computes does not stop the others."""
+
+import sys
+import threading
+import time
+
+import pytest
+
+import gopoll
+from plugins.guard import wait_until
+
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def compute(seconds):
+    """Compute in Python."""
+    end = time.perf_counter() + seconds
+    n = 0
+    while time.perf_counter() < end:
+        n += 1
+    return n
+
+
+async def ticks(stop):
+    """Count how often a goroutine that sleeps 1 ms gets its turn until *stop* is true."""
+    n = 0
+    while not stop():
+        await gopoll.sleep(0.001)
+        n += 1
+    return n
+
+
+@pytest.mark.parametrize("block", [time.sleep, compute], ids=["in C", "in Python"])
+def test_others_go_on_while_one_goroutine_is_stuck(run, block):
+    over = []
+
+    async def stuck():
+        block(0.3)
+        over.append(1)
+
+    async def main():
+        g = gopoll.go(stuck)
+        n = await ticks(lambda: over)
+        await g
+        assert n > 5, n  # frozen, it would be 1
+        assert gopoll.stats().retakes >= 1
+
+    run(main, procs=1)
+
+
+def test_a_goroutine_that_comes_back_is_taken_up_where_it_was(run):
+    async def stuck():
+        done = []
+        for i in range(4):
+            time.sleep(0.03)
+            await gopoll.sleep(0.001)
+            done.append(i)
+        return done
+
+    async def main():
+        for g in [gopoll.go(stuck) for _ in range(3)]:
+            assert await g == [0, 1, 2, 3]
+
+    run(main, procs=1)
+
+
+@pytest.mark.parametrize("ending", ["returns", "raises", "is cancelled", "yields", "spawns"])
+def test_every_outcome_of_a_slice_without_a_p(run, ending):
+    """What the goroutine does after its P has been taken counts as if it had it (A1)."""
+
+    async def stuck(other):
+        time.sleep(0.05)
+        if ending == "raises":
+            raise KeyError("mine")
+        if ending == "yields":
+            await gopoll.gosched()
+        if ending == "is cancelled":
+            await gopoll.sleep(60)
+        if ending == "spawns":
+            return await gopoll.go(child)
+        return "result"
+
+    async def child():
+        return "child's"
+
+    async def main():
+        g = gopoll.go(stuck, None)
+        if ending == "is cancelled":
+            await gopoll.sleep(0.02)
+            g.cancel("enough")
+            with pytest.raises(gopoll.Canceled):
+                await g
+        elif ending == "raises":
+            with pytest.raises(KeyError, match="mine"):
+                await g
+        else:
+            assert await g == ("child's" if ending == "spawns" else "result")
+
+    run(main, procs=1)
+
+
+def test_an_unawaited_error_of_a_slice_without_a_p_ends_run():
+    async def stuck():
+        time.sleep(0.05)
+        raise KeyError("nobody waits")
+
+    async def main():
+        gopoll.go(stuck)
+        await gopoll.sleep(60)
+
+    with pytest.raises(KeyError, match="nobody waits"):
+        gopoll.run(main, procs=1)
+
+
+def test_main_itself_may_be_stuck(run):
+    async def main():
+        n = [0]
+
+        async def count():
+            while True:
+                await gopoll.sleep(0.001)
+                n[0] += 1
+
+        g = gopoll.go(count)
+        time.sleep(0.2)
+        assert n[0] > 3
+        g.cancel()
+        with pytest.raises(gopoll.Canceled):
+            await g
+
+    run(main, procs=1)
+
+
+def test_syscall_gives_the_p_up_at_once(run):
+    async def main():
+        order = []
+
+        async def other():
+            order.append("other")
+            await gopoll.gosched()
+            order.append("other again")
+
+        g = gopoll.go(other)
+        with gopoll.syscall():
+            await_end = time.monotonic() + 20
+            while len(order) < 2 and time.monotonic() < await_end:
+                time.sleep(0.0005)
+            order.append("mine")
+        await g
+        assert order == ["other", "other again", "mine"]
+        assert gopoll.stats().handoffs == 1
+        assert gopoll.stats().retakes == 0
+
+    run(main, procs=1)
+
+
+def test_syscall_takes_a_p_back_before_python_goes_on(run):
+    running = []
+
+    async def one():
+        for _ in range(30):
+            with gopoll.syscall():
+                time.sleep(0)
+            running.append(1)
+            assert len(running) == 1, "two goroutines run on one P"
+            running.pop()
+            await gopoll.gosched()
+
+    async def main():
+        for g in [gopoll.go(one) for _ in range(6)]:
+            await g
+
+    run(main, procs=1)
+
+
+def test_an_await_inside_syscall_is_refused(run):
+    async def main():
+        with pytest.raises(RuntimeError, match=r"await inside gopoll.syscall\(\)"):
+            with gopoll.syscall():
+                await gopoll.sleep(0.001)
+        with gopoll.syscall():
+            pass  # and all is as before
+        await gopoll.sleep(0.001)
+
+    run(main, procs=1)
+    run(main, handoff=False)
+
+
+def test_syscall_nests_and_keeps_exceptions(run):
+    async def main():
+        def through_both():
+            with gopoll.syscall(), gopoll.syscall():
+                raise KeyError("through both")
+
+        with pytest.raises(KeyError, match="through both"):
+            through_both()
+        call = gopoll.syscall()
+        with call:
+            with pytest.raises(RuntimeError, match="once at a time"):
+                call.__enter__()
+        await gopoll.gosched()
+
+    run(main, procs=1)
+
+
+def test_syscall_outside_a_goroutine_is_refused():
+    with pytest.raises(RuntimeError, match=r"syscall\(\) outside a goroutine"):
+        with gopoll.syscall():
+            pass
+
+
+def test_without_handoff_nothing_runs_between_two_awaits(run):
+    async def main():
+        n = [0]
+
+        async def count():
+            while True:
+                n[0] += 1
+                await gopoll.gosched()
+
+        g = gopoll.go(count)
+        await gopoll.gosched()
+        before = n[0]
+        time.sleep(0.1)
+        with gopoll.syscall():
+            time.sleep(0.02)
+        assert n[0] == before
+        assert gopoll.stats().retakes == gopoll.stats().handoffs == 0
+        assert gopoll.stats().overruns == 1
+        g.cancel()
+        with pytest.raises(gopoll.Canceled):
+            await g
+
+    run(main, handoff=False)
+
+
+@pytest.mark.skipif(not GIL, reason="there is no switch interval without the GIL")
+def test_the_switch_interval_is_lowered_while_a_goroutine_computes_without_a_p(run):
+    usual = sys.getswitchinterval()
+    seen = set()
+
+    async def stuck():
+        compute(0.2)
+
+    async def main():
+        g = gopoll.go(stuck)
+        while not g.done:
+            seen.add(sys.getswitchinterval())
+            await gopoll.sleep(0.001)
+        await g
+        await wait_until(lambda: sys.getswitchinterval() == usual)
+
+    run(main, procs=1)
+    assert 0.0005 in seen
+    assert sys.getswitchinterval() == usual
+
+
+def test_locked_goroutines_wake_on_their_own_thread(run):
+    async def locked(i):
+        gopoll.lock_os_thread()
+        mine = threading.get_ident()
+        for k in range(20):
+            await (gopoll.sleep(0.0005) if k % 2 else gopoll.gosched())
+            assert threading.get_ident() == mine
+        gopoll.unlock_os_thread()
+        return mine
+
+    async def main():
+        gs = [gopoll.go(locked, i) for i in range(4)]
+        assert len({await g for g in gs}) >= 1
+
+    run(main, procs=1)
+    run(main, procs=4)
+
+
+def test_a_goroutine_left_in_c_does_not_hang_the_end():
+    release = threading.Event()
+
+    async def stuck():
+        with gopoll.syscall():
+            release.wait(30)
+
+    async def main():
+        gopoll.lock_os_thread()  # so that it is not run()'s own thread that is stuck
+        gopoll.go(stuck)
+        await gopoll.sleep(0.01)
+
+    began = time.monotonic()
+    try:
+        with pytest.warns(RuntimeWarning, match=r"goroutine 2 .*stuck.*left behind"):
+            gopoll.run(main, procs=1)
+        assert time.monotonic() - began < 20
+    finally:
+        release.set()
