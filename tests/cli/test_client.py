@@ -290,7 +290,8 @@ def test_a_server_that_closes_is_told_at_a_terminal():
 @pytest.mark.parametrize("idle", [True, False])
 def test_a_reset_is_one_line(idle):
     with Peer() as peer, running("dial", "tcp", peer.address, text=True) as process:
-        peer.accept()
+        peer.accept().sendall(b"up\n")
+        assert process.stdout.readline() == f"{MESSAGE}up\n"  # else it is dial that meets it
         if not idle:
             process.stdin.write("one\n")
             process.stdin.flush()
