@@ -4,6 +4,8 @@ The tree that the tests stand in is copied, so that a build leaves nothing behin
 build folder cannot help. Nothing is downloaded: the build uses the tools of the test extra.
 """
 
+import ast
+import importlib.metadata
 import os
 import re
 import runpy
@@ -117,7 +119,7 @@ def test_sdist_holds_what_builds_and_tests_itself(built):
         wanted |= {
             str(p.relative_to(ROOT))
             for p in (ROOT / top).rglob("*.*")
-            if p.suffix in (".py", ".pyx", ".pxd", ".pyi", ".md", ".txt")
+            if p.suffix in (".py", ".pyx", ".pxd", ".pyi", ".typed", ".md", ".txt", ".go")
             and "egg-info" not in str(p)
         }
     assert wanted - names == set()
@@ -137,6 +139,36 @@ def test_metadata_promises_no_dependency_and_this_version(empty):
     code += "print(d['License-Expression'], d.get_all('License-File'), d['Requires-Python'])"
     said = shell(empty, "-c", code, cwd="/").splitlines()
     assert said == [PROJECT["version"], "[]", "MIT ['LICENSE'] >=3.11"]
+
+
+def distribution(requirement):
+    """Return the name of a distribution out of a requirement, normalised."""
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def test_extras_are_in_the_metadata_of_the_wheel(empty):
+    code = "import importlib.metadata as m; d = m.metadata('gopoll'); "
+    code += "print(*d.get_all('Provides-Extra')); print(*d.get_all('Requires-Dist'), sep='\\n')"
+    extras, *requirements = shell(empty, "-c", code, cwd="/").splitlines()
+    assert {"test", "bench"} <= set(extras.split())
+    for extra, wanted in PROJECT["optional-dependencies"].items():
+        found = [r for r in requirements if re.search(rf"""extra == ["']{extra}["']""", r)]
+        assert sorted(map(distribution, found)) == sorted(map(distribution, wanted))
+
+
+@pytest.mark.parametrize(("extra", "top"), [("test", "tests"), ("bench", "bench")])
+def test_an_extra_holds_all_that_its_files_import(extra, top):
+    """Otherwise `pip install '.[test]'` works only where something else has brought the rest."""
+    owners = importlib.metadata.packages_distributions()
+    given = set(map(distribution, PROJECT["optional-dependencies"][extra]))
+    for path in (ROOT / top).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in {name.partition(".")[0] for name in names} - {"gopoll"}:
+                if name in owners and not (ROOT / top / name).exists():
+                    assert set(map(distribution, owners[name])) & given, f"{path}: {name}"
 
 
 def test_check_wheel_contents_is_content(wheel):
@@ -174,7 +206,8 @@ def test_installed_wheel_imports_everything_with_the_gil_as_it_was(empty):
 @pytest.mark.parametrize("command", [["gopoll"], ["python", "-m", "gopoll"]], ids=" ".join)
 def test_installed_wheel_runs_the_demo(empty, command):
     said = shell(empty.parent / command[0], *command[1:], "demo", "--seconds", "0.5", cwd="/")
-    assert said.strip()
+    wanted = ["Text to send: hello\nMessage from server: hello\n", "messages/s", "latency p99"]
+    assert [text for text in wanted if text not in said] == []
 
 
 def test_a_stranger_can_cimport_from_the_installed_wheel(empty, tmp_path):
@@ -210,6 +243,15 @@ def test_a_build_that_cannot_succeed_ends_in_one_line(platform, env, text, tmp_p
     said = shell(sys.executable, "-c", code, cwd=tmp_path, status=1, **env)
     assert said.startswith(text)
     assert said.count("\n") == 1
+
+
+def test_pip_gets_that_line_from_the_build_backend(tmp_path):
+    """pip does not run setup.py itself: the backend does, and prints what ends it."""
+    code = "import setuptools.build_meta, setuptools.command.build_ext, sys\n"
+    code += "sys.platform = 'win32'; setuptools.build_meta.get_requires_for_build_wheel()"
+    shutil.copytree(ROOT, tmp_path / "tree", ignore=LEFT_BEHIND)
+    said = shell(sys.executable, "-c", code, cwd=tmp_path / "tree", status=1)
+    assert said == "gopoll: Linux only (it is built on epoll); this is win32\n"
 
 
 @pytest.mark.parametrize("switch", ["", "thread", "address", "undefined", "trace"])
