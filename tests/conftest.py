@@ -1,4 +1,4 @@
-"""What every test gets: the leak guard, the head of the report, the probes and the skip ledger."""
+"""What every test gets: the leak guard, the head of the report, probes, Ctrl-C, the skip ledger."""
 
 pytest_plugins = [
     "plugins.hang",  # before guard, which imports it
@@ -6,5 +6,6 @@ pytest_plugins = [
     "plugins.header",
     "plugins.probe",
     "plugins.open",
+    "plugins.sigint",
     "plugins.skips",
 ]
