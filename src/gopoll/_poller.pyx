@@ -113,6 +113,7 @@ cdef class Poller(PollerBase):
         when a signal arrives, and raises what they raise. Go: netpoll.
         """
         cdef uintptr_t words[NETPOLL_CAP]
+        cdef pollServer *ps = self.ps
         cdef int n
         cdef int64_t until = 0
         if limit < 1 or limit > NETPOLL_CAP:
@@ -131,7 +132,12 @@ cdef class Poller(PollerBase):
                         n = netpoll(self.ps, delay_ns, words, limit)
                     if n != -EINTR:
                         break
-                    PyErr_CheckSignals()
+                    try:
+                        PyErr_CheckSignals()
+                    finally:
+                        if self.ps != ps:    # the handler forked: we are inside the child's
+                            ps = self.ps
+                            self.hold()
                     if until:
                         delay_ns = until - nanotime()
                         if delay_ns <= 0:

@@ -7,10 +7,11 @@ from gopoll._pollcache cimport pollServer
 cdef class PollerBase:
     cdef pollServer *ps        # replaced in a forked child; see PollDesc.ps
     cdef int closed            # atomic
-    cdef int active            # threads inside the poller; atomic
-    cdef int finished          # the epoll instance is gone; atomic
+    cdef int active            # threads inside; below zero: the epoll instance is gone; atomic
     cdef object __weakref__
+    cdef bint hold(self) noexcept
     cdef int enter(self) except -1
     cdef void leave(self) noexcept
+    cdef void _break(self) noexcept
     cdef void _finish(self) noexcept
     cdef int post_word(self, uintptr_t waiter) except -1

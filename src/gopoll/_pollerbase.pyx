@@ -17,7 +17,8 @@ from gopoll._atomic cimport add_int, cas_int, load_int
 from gopoll._epoll cimport netpollBreak, netpollfini
 from gopoll._pollcache cimport (poll_runtime_pollUnblock, pollBlockSize, pollDesc, pollDescSize,
                                 pollServer)
-from gopoll._pollserver cimport pollserver_fini, pollserver_init, ready_push, ready_take
+from gopoll._pollserver cimport (netpollGenericInit, pollserver_fini, pollserver_init,
+                                 ready_push, ready_take)
 from gopoll._throw cimport throw
 from gopoll._timers cimport TIMER_WAITER, Due, timers_pop_any
 
@@ -28,40 +29,56 @@ cdef extern from "<unistd.h>" nogil:
     int close(int fd)
 
 
-cdef object _pollers = weakref.WeakSet()
+cdef enum:
+    FINISHED = -(1 << 30)      # added to `active` when the epoll instance goes
+
+# id -> poller, so that nothing is asked of a subclass's __eq__ and __hash__.
+cdef object _pollers = weakref.WeakValueDictionary()
 
 
 cdef class PollerBase:
-    """One pollServer and who is inside it. Every method raises ClosedError after close()."""
+    """One pollServer and who is inside it. Nobody enters after close(); the last one to leave
+    closes the epoll instance, so nobody ever uses a number that is another's by then."""
 
     def __cinit__(self):
         self.ps = <pollServer *>malloc(sizeof(pollServer))
         if self.ps == NULL:
             raise MemoryError
         pollserver_init(self.ps)
-
-    def __init__(self):
-        _pollers.add(self)
+        _pollers[id(self)] = self            # here: a subclass may forget our __init__
 
     def __dealloc__(self):
         if self.ps != NULL:
-            if cas_int(&self.finished, 0, 1):
+            if cas_int(&self.active, 0, FINISHED):
                 self._finish()
             pollserver_fini(self.ps)
             free(self.ps)
 
+    cdef bint hold(self) noexcept:
+        """Keep the epoll instance open until leave(); False if it is gone: leave() all the same."""
+        return add_int(&self.active, 1) > 0
+
     cdef int enter(self) except -1:
-        """Keep the epoll instance open until leave(); ClosedError if it is gone."""
-        add_int(&self.active, 1)
+        """Keep the epoll instance open until leave(); ClosedError after close()."""
+        self.hold()
         if load_int(&self.closed):
             self.leave()
             raise ClosedError("poll", "", None, None, "use of closed poller", errno=EBADF)
         return 0
 
     cdef void leave(self) noexcept:
+        """Undo hold() or enter(). After close() the last to leave closes the epoll instance."""
+        if load_int(&self.closed) and load_int(&self.active) > 1:
+            # A break wakes one sleeper: each hands it on to the next on its way out.
+            self._break()
         if add_int(&self.active, -1) == 0 and load_int(&self.closed):
-            if cas_int(&self.finished, 0, 1):
+            if cas_int(&self.active, 0, FINISHED):
                 self._finish()
+
+    cdef void _break(self) noexcept:
+        """Wake one who sleeps, or is about to create the instance to sleep in. Held only."""
+        if netpollGenericInit(self.ps) == 0:
+            netpollBreak(&self.ps.ep)
 
     cdef void _finish(self) noexcept:
         """Evict every waiter, give back what the poller owns, close. Once, with nobody inside."""
@@ -94,12 +111,9 @@ cdef class PollerBase:
         A netpoll under way on another thread returns (empty) before the descriptor is closed.
         Waiters that nobody has taken out of netpoll are dropped.
         """
-        if not cas_int(&self.closed, 0, 1):
-            return
-        add_int(&self.active, 1)
-        if load_int(&self.ps.inited):
-            netpollBreak(&self.ps.ep)
-        self.leave()
+        if cas_int(&self.closed, 0, 1):
+            self.hold()
+            self.leave()
 
     @property
     def is_closed(self):
@@ -135,7 +149,7 @@ def _after_fork_in_child():
     """
     cdef PollerBase poller
     cdef pollServer *fresh
-    for poller in list(_pollers):
+    for poller in list(_pollers.values()):
         fresh = <pollServer *>malloc(sizeof(pollServer))
         if fresh == NULL:
             continue
@@ -144,7 +158,7 @@ def _after_fork_in_child():
         if poller.ps.timerfd >= 0:
             close(poller.ps.timerfd)
         poller.ps = fresh
-        poller.active = 0
+        poller.active = 0                # the other threads' too; see Poller.netpoll for our own
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -10,7 +10,7 @@ cimport cython
 from libc.errno cimport EPERM, errno
 from libc.stdint cimport INT64_MAX, int64_t
 
-from gopoll._atomic cimport add_int, load_int, store_int
+from gopoll._atomic cimport load_int, store_int
 from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_fini, fdmutex_incref,
                               fdmutex_increfAndClose, fdmutex_init, fdmutex_rwunlock, muClosed,
                               muLocked, muOverflow, muWaiter, wake_chain)
@@ -156,10 +156,12 @@ cdef class SysFD:
             self.mutex_error(rc, "close")
         try:
             if self.pd != NULL and self.ps == self.poller.ps:
-                with nogil:
-                    rc = poll_runtime_pollUnblock(self.ps, self.pd)
-                if rc != 0 and not (rc == THROW_UNBLOCK_CLOSING
-                                    and load_int(&self.poller.closed)):
+                if self.poller.hold():               # not: the poller has evicted all and gone
+                    with nogil:
+                        rc = poll_runtime_pollUnblock(self.ps, self.pd)
+                self.poller.leave()
+                if rc < 0 and not (rc == THROW_UNBLOCK_CLOSING
+                                   and load_int(&self.poller.closed)):
                     throw(rc)
             if woken != NULL:
                 wake_chain(woken)
@@ -173,9 +175,9 @@ cdef class SysFD:
         cdef pollDesc *pd = self.pd
         self.pd = NULL
         if pd != NULL and self.ps == self.poller.ps:
-            add_int(&self.poller.active, 1)          # DEL and epoll's own close must not race
-            with nogil:
-                rc = poll_runtime_pollClose(self.ps, pd)
+            if self.poller.hold():                   # DEL and epoll's own close must not race
+                with nogil:
+                    rc = poll_runtime_pollClose(self.ps, pd)
             self.poller.leave()
         with nogil:
             close(fd)

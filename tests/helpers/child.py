@@ -25,6 +25,35 @@ def run_python(code: str, *args: object, timeout: float = 60) -> subprocess.Comp
     )
 
 
+# What fails in the child must be seen: its exit status says that, and stderr says why.
+FORK = """
+import gc, os, signal, sys, time, traceback
+import gopoll
+from gopoll import READ, ClosedError, ForkedError, Poller
+from helpers.child import registrations
+from helpers.polls import FAR, Waiter, drain, park, references
+
+def in_child(check):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            signal.alarm(20)
+            check()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, f"the child failed: {status}"
+"""
+
+
+def run_forking(code: str, *args: object) -> None:
+    """Run *code* after FORK in an interpreter that may fork: it has no other threads."""
+    done = run_python(FORK + code + "\nprint('ok')\n", *args)
+    assert (done.stdout, done.stderr) == ("ok\n", "")
+
+
 def registrations(epfd: int) -> dict[int, tuple[int, int]]:
     """Return {descriptor: (events, data)} of an epoll instance, as the kernel has it."""
     found = {}
