@@ -230,7 +230,10 @@ cdef class Op(Awaitable):
         return netpollblockcommit(self.fd.ps, self.fd.pd, self.mode, <uintptr_t>waiter)
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
-        return netpollabort(self.fd.ps, self.fd.pd, self.mode, <uintptr_t>waiter)
+        cdef pollDesc *pd = self.fd.pd
+        if pd == NULL:                               # woken, ended and closed in the meantime
+            return 0
+        return netpollabort(self.fd.ps, pd, self.mode, <uintptr_t>waiter)
 
     cdef int fail(self, int code) except -1:
         """Unlock and raise what a PollError stands for."""

@@ -13,12 +13,13 @@ from libc.stdlib cimport free, malloc
 
 from gopoll._atomic cimport cas_word, load_int, load_word, swap_word
 from gopoll._park cimport Awaitable, ParkRequest
-from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, netpollabort, netpollblockcommit,
-                                pdNil, pdReady, pdWait, poll_runtime_pollClose,
-                                poll_runtime_pollOpen, poll_runtime_pollReset,
-                                poll_runtime_pollSetDeadline, poll_runtime_pollUnblock,
-                                poll_runtime_pollWait, pollDesc, pollDiscard, pollErrClosing,
-                                pollErrTimeout, pollNoError, pollRearm, regEdge)
+from gopoll._pollcache cimport (blockPark, modeBoth, modeRead, modeWrite, netpollabort,
+                                netpollblockcommit, pdNil, pdReady, pdWait,
+                                poll_runtime_pollClose, poll_runtime_pollOpen,
+                                poll_runtime_pollReset, poll_runtime_pollSetDeadline,
+                                poll_runtime_pollUnblock, poll_runtime_pollWait, pollDesc,
+                                pollDiscard, pollErrClosing, pollErrTimeout, pollNoError,
+                                pollRearm, regEdge)
 from gopoll._pollerbase cimport PollerBase
 from gopoll._pollserver cimport netpollwake
 from gopoll._throw cimport THROW_OUT_OF_MEMORY, THROW_UNBLOCK_CLOSING, throw
@@ -48,22 +49,27 @@ cdef class PdPark(ParkRequest):
     cdef int mode
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:
-        cdef pollDesc *pd = self.owner.pd
-        if pd == NULL or self.owner.ps != self.owner.poller.ps:
-            return False
-        return netpollblockcommit(self.owner.ps, pd, self.mode, <uintptr_t>waiter)
+        cdef PollDesc owner = self.owner
+        with cython.critical_section(owner):
+            if owner.pd == NULL or owner.ps != owner.poller.ps:
+                return False
+            return netpollblockcommit(owner.ps, owner.pd, self.mode, <uintptr_t>waiter)
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
-        cdef pollDesc *pd = self.owner.pd
-        if pd == NULL or self.owner.ps != self.owner.poller.ps:
-            return False
-        return netpollabort(self.owner.ps, pd, self.mode, <uintptr_t>waiter)
+        cdef PollDesc owner = self.owner
+        with cython.critical_section(owner):
+            if owner.pd == NULL or owner.ps != owner.poller.ps:
+                return 0
+            return netpollabort(owner.ps, owner.pd, self.mode, <uintptr_t>waiter)
 
 
 cdef class PollDesc:
     """A registered descriptor: one waiter a direction, deadlines, eviction. Made by Poller.open.
 
     Any thread. The owner of the descriptor calls close() before close(2).
+
+    Every method is one critical section: a closed pollDesc is the next descriptor's (P4), so
+    nobody may still hold its address when close() gives it up.
     """
 
     def __init__(self, PollerBase poller not None, int fd, int mode):
@@ -102,7 +108,9 @@ cdef class PollDesc:
         Call it before every attempt; a readiness that is stored is dropped, since the attempt
         finds it again. Go: poll_runtime_pollReset.
         """
-        cdef int rc = poll_runtime_pollReset(self.live(), _direction(mode))
+        cdef int rc
+        with cython.critical_section(self):
+            rc = poll_runtime_pollReset(self.live(), _direction(mode))
         if rc != pollNoError:
             poll_error(rc, "poll")
 
@@ -113,10 +121,12 @@ cdef class PollDesc:
         direction. After the wake-up call reset(), which says why, and try again.
         Go: poll_runtime_pollWait.
         """
-        cdef int rc = poll_runtime_pollWait(self.ps, self.live(), _direction(mode))
-        if rc != pollNoError and rc != -1:
-            poll_error(rc, "poll")
-        return self.request(mode)
+        cdef int rc
+        with cython.critical_section(self):
+            rc = poll_runtime_pollWait(self.ps, self.live(), _direction(mode))
+            if rc == pollNoError or rc == -blockPark:
+                return self.request(mode)
+        poll_error(rc, "poll")
 
     cdef ParkRequest request(self, int mode):
         cdef PdPark park = <PdPark>(self.reader if mode == modeRead else self.writer)
@@ -137,23 +147,34 @@ cdef class PollDesc:
         moved. Go: poll_runtime_pollSetDeadline.
         """
         cdef int rc
-        if mode < modeRead or mode > modeBoth:
-            raise ValueError(f"mode {mode} is none of READ, WRITE, BOTH")
+        _directions(mode)
         if when_ns > 0 and when_ns <= nanotime():
             when_ns = -1
-        rc = poll_runtime_pollSetDeadline(self.ps, self.live(), when_ns, mode)
+        self.live()
+        self.poller.enter()
+        try:
+            with cython.critical_section(self):
+                rc = poll_runtime_pollSetDeadline(self.ps, self.live(), when_ns, mode)
+        finally:
+            self.poller.leave()
         if rc != 0:
             throw(rc)
 
     def rearm(self, int mode=modeBoth):
         """Arm a LEVEL or ONESHOT registration for *mode*. wait() does it by itself."""
-        cdef pollDesc *pd = self.live()
+        cdef pollDesc *pd
         cdef int rc
-        if load_int(&pd.reg) == regEdge:
-            raise ValueError("an edge-triggered descriptor is never armed again")
-        if mode < modeRead or mode > modeBoth:
-            raise ValueError(f"mode {mode} is none of READ, WRITE, BOTH")
-        rc = pollRearm(self.ps, pd, mode)
+        _directions(mode)
+        self.live()
+        self.poller.enter()
+        try:
+            with cython.critical_section(self):
+                pd = self.live()
+                if load_int(&pd.reg) == regEdge:
+                    raise ValueError("an edge-triggered descriptor is never armed again")
+                rc = pollRearm(self.ps, pd, mode)
+        finally:
+            self.poller.leave()
         if rc != 0:
             raise op_error("rearm", "", None, f"fd {self.fd}", rc)
 
@@ -162,7 +183,14 @@ cdef class PollDesc:
 
         Raises InternalError for a second call. Go: poll_runtime_pollUnblock.
         """
-        cdef int rc = poll_runtime_pollUnblock(self.ps, self.live())
+        cdef int rc = 0
+        self.live()
+        try:
+            if self.poller.hold():           # not: the poller has evicted all and gone
+                with cython.critical_section(self):
+                    rc = poll_runtime_pollUnblock(self.ps, self.live())
+        finally:
+            self.poller.leave()
         if rc == THROW_UNBLOCK_CLOSING and load_int(&self.poller.closed):
             rc = 0
         if rc != 0:
@@ -174,22 +202,31 @@ cdef class PollDesc:
         A second call does nothing. Raises InternalError while somebody is parked or without
         evict(). Go: poll_runtime_pollClose.
         """
-        cdef pollDesc *pd
-        cdef int rc
-        with cython.critical_section(self):
-            pd = self.pd
-            if pd == NULL:
-                return
-            if self.ps == self.poller.ps:
-                rc = poll_runtime_pollClose(self.ps, pd)
-                if rc != 0:
-                    throw(rc)
-            self.pd = NULL
+        cdef int rc = 0
+        if self.pd == NULL:
+            return
+        try:
+            with cython.critical_section(self):
+                if self.poller.hold() and self.pd != NULL and self.ps == self.poller.ps:
+                    rc = poll_runtime_pollClose(self.ps, self.pd)
+                if rc == 0:
+                    self.pd = NULL
+                    self.reader = self.writer = None     # they hold us: no work for the collector
+        finally:
+            self.poller.leave()
+        if rc != 0:
+            throw(rc)
 
 
 cdef int _direction(int mode) except -1:
     if mode != modeRead and mode != modeWrite:
         raise ValueError(f"mode {mode} is neither READ nor WRITE")
+    return mode
+
+
+cdef int _directions(int mode) except -1:
+    if mode < modeRead or mode > modeBoth:
+        raise ValueError(f"mode {mode} is none of READ, WRITE, BOTH")
     return mode
 
 
@@ -215,7 +252,11 @@ cdef class Note(Awaitable):
         """Set the event; the waiter, if any, goes to the poller's ready list."""
         cdef uintptr_t old = swap_word(&self.state, pdReady)
         if old > pdWait:
-            self.poller.post_word(old)
+            try:
+                self.poller.post_word(old)
+            except BaseException:                    # the poller is closed: nobody will hand it out
+                Py_DECREF(<object><PyObject *>old)
+                raise
         return 0
 
     def wake(self):
@@ -236,10 +277,12 @@ cdef class Note(Awaitable):
         return done
 
 
+@cython.no_gc_clear
 cdef class Timer:
     """A moment at which a waiter becomes ready. Made by Poller.call_at_ns; any thread.
 
-    An armed timer fires whether or not this object is kept.
+    An armed timer fires whether or not this object is kept. no_gc_clear: __dealloc__ finds the
+    heap through the poller, so the collector must not take that away before.
     """
 
     def __cinit__(self):
@@ -260,8 +303,10 @@ cdef class Timer:
             poller.leave()
 
     def __dealloc__(self):
-        if self.node != NULL:
-            if self.poller is None or not timer_orphan(&self.ps.timers, self.node):
+        # Of the parent's timers the node is left where it is: a thread that does not exist here
+        # may hold the lock of that heap (A9).
+        if self.node != NULL and self.ps == self.poller.ps:
+            if not timer_orphan(&self.ps.timers, self.node):
                 free(self.node)
 
     cdef int _arm(self, int64_t when_ns) except -1:
@@ -285,6 +330,8 @@ cdef class Timer:
         earlier firing happens too. Go: Timer.Reset.
         """
         cdef bint pending
+        if self.node == NULL:
+            raise RuntimeError("the timer was never made: its __init__ has not run")
         self.poller.enter()
         try:
             if self.ps != self.poller.ps:
@@ -302,7 +349,7 @@ cdef class Timer:
     def stop(self):
         """Disarm it: False if it has fired already (or was stopped). Go: Timer.Stop."""
         cdef bint pending = False
-        if self.ps == self.poller.ps:
+        if self.node != NULL and self.ps == self.poller.ps:
             pending = timer_stop(&self.ps.timers, self.node)
         if pending:
             Py_DECREF(self.waiter)
