@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 
-from gopoll._atomic cimport load_i64, load_u64, store_int
+from gopoll._atomic cimport cas_int, load_i64, load_u64
 from gopoll._epoll cimport EPOLLET, EPOLLIN, netpollBreak, netpollopen
 from gopoll._netpoll cimport NETPOLL_CAP, netpoll, netpolltimeout
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollServer, regEdge, regLevel,
@@ -56,22 +56,24 @@ BUILD = GOPOLL_BUILD.decode()
 cdef class Poller(PollerBase):
     """One epoll instance with its descriptors and deadlines; a waiter is any Python object.
 
-    Any thread may call any method. Every method raises ClosedError after close().
+    Any thread may call any method. After close() all but close(), is_closed, stats() and
+    is_poll_descriptor() raise ClosedError.
     """
 
     def fileno(self):
         """Return the epoll descriptor: readable when netpoll(0) has something for the caller.
 
         Asking for it says that a host watches it from outside: from now on every netpoll takes
-        the break back (A2), and every post, eviction and earlier deadline makes it readable.
+        the break back (A2), and every post, eviction and earlier deadline makes it readable. The
+        first time it is readable at once; select.select([poller]) asks every time.
         """
         self.enter()
         try:
             rc = netpollGenericInit(self.ps)
             if rc != 0:
                 throw(rc)
-            store_int(&self.ps.watched, 1)
-            netpollBreak(&self.ps.ep)        # what is ready already was never announced
+            if cas_int(&self.ps.watched, 0, 1):
+                netpollBreak(&self.ps.ep)    # what is ready already was never announced
             return self.ps.ep.epfd
         finally:
             self.leave()
@@ -94,6 +96,7 @@ cdef class Poller(PollerBase):
                     close(fd)
                     raise op_error("open", "", None, "timerfd", rc)
                 self.ps.timerfd = fd
+            netpollBreak(&self.ps.ep)        # the next netpoll sets it to the first deadline
         finally:
             self.leave()
 
@@ -108,9 +111,10 @@ cdef class Poller(PollerBase):
     def netpoll(self, int64_t delay_ns=0, int limit=128):
         """Return a list of the waiters that became ready: the only place they come out of.
 
-        delay_ns: 0 polls, -1 blocks, else at most that long and never shorter with an empty list
-        unless netpoll_break() was called. limit: the longest list, 1 to 256. Runs signal handlers
-        when a signal arrives, and raises what they raise. Go: netpoll.
+        delay_ns: 0 polls, -1 blocks, else at most that long. The list is empty before that only if
+        something broke the wait: netpoll_break(), close(), or a deadline that came first of all.
+        limit: the longest list, 1 to 256; what is left comes with the next call. Runs signal
+        handlers when a signal arrives, and raises what they raise. Go: netpoll.
         """
         cdef uintptr_t words[NETPOLL_CAP]
         cdef pollServer *ps = self.ps
