@@ -1,13 +1,14 @@
-"""P1, P3, P5 and P6 in every interleaving; and the checker sees the mistakes it is there for."""
+"""P1, P3, P5, P6 and L1 in every interleaving; the checker sees the mistakes it is there for."""
 
 import functools
 
 import pytest
 
-from model import park, sleep
+from model import level, park, sleep
 from model.checker import ViolationError, explore
 
 explore_park = functools.partial(explore, always=park.counted, finally_=park.settled)
+explore_level = functools.partial(explore, always=level.no_spin, finally_=level.nobody_forgotten)
 explore_sleep = functools.partial(explore, finally_=sleep.nobody_sleeps_beside_work)
 
 # Who acts beside a waiter that tries, waits and tries again.
@@ -107,3 +108,60 @@ def test_nobody_sleeps_with_work_pending(count, programs):
 def test_the_checker_sees_a_broken_sleep_protocol(mutate, programs):
     with pytest.raises(ViolationError, match=r"everybody sleeps|nobody knows"):
         explore_sleep(sleepers(*programs, mutate=mutate))
+
+
+# -- L1: level-triggered and one-shot descriptors --------------------------------------------------
+
+READER = functools.partial(level.waiter, way=level.READ)
+WRITER = functools.partial(level.waiter, way=level.WRITE)
+LOOKER = functools.partial(level.waiter, way=level.READ, reads=False)  # leaves the bytes unread
+BYTES = functools.partial(level.send, way=level.READ)
+THIEF = functools.partial(level.steal, way=level.READ)
+ROOM = functools.partial(level.send, way=level.WRITE)
+L1 = {
+    "a reader": [READER, BYTES],
+    "bytes for nobody": [BYTES, BYTES],
+    "bytes that stay": [LOOKER, BYTES, BYTES],
+    "bytes that another takes": [READER, BYTES, THIEF, BYTES],
+    "another takes them beside a writer": [READER, WRITER, BYTES, THIEF],
+    "a reader and a writer": [READER, WRITER, BYTES, ROOM],
+    "a writer that waits on": [READER, WRITER, BYTES],
+    "a close": [READER, BYTES, level.evict],
+    "a close with bytes that stay": [LOOKER, BYTES, level.evict],
+}
+
+
+def with_poller(mode, programs, mutate="", pollers=1):
+    """Return what makes a run of *programs* beside *pollers* that poll a descriptor of *mode*."""
+
+    def make():
+        s = level.shared(mode, mutate)
+        return s, [*(level.poller(s) for _ in range(pollers)), *(p(s) for p in programs)]
+
+    return make
+
+
+@pytest.mark.parametrize("mode", ["level", "oneshot"])
+@pytest.mark.parametrize("pollers", [1, 2])
+@pytest.mark.parametrize("case", L1)
+def test_no_waiter_is_left_unarmed_and_nothing_spins(mode, pollers, case):
+    assert explore_level(with_poller(mode, L1[case], pollers=pollers)) >= 4
+
+
+@pytest.mark.parametrize(
+    ("mutate", "mode", "case", "text"),
+    [
+        ("silence unseen", "level", "bytes that another takes", "left unarmed"),
+        ("silence unseen", "oneshot", "a writer that waits on", "left unarmed"),
+        ("settle without lock", "level", "bytes that another takes", "left unarmed"),
+        ("settle without lock", "oneshot", "another takes them beside a writer", "left unarmed"),
+        ("arm before announce", "level", "bytes that another takes", "left unarmed"),
+        ("arm before announce", "oneshot", "a reader and a writer", "left unarmed"),
+        ("forget the other", "oneshot", "a reader and a writer", "left unarmed"),
+        ("never silence", "level", "bytes that stay", "spins"),
+        ("close it armed", "level", "a close with bytes that stay", "spins"),
+    ],
+)
+def test_the_checker_sees_a_broken_arming(mutate, mode, case, text):
+    with pytest.raises(ViolationError, match=text):
+        explore_level(with_poller(mode, L1[case], mutate))

@@ -222,3 +222,17 @@ def test_closing_wakes_who_waits_in_any_mode(poller, pair):
     desc.rearm()  # no news to a closing descriptor
     with pytest.raises(ClosedError):
         desc.wait(READ)
+
+
+def test_an_evicted_one_is_silent_until_it_is_closed(poller, pair):
+    """L1: nobody will ever wait for it again, and its owner may take his time."""
+    desc, peer = pair
+    peer.send(b"x")
+    desc.rearm(READ)
+    park(desc, WRITE, 1)
+    desc.evict()
+    assert drain(poller) == [1]
+    assert is_quiet(poller)
+    peer.send(b"x")
+    assert drain(poller) == []
+    assert is_quiet(poller)

@@ -264,6 +264,10 @@ cdef int poll_runtime_pollUnblock(pollServer *ps, pollDesc *pd) noexcept nogil:
     if pd.wrun:
         pd.wrun = False
         timer_stop(&ps.timers, &pd.wt)
+    if pd.reg == regLevel and pd.interest:   # L1: pollsettle leaves a closing one alone
+        pd.interest = 0
+        netpollarm(&ps.ep, pd.fd, pollmask(pd.reg, 0),
+                   taggedPointerPack(pd, load_u64(&pd.fdseq)))
     unlock(&pd.lock)
     return _wake(ps, reader, writer)
 
@@ -414,18 +418,13 @@ cdef int netpollready(
 
     Never takes pd.lock. Go: netpollready.
     """
-    cdef uintptr_t waiter
     cdef int n = 0
     if mode & modeRead:
-        waiter = netpollunblock(pd, modeRead, True)
-        if waiter:
-            out[n] = waiter
-            n += 1
+        out[0] = netpollunblock(pd, modeRead, True)
+        n += out[0] != 0
     if mode & modeWrite:
-        waiter = netpollunblock(pd, modeWrite, True)
-        if waiter:
-            out[n] = waiter
-            n += 1
+        out[n] = netpollunblock(pd, modeWrite, True)
+        n += out[n] != 0
     return n
 
 
