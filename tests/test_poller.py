@@ -211,6 +211,20 @@ def test_posts_do_not_starve_the_network_nor_the_timers(poller, pair, limit):
     assert not missing, f"{missing} never came out"
 
 
+def test_a_registration_that_nobody_can_silence_does_not_keep_a_poll(poller):
+    """Level-triggered, closed behind our back, alive through a dup: the kernel repeats it."""
+    with eventfd() as fd, eventfd(1) as dup:
+        desc = poller.open(fd, LEVEL)
+        desc.rearm(READ)
+        os.dup2(fd, dup)
+        os.close(fd)
+        retire(desc)
+        os.eventfd_write(dup, 1)
+        assert poller.netpoll(0, 1) == []
+        assert poller.stats()["stale"] >= 1
+        os.dup2(dup, fd)
+
+
 # -- waiting ---------------------------------------------------------------------------------------
 
 

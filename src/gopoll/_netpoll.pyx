@@ -94,6 +94,9 @@ cdef void pollsettle(pollServer *ps, pollDesc *pd, int mode) noexcept nogil:
     unlock(&pd.lock)
 
 
+cdef enum:
+    MOST_LOOKS = 64                  # epoll_waits of a call that does not sleep, at most
+
 cdef struct Tally:                   # what one netpoll call has seen
     int64_t delta                    # change of the waiter count, <= 0
     uint64_t seen
@@ -246,7 +249,7 @@ cdef int netpoll(pollServer *ps, int64_t delay, uintptr_t *out, int cap) noexcep
     cdef Tally tally = [0, 0, 0, 0, False, 0]
     cdef uint64_t seen
     cdef bint full
-    cdef int n = 0, i, most, rc
+    cdef int n = 0, i, most, looks = 0, rc
     cdef int64_t until = -1
     cdef bint list_first = add_u64(&ps.stats.polls, 1) % 8 != 0
     if delay > 0:
@@ -265,9 +268,12 @@ cdef int netpoll(pollServer *ps, int64_t delay, uintptr_t *out, int cap) noexcep
             rc = _wait(ps, events, most, n == 0 and delay != 0 and not tally.broken, until)
             if rc < 0:
                 break
-            seen = tally.seen
+            seen = tally.seen - tally.stale
             n = _apply(ps, events, rc, out, n, cap, delay != 0, &tally)
-            full = rc == most and tally.seen != seen         # there may be more
+            # There may be more. What nobody can silence is no reason to look again: the break
+            # that a poll leaves, a level-triggered number that was closed behind our back.
+            looks += 1
+            full = rc == most and tally.seen - tally.stale != seen and looks < MOST_LOOKS
         n = _due(ps, out, n, cap, &tally)
         n += ready_take(ps, out + n, cap - n)
         rc = tally.thrown
