@@ -15,8 +15,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, cas_word, load_int, load_word, slock, store_int, sunlock,
-                             swap_word)
+from gopoll._atomic cimport (add_int, cas_int, cas_word, load_int, load_word, slock, store_int,
+                             sunlock, swap_word)
 from gopoll._park cimport Awaitable, ParkRequest
 from gopoll._timers cimport nanotime
 
