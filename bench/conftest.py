@@ -53,5 +53,5 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.section("ns per operation, medians")
     for bench in benchmarks:
         for name, value in bench.extra_info.items():
-            if name.startswith("ns_per_"):
+            if "_per_" in name and not name.startswith("operations"):
                 terminalreporter.line(f"{value:10,.0f} {name:<22} {bench.name}")
