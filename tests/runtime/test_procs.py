@@ -252,13 +252,11 @@ def test_row_11_a_thread_ends_with_the_goroutine_that_ends_locked(run):
     seen = []
 
     async def locked():
-        while threading.current_thread() is threading.main_thread():
-            time.sleep(0.02)  # its P is retaken; the main thread is not to be had for this
-            await gopoll.gosched()
         gopoll.lock_os_thread()
         seen.append(threading.current_thread())
 
     async def main():
+        gopoll.lock_os_thread()  # run()'s own thread cannot end with a goroutine
         await gopoll.go(locked)
         await wait_until(lambda: not seen[0].is_alive())
 

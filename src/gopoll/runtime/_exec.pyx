@@ -270,7 +270,7 @@ cdef class ExecBase(SchedBase):
                 p = <PBase>m.p
                 m.p = NULL
                 self.handoffp(p)
-            self.maybe_dead()
+            self.maybe_dead(False)
             while m.p == NULL and not load_int(&self.words.finished):
                 try:
                     self.sleep_m(m)

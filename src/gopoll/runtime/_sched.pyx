@@ -480,7 +480,7 @@ cdef class SchedBase:
         sunlock(&self.lock)
         if load_int(&self.words.npidle) and self.work_anywhere():
             self.wakep()                     # S3: where startm had come to the limit
-        self.maybe_dead()
+        self.maybe_dead(False)
         try:
             while m.p == NULL and not load_int(&self.words.finished):
                 self.sleep_m(m)
@@ -710,7 +710,7 @@ cdef class SchedBase:
         cdef uintptr_t words[OUT_CAP]
         cdef int n = 0
         try:
-            self.maybe_dead()
+            self.maybe_dead(True)
             if load_u64(&self.globq.len) == 0 and not load_int(&self.words.finished):    # S1
                 with nogil:
                     n = netpoll(self.ps, -1, words, OUT_CAP)
@@ -719,8 +719,12 @@ cdef class SchedBase:
         self.acquirep(m)
         return self.take(m, n, words)
 
-    cdef int maybe_dead(self) except -1:
-        """Look whether anything can ever run again. Go: checkdead."""
+    cdef int maybe_dead(self, bint polls) except -1:
+        """Look whether anything can ever run again. Go: checkdead.
+
+        Only who is about to block in the network can tell: until it has queued what it got there,
+        a goroutine may be on no list. Another M has it look again.
+        """
         if (load_int(&self.words.npidle) == load_int(&self.words.nprocs)
                 and load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
                 and load_i64(&self.ps.timers.first) == 0
@@ -728,5 +732,8 @@ cdef class SchedBase:
                 and load_u64(&self.globq.len) == 0
                 and not load_int(&self.words.sysmonpolls)            # after the waiters
                 and not load_int(&self.words.finished)):
-            self.check_dead()
+            if polls:
+                self.check_dead()
+            else:
+                self.wake_net_poller()
         return 0
