@@ -105,8 +105,8 @@ cdef PyObject *_iternext(PyObject *self) noexcept:
 
 
 cdef int set_iternext(type cls) except -1:
-    """Give *cls* the C tp_iternext. Subclasses made later inherit it; those of its own module
-    exist already and need the call too."""
+    """Give *cls* the C tp_iternext. Compiled subclasses made later inherit it; those of its own
+    module exist already and need the call too. A Python subclass has none and cannot be awaited."""
     gopoll_set_iternext(cls, _iternext)
     return 0
 

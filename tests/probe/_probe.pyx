@@ -1,17 +1,22 @@
 """The C floors, function by function, for the tests: nothing here is installed.
 
-Called by tests/test_epoll.py, test_timers.py, test_pollcache.py, test_poller.py, test_threads.py,
-on any thread. tests/plugins/probe.py compiles it against the installed gopoll, so it is also the
-proof that a third party can. A waiter here is a bare number; a C result comes back as it is.
+Called by the tests of the core, tests/test_epoll.py to test_throw.py, on any thread.
+tests/plugins/probe.py compiles it against the installed gopoll, so it is also the proof that a
+third party can. A waiter here is a bare number; a C result comes back as it is.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 
 from gopoll._atomic cimport (load_i64, load_int, load_u64, load_word, lock, store_int, store_u64,
                              store_word, unlock)
 from gopoll._epoll cimport EPOLLERR, netpollarm, netpollBreak, netpolldrain, netpollfini
 from gopoll._netpoll cimport NETPOLL_CAP, netpoll, netpollevent, netpolltimeout
+from gopoll._park cimport SLICE_BYTES, SLICE_END, SLICE_OPS, Awaitable, set_iternext, thread_words
 from gopoll._pollcache cimport (netpollabort, netpollblock, netpollblockcommit, netpollcheckerr,
                                 netpolldeadlineimpl, netpollready, netpollresume,
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
@@ -24,6 +29,7 @@ from gopoll._poller cimport Poller
 from gopoll._pollserver cimport (netpollAnyWaiters, netpollGenericInit, netpollwake,
                                  poll_runtime_isPollServerDescriptor, pollserver_fini,
                                  pollserver_init, ready_push, ready_take)
+from gopoll._sockaddr cimport sockaddr_storage, sockaddr_to_python
 from gopoll._throw cimport throw
 from gopoll._timers cimport (Due, TIMER_WAITER, TimerNode, Timers, nanotime,
                              timer_arm, timer_init, timer_later, timer_move, timer_stop,
@@ -472,3 +478,58 @@ cdef class Heap:
         armed = sum(1 for i in range(self.count) if self.nodes[i].pos >= 0)
         assert armed == self.ts.len, "a node that is not in the heap thinks it is"
         assert self.first == (self.ts.heap[0].key if self.ts.len else 0), "first is wrong"
+
+
+# -- awaitables ------------------------------------------------------------------------------------
+
+cdef class Scripted(Awaitable):
+    """An awaitable that does what its list says: yield (0, x), end with (1, x), raise an error."""
+    cdef list script
+
+    def __init__(self, *script):
+        self.script = list(script)
+
+    cdef int step(self, PyObject **out) except -1:
+        what = self.script.pop(0)
+        if isinstance(what, BaseException):
+            raise what
+        value = what[1]
+        Py_INCREF(value)
+        out[0] = <PyObject *>value
+        return what[0]
+
+
+cdef class Early(Scripted):
+    """A subclass that was there before set_iternext was called for its base."""
+
+
+set_iternext(Scripted)
+set_iternext(Early)
+
+
+def slice_words():
+    """Return this thread's words: (their address, current, owner, poller, spent, spent_bytes)."""
+    tw = thread_words()
+    return (<uintptr_t>tw, <uintptr_t>tw.current, <uintptr_t>tw.owner, <uintptr_t>tw.poller,
+            tw.spent, tw.spent_bytes)
+
+
+def spend(int ops, int64_t size):
+    """Use up some of this thread's slice."""
+    thread_words().spent += ops
+    thread_words().spent_bytes += size
+
+
+def slice_end():
+    """The request that ends a slice, and the two budgets."""
+    return SLICE_END, SLICE_OPS, SLICE_BYTES
+
+
+# -- addresses -------------------------------------------------------------------------------------
+
+def address(bytes raw not None, size=None):
+    """Return what a sockaddr of these bytes is to Python; *size*: what the kernel says it has."""
+    cdef sockaddr_storage addr
+    assert len(raw) <= sizeof(addr)
+    memcpy(&addr, <char *>raw, len(raw))
+    return sockaddr_to_python(&addr, len(raw) if size is None else size)
