@@ -127,9 +127,9 @@ cdef class Op(Awaitable):
                 Py_INCREF(SLICE_END)
                 out[0] = <PyObject *>SLICE_END
                 return QUEUED
-            if fd.poller is not None and fd.ps != fd.poller.ps:
-                self.phase = ENDED
-                fd.check_fork()
+            self.phase = ENDED                       # refused here, it was awaited all the same
+            fd.check_fork()
+            self.phase = NEW
             rc = fdmutex_rwlock(&fd.mu, self.mode == modeRead, NULL)
             if rc == muQueued and self.queue() == QUEUED:
                 Py_INCREF(self.lockwait)

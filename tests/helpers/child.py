@@ -51,7 +51,7 @@ def in_child(check):
 def run_forking(code: str, *args: object) -> None:
     """Run *code* after FORK in an interpreter that may fork: it has no other threads."""
     done = run_python(FORK + code + "\nprint('ok')\n", *args)
-    assert (done.stdout, done.stderr) == ("ok\n", "")
+    assert (done.stdout, done.stderr) == ("ok\n", ""), done.stdout + done.stderr
 
 
 def registrations(epfd: int) -> dict[int, tuple[int, int]]:
