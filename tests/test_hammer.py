@@ -80,6 +80,7 @@ class Hammer:
         self.probe = probe
         self.slots = [Slot(self.poller, mode) for mode in (EDGE, LEVEL, ONESHOT)]
         self.calm = False  # the saboteurs have gone home
+        self.resting = False  # and so have those who wait
         self.stopped = False
         self.chase = collections.deque()  # (request, ticket) for the aborter
         self.parked, self.others = [], []  # tickets: of waits, and of posts and timers
@@ -91,7 +92,8 @@ class Hammer:
         """What a loop does, without knowing what for. Several at once."""
         dice = random.Random(seed)
         while not self.stopped:
-            self.take(self.poller.netpoll(dice.choice((-1, 0, 100_000)), dice.choice((1, 128))))
+            delay_ns = -1 if self.calm else dice.choice((-1, 0, 100_000))
+            self.take(self.poller.netpoll(delay_ns, dice.choice((1, 128))))
 
     def take(self, tickets):
         for ticket in tickets:
@@ -102,7 +104,7 @@ class Hammer:
     def drive(self, slot, mode):
         """One direction of one descriptor: try, wait, try again."""
         mine = []
-        while not self.stopped:
+        while not self.resting:
             desc = slot.desc
             try:
                 desc.reset(mode)
@@ -134,7 +136,7 @@ class Hammer:
         entry = (request, ticket)
         if not self.calm:
             self.chase.append(entry)
-        until(lambda: ticket.ends or self.stopped)
+        until(lambda: ticket.ends or self.resting)
         try:
             self.chase.remove(entry)
         except ValueError:
@@ -214,13 +216,27 @@ class Hammer:
         for running in saboteurs:
             running.join()
         self.go_on_alone()
-        self.stopped = True
+        self.resting = True
         for running in drivers:
             running.join()
-        self.poller.netpoll_break()
-        until(lambda: all(running.is_done for running in pollers) or self.poller.netpoll_break())
+        self.wake_who_sleeps()
+        self.stopped = True
+        until(lambda: self.poller.netpoll_break() or all(running.is_done for running in pollers))
         for running in pollers:
             running.join()
+
+    def wake_who_sleeps(self):
+        """P5: both pollers sleep for ever; each post and each first deadline wakes one."""
+        server = self.probe.Server.of(self.poller)
+        for n in range(200):
+            ticket = Ticket()
+            self.others.append(ticket)
+            until(lambda: server.blocked == 2)
+            if n % 2:
+                self.poller.post(ticket)
+            else:
+                self.poller.call_at_ns(1, ticket)
+            until(lambda ticket=ticket: ticket.ends)
 
     def go_on_alone(self):
         """A waiter that was forgotten would stop the game of its descriptor: nobody helps now."""
@@ -239,7 +255,7 @@ def hammer(probe):
     sys.setswitchinterval(1e-5)
     hammer = Hammer(probe)
     yield hammer
-    hammer.calm = hammer.stopped = True
+    hammer.calm = hammer.resting = hammer.stopped = True
     hammer.poller.close()
     sys.setswitchinterval(before)
 

@@ -15,13 +15,11 @@ import pytest
 
 import gopoll
 from gopoll import Canceled
-from gopoll.runtime._runq import RunQ
-from gopoll.runtime._sched import SchedBase
 from helpers.child import run_python
 from helpers.fds import half_pair
 from plugins.guard import wait_parked, wait_until
 from runtime.test_fork import said
-from runtime.tools import ONE, Foreign, until, value
+from runtime.tools import ONE, Bare, Foreign, until, value
 
 
 async def forever():
@@ -36,8 +34,8 @@ def test_work_queued_before_the_first_poll_wakes_who_is_about_to_block():
     """S1: wake_net_poller looked at `inited`, which the first netpoll sets after lastpoll = 0 and
     after the look at the global queue. What was queued in between broke nobody."""
     for _ in range(100):
-        sched = SchedBase()
-        thread = threading.Thread(target=sched.block, args=(RunQ(),), daemon=True)
+        sched = Bare()
+        thread = threading.Thread(target=sched.block, daemon=True)
         thread.start()
         until(lambda sched=sched: sched.npidle == 1)
         sched.globq.put(object())

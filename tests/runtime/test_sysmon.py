@@ -9,18 +9,16 @@ import threading
 import pytest
 
 import gopoll
-from gopoll.runtime._p import PBase
-from gopoll.runtime._runq import RunQ
-from gopoll.runtime._sched import SchedBase, current_sched
+from gopoll.runtime._sched import current_sched
 from gopoll.runtime._sysmon import Sysmon
 from helpers.fds import half_pair
 from plugins.guard import wait_parked
-from runtime.tools import ONE, until, voluntary_switches
+from runtime.tools import ONE, Bare, until, voluntary_switches
 
 MS = 1_000_000
 
 
-class Sched(SchedBase):
+class Sched(Bare):
     """A scheduler that runs nothing and writes down what sysmon does to it."""
 
     def __init__(self):
@@ -44,7 +42,7 @@ def sched():
 
 @pytest.fixture
 def sysmon(sched):
-    return Sysmon(sched, PBase(0))
+    return Sysmon(sched)
 
 
 # -- when it polls ---------------------------------------------------------------------------------
@@ -73,7 +71,7 @@ def test_its_own_poll_counts_as_the_last(sched, sysmon):
 def test_it_does_not_poll_while_somebody_is_blocked_in_the_network(sched, sysmon):
     """lastpoll is 0 then: whatever comes wakes that thread."""
     began = sched.lastpoll
-    thread = threading.Thread(target=sched.block, args=(RunQ(),))
+    thread = threading.Thread(target=sched.block)
     thread.start()
     until(lambda: sched.lastpoll == 0 and sched.npidle == 1)
     try:
@@ -89,7 +87,7 @@ def test_it_does_not_poll_while_somebody_is_blocked_in_the_network(sched, sysmon
 
 def test_of_many_that_find_it_late_one_polls(sched):
     """The compare-and-swap of lastpoll decides; with a plain store all of them would poll."""
-    sysmons = [Sysmon(sched, PBase(0)) for _ in range(4)]
+    sysmons = [Sysmon(sched) for _ in range(4)]
     for round_ in range(1, 200):
         now = sched.lastpoll + 20 * MS
         meet, polled = threading.Barrier(len(sysmons), timeout=60), []
@@ -186,7 +184,7 @@ def test_an_expiry_that_comes_while_another_keeps_the_p_is_not_lost(run):
 def test_a_slice_of_10_ms_is_an_overrun_and_counted_once(run):
     async def main():
         sched = current_sched()
-        sysmon = Sysmon(sched, sched.current_p())
+        sysmon = Sysmon(sched)
         now = sched.lastpoll
 
         def steps(*ms):
@@ -204,7 +202,7 @@ def test_a_slice_of_10_ms_is_an_overrun_and_counted_once(run):
 
 
 def test_a_p_that_runs_nothing_is_no_overrun(sched):
-    sysmon = Sysmon(sched, PBase(0))
+    sysmon = Sysmon(sched)
     for ms in range(0, 100, 5):
         sysmon.step(sched.lastpoll + ms * MS)
     assert sysmon.overruns == 0

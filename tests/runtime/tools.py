@@ -8,6 +8,8 @@ import textwrap
 import threading
 import time
 
+from gopoll.runtime._exec import ExecBase
+from gopoll.runtime._sched import current_sched
 from helpers.child import run_python
 
 ONE = {"procs": 1, "handoff": False}  # where the order of goroutines is part of the promise
@@ -123,3 +125,35 @@ def said(code):
     assert done.returncode == 0, done.stderr
     assert "Error" not in done.stderr, done.stderr
     return done.stdout.splitlines()
+
+
+class Bare(ExecBase):
+    """A scheduler with one P and no threads, whose policy is the test."""
+
+    def __init__(self):
+        super().__init__(True)
+        self.set_nprocs(1)
+        self.callables = []
+
+    def start_thread(self, m):
+        return False
+
+    def check_dead(self):
+        pass
+
+    def run_callable(self, fn):
+        self.callables.append(fn)
+
+    def block(self):
+        """Be an M that has nothing to run: wait in the network until something happens."""
+        m = self.first_m()
+        assert self.acquirep(m)
+        self.idle(m)
+        return m
+
+
+def current_p():
+    """Return the P that the running goroutine's M holds."""
+    sched = current_sched()
+    me = sched.this_m().id
+    return next(p for p in sched.allp if p.status[0] in (1, 2) and p.status[1] == me)

@@ -64,7 +64,7 @@ cdef class SchedBase:
     cdef int block(self, MBase m) except -1
     cdef int maybe_dead(self, bint polls) except -1
 
-cdef int ready_g(GBase g) except -1
+cdef int ready_g(GBase g, bint soon=*) except -1
 cdef int unpark_g(GBase g) except -1
 cdef int wake_joins(PyObject *join) except -1
 cdef void wake_sysmon(SchedWords *words) noexcept nogil

@@ -46,10 +46,10 @@ cdef void wake_sysmon(SchedWords *words) noexcept nogil:
 
 # -- making a goroutine runnable -------------------------------------------------------------------
 
-cdef int ready_g(GBase g) except -1:
+cdef int ready_g(GBase g, bint soon=True) except -1:
     """Make *g* runnable: on the P of the calling thread, else through the global queue.
 
-    Any attached thread. Go: goready.
+    soon: before what is queued there already. Any attached thread. Go: goready.
     """
     cdef ThreadWords *tw = thread_words()
     cdef SchedBase sched = <SchedBase>g.sched
@@ -60,7 +60,10 @@ cdef int ready_g(GBase g) except -1:
         m = <MBase>tw.m
         if m.p != NULL and owns(<PBase>m.p, m):
             p = <PBase>m.p
-            p.ready(g)
+            if soon:
+                p.ready(g)
+            else:
+                p.runq.push(g)
             if not owns(p, m):               # A2: somebody else's by now, who may not look again
                 sched.kick()
             elif load_int(&sched.words.npidle):
@@ -82,6 +85,7 @@ cdef int wake_joins(PyObject *join) except -1:
     """Wake a list of Joins and give back the list's references (J1)."""
     cdef Join node
     cdef PyObject *rest
+    cdef bint alone = join != NULL and (<Join>join).next == NULL     # else in their order
     while join != NULL:
         node = <Join>join
         rest = node.next
@@ -90,7 +94,7 @@ cdef int wake_joins(PyObject *join) except -1:
         Py_DECREF(waiter)
         Py_DECREF(node)
         if isinstance(waiter, GBase):
-            ready_g(<GBase>waiter)
+            ready_g(<GBase>waiter, alone)
         else:
             waiter()
         join = rest

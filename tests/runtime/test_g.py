@@ -1,0 +1,120 @@
+"""G: its outcome, its joiners (J1), its cancellation (G1), and what is seen of it from outside."""
+
+import pytest
+
+import gopoll
+from gopoll.runtime._g import GBase, Join
+from gopoll.runtime._sched import current_g, current_sched, interrupt, ready
+from plugins.guard import wait_parked
+from runtime.tools import ONE, Bare, in_thread, value
+
+
+@pytest.fixture
+def sched():
+    s = Bare()
+    yield s
+    s.poller.close()
+
+
+def make_g(sched):
+    coro = value()
+    g = GBase(sched, coro, gopoll.background(), 7, "seven", {})
+    coro.close()
+    return g
+
+
+def test_a_new_goroutine_is_runnable_and_nobodys(sched):
+    g = make_g(sched)
+    assert (g.id, g.name, g.state_name, g.done) == (7, "seven", "runnable", False)
+    assert (g.is_claimed, g.live_handles, g.m_id, g.is_locked) == (False, 0, 0, False)
+    assert g.park_request is None
+
+
+def test_one_claims_its_outcome(sched):
+    g = make_g(sched)
+    assert [g.claim(), g.claim()] == [True, False]
+    assert g.is_claimed
+
+
+def test_handles_are_counted_and_the_last_says_so(sched):
+    g = make_g(sched)
+    g.handle_made()
+    g.handle_made()
+    assert g.live_handles == 2
+    assert [g.handle_dropped(), g.handle_dropped()] == [False, True]
+
+
+def test_who_awaits_counts_as_a_handle(sched):
+    g = make_g(sched)
+    join = Join(g)
+    assert g.live_handles == 1
+    del join
+    assert g.live_handles == 0
+
+
+def test_a_join_is_taken_back_once(sched):
+    """J1: whoever takes the waiter off the list owns it."""
+    g = make_g(sched)
+    joins = [Join(g) for _ in range(3)]
+    called = []
+    for join in joins:
+        assert join.commit(called.append)
+    assert joins[1].abort(called.append) is True
+    assert joins[1].abort(called.append) is False
+    assert joins[2].abort(called.append) is True
+    assert joins[0].abort(called.append) is True
+    assert joins[0].commit(called.append)
+    assert joins[0].abort(called.append) is True
+    assert called == []
+
+
+def test_cancelling_is_once_and_keeps_the_first_cause(sched):
+    g = make_g(sched)
+    assert g.set_canceled("first") is True
+    assert g.set_canceled("second") is False
+
+
+def test_a_pending_exception_that_nobody_threw_is_given_back(sched):
+    g = make_g(sched)
+    assert g.take_unthrown() is None
+    first, second = KeyError(1), KeyError(2)
+    g.set_pending(first)
+    g.set_pending(second)
+    assert g.take_unthrown() is second
+    assert g.take_unthrown() is None
+
+
+def test_interrupting_what_is_not_parked_does_nothing(sched):
+    g = make_g(sched)
+    interrupt(g)
+    assert len(sched.globq) == 0
+
+
+def test_ready_from_another_thread_goes_to_the_global_queue(sched):
+    g = make_g(sched)
+    in_thread(ready, g)
+    assert sched.globq.get() is g
+
+
+def test_ready_needs_a_goroutine():
+    with pytest.raises(TypeError):
+        ready(None)
+
+
+def test_the_park_request_is_seen_while_it_waits_and_forgotten_when_it_runs(run):
+    async def main():
+        me = current_g()
+        assert me.park_request is None
+        g = gopoll.go(gopoll.sleep, 3600)
+        await wait_parked(g)
+        (parked,) = [x for x in current_sched().goroutines() if x.id == g.id]
+        assert isinstance(parked.park_request, gopoll.ParkRequest)
+        assert parked.since > 0
+        g.cancel()
+        with pytest.raises(gopoll.Canceled):
+            await g
+        assert parked.park_request is None
+        assert parked.coro is None
+        assert parked.state_name == "dead"
+
+    run(main, **ONE)
