@@ -94,16 +94,16 @@ def test_a_past_deadline_wakes_a_waiting_read(run):
     """Row 47; and from another thread."""
 
     async def main():
-        for call in (lambda f: f(), lambda f: threading.Thread(target=f).start()):
+        for other in (False, True):
             async with pair() as (a, _):
                 g = go(a.read)
                 await parked(g, reason="read")
-                call(lambda a=a: a.set_read_deadline(A_LONG_TIME_AGO))
+                thread = threading.Thread(target=a.set_read_deadline, args=(A_LONG_TIME_AGO,))
+                (thread.start if other else thread.run)()
                 with expired("read"):
                     await g
-        for t in threading.enumerate():
-            if t is not threading.current_thread() and not t.daemon:
-                t.join()
+                if other:
+                    thread.join()
 
     run(main)
 
