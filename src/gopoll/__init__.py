@@ -13,6 +13,7 @@ from gopoll._poller import BOTH, EDGE, LEVEL, ONESHOT, READ, WRITE, Poller
 from gopoll.errors import (
     AddrError,
     Canceled,
+    ChanClosed,
     ClosedError,
     DeadlineExceeded,
     DeadlockError,
@@ -30,6 +31,9 @@ from gopoll.net.dial import Dialer, dial
 from gopoll.net.listen import Listener, listen
 from gopoll.net.resolve import Resolver
 from gopoll.net.sock import KeepAliveConfig
+from gopoll.runtime._chan import Chan
+from gopoll.runtime._select import select
+from gopoll.runtime._sync import Cond, Mutex, RWMutex
 from gopoll.runtime.blocking import blocking
 from gopoll.runtime.context import (
     Context,
@@ -57,6 +61,7 @@ from gopoll.runtime.goroutine import (
     unlock_os_thread,
 )
 from gopoll.runtime.group import Group
+from gopoll.runtime.sync import Once, WaitGroup
 
 __all__ = [
     "ABI_VERSION",
@@ -68,7 +73,10 @@ __all__ = [
     "WRITE",
     "AddrError",
     "Canceled",
+    "Chan",
+    "ChanClosed",
     "ClosedError",
+    "Cond",
     "Conn",
     "Context",
     "DNSError",
@@ -82,11 +90,14 @@ __all__ = [
     "KeepAliveConfig",
     "LimitError",
     "Listener",
+    "Mutex",
     "NotPollableError",
+    "Once",
     "OpError",
     "ParkRequest",
     "PollDesc",
     "Poller",
+    "RWMutex",
     "Reader",
     "Resolver",
     "Stall",
@@ -94,6 +105,7 @@ __all__ = [
     "TCPConn",
     "Timer",
     "UnknownNetworkError",
+    "WaitGroup",
     "background",
     "blocking",
     "current",
@@ -109,6 +121,7 @@ __all__ = [
     "lock_os_thread",
     "on_stall",
     "run",
+    "select",
     "shield",
     "sleep",
     "stats",

@@ -22,8 +22,7 @@ from libc.stdint cimport uintptr_t
 from gopoll._atomic cimport load_int, load_word
 from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_rwlock, muClosed, muLocked,
                               muOverflow, muQueued)
-from gopoll._park cimport (SLICE_BYTES, SLICE_END, SLICE_OPS, Awaitable, ThreadWords,
-                           thread_words)
+from gopoll._park cimport SLICE_END, Awaitable, ThreadWords, slice_spent, thread_words
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
@@ -303,20 +302,6 @@ cdef class Op(Awaitable):
                 never_awaited(self.name(), self.fd)
             else:
                 self.finish()
-
-
-cdef bint slice_spent() noexcept:
-    """Report whether the goroutine has used up its slice, and begin another (A13).
-
-    Operations that complete on the spot never park: without this a busy connection would keep
-    its P until sysmon takes it.
-    """
-    cdef ThreadWords *tw = thread_words()
-    if tw.current == NULL or (tw.spent < SLICE_OPS and tw.spent_bytes < SLICE_BYTES):
-        return False
-    tw.spent = 0
-    tw.spent_bytes = 0
-    return True
 
 
 cdef int never_awaited(str name, SysFD fd) except -1:

@@ -20,6 +20,8 @@ cdef enum:
     SLICE_OPS = 32
     SLICE_BYTES = 262144
 
+cdef bint slice_spent() noexcept
+
 cdef class ParkRequest:
     cdef bint commit_word(self, PyObject *waiter) noexcept
     cdef int abort_word(self, PyObject *waiter) noexcept

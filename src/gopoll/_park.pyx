@@ -54,6 +54,20 @@ cdef ThreadWords *thread_words() noexcept nogil:
     return <ThreadWords *>&gopoll_thread
 
 
+cdef bint slice_spent() noexcept:
+    """Report whether the goroutine has used up its slice, and begin another (A13).
+
+    Operations that complete on the spot never park: without this a goroutine that has only such
+    would keep its P until sysmon takes it.
+    """
+    cdef ThreadWords *tw = thread_words()
+    if tw.current == NULL or (tw.spent < SLICE_OPS and tw.spent_bytes < SLICE_BYTES):
+        return False
+    tw.spent = 0
+    tw.spent_bytes = 0
+    return True
+
+
 cdef class ParkRequest:
     """One wait that has been announced. Whoever drives the coroutine commits its waiter."""
 

@@ -316,7 +316,12 @@ class LimitError(ValueError):
 
 
 class ChanClosed(Exception):
-    """Receive on a closed empty channel, or send on a closed one."""
+    """Receive on a closed empty channel, or send on a closed one.
+
+    index: the case of the select() that met it, -1 without one.
+    """
+
+    index: int = -1
 
 
 class ForkedError(RuntimeError):

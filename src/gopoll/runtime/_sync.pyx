@@ -1,0 +1,505 @@
+"""Mutex, RWMutex, Cond and WaitGroup's counter: locks for goroutines, which park and do not block.
+
+Awaited by goroutines; what does not wait may be called on any thread. Go: sync/mutex.go,
+rwmutex.go, cond.go, waitgroup.go (go1.27).
+
+H1, H3, H4: see _waitq.
+H6: a lock that is given up is handed to who has waited longest: it is never free beside a waiter
+    of its own. Go lets the woken one race for it. A goroutine that is cancelled after the
+    hand-over gives it on.
+H7: a reader of an RWMutex waits only while a writer holds it or waits. A writer that is taken back
+    lets the readers behind it in when its goroutine is resumed, not where it is taken back: that
+    happens under a lock of ours.
+H8: whoever leaves Cond.wait() holds the mutex, with a result or an exception: the way back cannot
+    be aborted. A signal is used up only by a wait that returns.
+"""
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t
+
+from gopoll._atomic cimport slock, sunlock
+from gopoll.runtime._waitq cimport (DONE, ENDED, PARKED, W_DONE, W_OFF, Waiter, WaitOp, WaitQ,
+                                    dequeue, drain, init_op, move, put_off, wake, wake_all)
+
+from gopoll.errors import Canceled
+
+
+# -- Mutex -----------------------------------------------------------------------------------------
+
+cdef class Mutex:
+    """A lock for goroutines: `async with mutex:`. First come, first served. Go: sync.Mutex."""
+
+    def lock(self):
+        """Lock it, waiting for it if it is held. An op."""
+        cdef LockOp op = LockOp.__new__(LockOp)
+        op.mutex = self
+        init_op(op, &self.q, &self.lock_)
+        return op
+
+    def try_lock(self):
+        """Lock it if it is free: whether it was. Any thread."""
+        cdef bint free
+        slock(&self.lock_)
+        free = not self.held
+        self.held = True
+        sunlock(&self.lock_)
+        return free
+
+    cdef bint unlock_now(self) noexcept:
+        """Hand it to who has waited longest, or set it free (H6); False if it was free."""
+        cdef Waiter *w
+        slock(&self.lock_)
+        if not self.held:
+            sunlock(&self.lock_)
+            return False
+        w = dequeue(&self.q, W_DONE)
+        self.held = w != NULL
+        sunlock(&self.lock_)
+        if w != NULL:
+            wake(w)
+        return True
+
+    def unlock(self):
+        """Unlock it. RuntimeError if it is not locked. Any goroutine, any thread."""
+        if not self.unlock_now():
+            raise RuntimeError("unlock of unlocked mutex")
+
+    def __aenter__(self):
+        return self.lock()
+
+    def __aexit__(self, *exc):
+        self.unlock()
+        return DONE
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {'locked' if self.held else 'unlocked'}>"
+
+
+@cython.final
+@cython.no_gc
+cdef class LockOp(WaitOp):
+    """What Mutex.lock() returns."""
+
+    wait_reason = "lock"
+
+    cdef str name(self):
+        return "Mutex.lock()"
+
+    cdef bint must_wait(self) noexcept:
+        return self.mutex.held
+
+    cdef int attempt(self, PyObject **out) except -1:
+        if not self.mutex.try_lock():
+            return 0
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
+        return 1
+
+    cdef object interrupted(self, exc):
+        if self.take_back():
+            self.drop()
+        raise exc
+
+    cdef int drop(self) except -1:
+        self.mutex.unlock_now()              # H6: handed over, and given on
+        return 0
+
+    def __dealloc__(self):
+        self.never_awaited()
+        self.abandon()
+
+
+# -- RWMutex ---------------------------------------------------------------------------------------
+
+cdef class RWMutex:
+    """A lock that one writer or many readers hold. A writer that waits keeps new readers out.
+
+    `async with mutex:` writes, `async with mutex.reading():` reads. Go: sync.RWMutex.
+    """
+
+    def lock(self):
+        """Lock it for writing. An op."""
+        return rwop(self, True)
+
+    def rlock(self):
+        """Lock it for reading. An op."""
+        return rwop(self, False)
+
+    def try_lock(self):
+        """Lock it for writing if that need not wait: whether it did. Any thread."""
+        cdef bint free
+        slock(&self.lock_)
+        free = can_write(self)
+        if free:
+            self.writing = True
+        sunlock(&self.lock_)
+        return free
+
+    def try_rlock(self):
+        """Lock it for reading if that need not wait: whether it did. Any thread."""
+        cdef bint free
+        slock(&self.lock_)
+        free = can_read(self)
+        if free:
+            self.readers += 1
+        sunlock(&self.lock_)
+        return free
+
+    cdef void admit(self, WaitQ *woken, bint readers_first) noexcept:
+        """Let in who may come in now; they go to *woken*. Under the lock.
+
+        After a writer all readers that wait, then the next writer: neither side starves.
+        """
+        if self.writing:
+            return
+        if readers_first or self.writeq.first == NULL:
+            while move(&self.readq, W_DONE, woken):
+                self.readers += 1
+        if self.readers == 0:
+            self.writing = move(&self.writeq, W_DONE, woken)
+
+    cdef int let_in(self) noexcept:
+        """A writer that waited is gone (H7)."""
+        cdef WaitQ woken = [NULL, NULL]
+        slock(&self.lock_)
+        self.admit(&woken, False)
+        sunlock(&self.lock_)
+        wake_all(woken.first)
+        return 0
+
+    def unlock(self):
+        """Give up writing. RuntimeError if nobody writes. Any goroutine, any thread."""
+        cdef WaitQ woken = [NULL, NULL]
+        slock(&self.lock_)
+        if not self.writing:
+            sunlock(&self.lock_)
+            raise RuntimeError("unlock of unlocked RWMutex")
+        self.writing = False
+        self.admit(&woken, True)
+        sunlock(&self.lock_)
+        wake_all(woken.first)
+
+    def runlock(self):
+        """Give up reading. RuntimeError if nobody reads. Any goroutine, any thread."""
+        cdef WaitQ woken = [NULL, NULL]
+        slock(&self.lock_)
+        if self.readers == 0:
+            sunlock(&self.lock_)
+            raise RuntimeError("runlock of unlocked RWMutex")
+        self.readers -= 1
+        self.admit(&woken, False)
+        sunlock(&self.lock_)
+        wake_all(woken.first)
+
+    def reading(self):
+        """Return what `async with` locks for reading. It may be used again."""
+        return Reading(self)
+
+    def __aenter__(self):
+        return self.lock()
+
+    def __aexit__(self, *exc):
+        self.unlock()
+        return DONE
+
+    def __repr__(self):
+        state = "locked" if self.writing else f"{self.readers} readers"
+        return f"<{type(self).__name__} {state}>"
+
+
+@cython.final
+cdef class Reading:
+    """What RWMutex.reading() returns."""
+
+    def __cinit__(self, RWMutex mutex not None):
+        self.mutex = mutex
+
+    def __aenter__(self):
+        return self.mutex.rlock()
+
+    def __aexit__(self, *exc):
+        self.mutex.runlock()
+        return DONE
+
+
+cdef bint can_write(RWMutex m) noexcept:
+    return not m.writing and m.readers == 0 and m.writeq.first == NULL
+
+
+cdef bint can_read(RWMutex m) noexcept:
+    return not m.writing and m.writeq.first == NULL
+
+
+cdef RWOp rwop(RWMutex m, bint writes):
+    cdef RWOp op = RWOp.__new__(RWOp)
+    op.mutex = m
+    op.writes = writes
+    init_op(op, &m.writeq if writes else &m.readq, &m.lock_)
+    return op
+
+
+@cython.final
+@cython.no_gc
+cdef class RWOp(WaitOp):
+    """What RWMutex.lock() and RWMutex.rlock() return."""
+
+    @property
+    def wait_reason(self):
+        """As Goroutine.wait_reason."""
+        return "lock" if self.writes else "rlock"
+
+    cdef str name(self):
+        return "RWMutex.lock()" if self.writes else "RWMutex.rlock()"
+
+    cdef bint must_wait(self) noexcept:
+        return not (can_write(self.mutex) if self.writes else can_read(self.mutex))
+
+    cdef int attempt(self, PyObject **out) except -1:
+        if not (self.mutex.try_lock() if self.writes else self.mutex.try_rlock()):
+            return 0
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
+        return 1
+
+    cdef object interrupted(self, exc):
+        self.abandon()
+        raise exc
+
+    cdef int drop(self) except -1:
+        if self.writes:                      # H6
+            self.mutex.unlock()
+        else:
+            self.mutex.runlock()
+        return 0
+
+    cdef int abandon(self) except -1:
+        cdef bint waited = self.phase == PARKED and self.writes
+        if self.take_back():
+            self.drop()
+        elif waited:
+            self.mutex.let_in()              # H7
+        return 0
+
+    def __dealloc__(self):
+        self.never_awaited()
+        self.abandon()
+
+
+# -- Cond ------------------------------------------------------------------------------------------
+
+cdef class Cond:
+    """A condition under *mutex*: wait for it with the mutex locked, in a loop. Go: sync.Cond."""
+
+    def __init__(self, Mutex mutex not None):
+        if self.mutex is not None:
+            raise RuntimeError("a Cond is made once")
+        self.mutex = mutex
+
+    def wait(self):
+        """Unlock the mutex, wait for signal() or broadcast(), lock the mutex again. An op.
+
+        RuntimeError if the mutex is not locked. It is locked after a cancellation too.
+        """
+        cdef CondOp op = CondOp.__new__(CondOp)
+        if self.mutex is None:
+            raise RuntimeError("Cond needs a Mutex")
+        op.cond = self
+        init_op(op, &self.q, &self.lock_)
+        return op
+
+    def signal(self):
+        """Wake who has waited longest, if anybody waits. Any thread; locked or not."""
+        cdef Waiter *w
+        slock(&self.lock_)
+        w = dequeue(&self.q, W_DONE)
+        sunlock(&self.lock_)
+        if w != NULL:
+            wake(w)
+
+    def broadcast(self):
+        """Wake all who wait. Any thread; locked or not."""
+        cdef WaitQ woken = [NULL, NULL]
+        slock(&self.lock_)
+        drain(&self.q, W_DONE, &woken)
+        sunlock(&self.lock_)
+        wake_all(woken.first)
+
+
+@cython.final
+@cython.no_gc
+cdef class CondOp(WaitOp):
+    """What Cond.wait() returns. Its one waiter stands in the queue of cond, then of the mutex."""
+
+    wait_reason = "cond"
+
+    cdef str name(self):
+        return "Cond.wait()"
+
+    cdef bint must_wait(self) noexcept:
+        return self.cond.mutex.held if self.relocks else True
+
+    cdef int attempt(self, PyObject **out) except -1:
+        if self.begun and not self.relocks:
+            self.relock()                    # woken for nothing: as if by a signal
+        if not self.relocks:
+            if not self.cond.mutex.held:
+                raise RuntimeError("Cond.wait() with the mutex unlocked")
+            return 0
+        if not self.cond.mutex.try_lock():
+            return 0
+        return self.finish(out)
+
+    cdef int finish(self, PyObject **out) except -1:
+        """The mutex is ours: return or raise."""
+        error = self.error
+        if error is not None:
+            self.error = None
+            raise error
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
+        return 1
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        cdef Mutex mutex = self.cond.mutex   # once it is queued, self is not ours to touch (K1)
+        cdef bint first = not self.begun
+        self.begun = True
+        if not WaitOp.commit_word(self, waiter):
+            return False
+        if first:
+            mutex.unlock_now()
+        return True
+
+    cdef int abort_word(self, PyObject *waiter) noexcept:
+        if self.relocks:
+            return 0                         # H8
+        return WaitOp.abort_word(self, waiter)
+
+    cdef int relock(self) noexcept:
+        """From now on it wants the mutex."""
+        self.relocks = True
+        self.node.state = W_OFF
+        init_op(self, &self.cond.mutex.q, &self.cond.mutex.lock_)
+        return 0
+
+    cdef int complete(self, PyObject **out) except -1:
+        if self.relocks:
+            return self.finish(out)
+        self.relock()
+        if self.attempt(out):
+            return 1
+        return self.park(out)
+
+    cdef bint leave(self) noexcept:
+        """Leave the queue it stands in, if it does; whether it had been taken out (H1)."""
+        if WaitOp.abort_word(self, self.waiter):
+            Py_DECREF(<object>self.waiter)
+        return self.node.state == W_DONE
+
+    cdef object interrupted(self, exc):
+        """Raise *exc* once the mutex is ours; where it is not yet, yield to wait for it (H8)."""
+        cdef PyObject *out = NULL
+        cdef bint ours = False
+        if self.phase != PARKED or not self.begun:
+            self.phase = ENDED               # the mutex is still locked
+            raise exc
+        if self.leave():
+            ours = self.relocks
+            if self.error is None:
+                put_off(exc)                 # H4: there was a signal
+        elif not self.relocks:
+            self.error = exc
+        if self.error is not None and not isinstance(exc, Canceled):
+            self.error = exc
+        if not self.relocks:
+            self.relock()
+        self.node.state = W_OFF
+        self.phase = ENDED
+        if ours or self.cond.mutex.try_lock():
+            self.finish(&out)
+            raise StopIteration(None)
+        self.phase = PARKED
+        return self
+
+    cdef int abandon(self) except -1:
+        cdef int phase = self.phase
+        self.phase = ENDED
+        if phase == PARKED and self.begun and self.leave():
+            if self.relocks:
+                self.cond.mutex.unlock_now()                 # H6
+            else:
+                self.cond.signal()                           # H8
+        return 0
+
+    def __dealloc__(self):
+        self.never_awaited()
+        self.abandon()
+
+
+# -- WaitGroup -------------------------------------------------------------------------------------
+
+cdef class WaitCounter:
+    """The counter of a WaitGroup."""
+
+    def add(self, int64_t n=1):
+        """Add *n*, which may be negative. RuntimeError if that makes it negative. Any thread."""
+        cdef WaitQ woken = [NULL, NULL]
+        cdef bint fits
+        slock(&self.lock_)
+        fits = self.count + n >= 0
+        if fits:
+            self.count += n
+            if self.count == 0:
+                drain(&self.q, W_DONE, &woken)
+        sunlock(&self.lock_)
+        if not fits:
+            raise RuntimeError("negative WaitGroup counter")
+        wake_all(woken.first)
+
+    def done(self):
+        """Take one off. Any thread."""
+        self.add(-1)
+
+    def wait(self):
+        """Wait until the counter is zero. An op."""
+        cdef CounterOp op = CounterOp.__new__(CounterOp)
+        op.group = self
+        init_op(op, &self.q, &self.lock_)
+        return op
+
+    def __repr__(self):
+        return f"<{type(self).__name__} {self.count}>"
+
+
+@cython.final
+@cython.no_gc
+cdef class CounterOp(WaitOp):
+    """What WaitGroup.wait() returns."""
+
+    wait_reason = "waitgroup"
+
+    cdef str name(self):
+        return "WaitGroup.wait()"
+
+    cdef bint must_wait(self) noexcept:
+        return self.group.count != 0
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef bint waits
+        slock(&self.group.lock_)
+        waits = self.group.count != 0
+        sunlock(&self.group.lock_)
+        if waits:
+            return 0
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
+        return 1
+
+    cdef object interrupted(self, exc):
+        self.take_back()                     # nothing is handed over that could be lost
+        raise exc
+
+    def __dealloc__(self):
+        self.never_awaited()
+        self.abandon()

@@ -1,0 +1,284 @@
+"""Queues of waiters: what channels, select, Mutex and their kin stand on. Park and ready, no more.
+
+Used by _chan, _select and _sync, on any thread: goroutines of any scheduler, and plain threads
+through run_sync(). A waiter is a C node inside the operation that waits, so waiting allocates
+nothing. Go: sudog and waitq, runtime/runtime2.go, runtime/chan.go (go1.27).
+
+H1: a waiter is queued and leaves its queue under the queue's lock, once: who completes it, closes,
+    or takes it back. What it gets is moved under the same lock. Who takes it out owns the word of
+    the waiter and the queue's reference to the operation, and wakes it outside the lock.
+H3: who parks looks once more under the lock, and queues itself under the same lock. Who makes
+    something possible does so under the lock and looks at the queue. No wake-up is lost.
+H4: what has been handed over has happened. An operation that is resumed with an exception after
+    that returns its result: cancellation is a state and comes again at the next park, any other
+    exception is left pending until then. A lock is given on instead.
+Lock order: a goroutine's plock < the lock of a queue (of several: by address) < Timers.lock.
+"""
+
+import warnings
+
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport int64_t
+
+from gopoll._atomic cimport futex_wait, futex_wake, load_int, slock, store_int, sunlock
+from gopoll._park cimport SLICE_END, Awaitable, slice_spent, thread_words
+from gopoll._timers cimport nanotime
+from gopoll.runtime._g cimport GBase
+from gopoll.runtime._sched cimport ready_g
+
+from gopoll.errors import Canceled
+
+
+cdef int init_op(WaitOp op, WaitQ *q, int *lock) noexcept:
+    """Say in which queue *op* would wait, and what guards it."""
+    op.node.q = q
+    op.node.op = <PyObject *>op
+    op.lock = lock
+    return 0
+
+
+cdef class WaitOp(Awaitable):
+    """An operation that is done on the spot or waits in one queue. Awaited once."""
+
+    # -- what a kind of operation says of itself
+
+    cdef bint must_wait(self) noexcept:
+        """Whether attempt() would not be done now. Under the lock: bounded C."""
+        return False
+
+    cdef int attempt(self, PyObject **out) except -1:
+        """1: done, with the result as a new reference. 0: it would block."""
+        raise NotImplementedError
+
+    cdef int complete(self, PyObject **out) except -1:
+        """Return 1 and the result of what has been taken out of its queue, or raise."""
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
+        return 1
+
+    cdef str name(self):
+        raise NotImplementedError
+
+    cdef str remedy(self):
+        """What to do where there is no goroutine."""
+        return "run it in gopoll.run(...) or start it with gopoll.go(...)"
+
+    cdef int drop(self) except -1:
+        """It has been completed and nobody will ever know: undo what can be undone."""
+        return 0
+
+    # -- awaiting
+
+    cdef int step(self, PyObject **out) except -1:
+        cdef int state
+        if self.phase == PARKED:
+            state = self.node.state
+            if state >= W_DONE:
+                self.phase = ENDED
+                return self.complete(out)
+            if state == W_QUEUED:
+                self.refuse_twice()
+        elif self.phase == ENDED:
+            self.refuse_twice()
+        elif slice_spent():
+            Py_INCREF(SLICE_END)
+            out[0] = <PyObject *>SLICE_END
+            return 0
+        self.phase = ENDED
+        if self.attempt(out):
+            thread_words().spent += 1
+            return 1
+        return self.park(out)
+
+    cdef int park(self, PyObject **out) except -1:
+        """Yield: it would block. Whoever drives the coroutine commits its waiter (K1)."""
+        if thread_words().current == NULL:
+            raise RuntimeError(f"{self.name()} would block outside a goroutine: {self.remedy()}")
+        self.phase = PARKED
+        Py_INCREF(self)
+        out[0] = <PyObject *>self
+        return 0
+
+    cdef int refuse_twice(self) except -1:
+        raise RuntimeError(f"cannot await the same {self.name()} twice")
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        Py_INCREF(self)                      # the queue's reference
+        slock(self.lock)
+        if not self.must_wait():             # H3
+            sunlock(self.lock)
+            Py_DECREF(self)
+            return False
+        self.waiter = waiter
+        enqueue(&self.node)
+        sunlock(self.lock)
+        return True
+
+    cdef int abort_word(self, PyObject *waiter) noexcept:
+        cdef bint ours
+        slock(self.lock)
+        ours = self.node.state == W_QUEUED
+        if ours:
+            unlink(&self.node, W_OFF)        # H1
+        sunlock(self.lock)
+        if ours:
+            Py_DECREF(self)                  # the queue's; the caller holds its own
+        return ours
+
+    # -- an exception that is thrown in at the await
+
+    cdef bint take_back(self) noexcept:
+        """End it: whether it had been done (H4). Whoever was to be woken is not woken any more."""
+        cdef int phase = self.phase
+        self.phase = ENDED
+        if phase != PARKED:
+            return False
+        if self.abort_word(self.waiter):
+            Py_DECREF(<object>self.waiter)   # thrown in without abort(): its reference is ours
+        return self.node.state == W_DONE
+
+    cdef object interrupted(self, exc):
+        """End because of *exc*: return what to yield, or raise StopIteration or an exception."""
+        cdef PyObject *out = NULL
+        if not self.take_back():
+            raise exc
+        put_off(exc)                         # H4
+        self.complete(&out)
+        value = <object>out
+        Py_DECREF(value)
+        raise StopIteration(value)
+
+    def throw(self, kind, value=None, traceback=None):
+        """Take an exception that is thrown in at the await; if it is done already, return."""
+        exc = kind
+        if isinstance(kind, type):
+            exc = kind() if value is None else value
+            if not isinstance(exc, kind):
+                exc = kind(value)
+        return self.interrupted(exc)
+
+    def close(self):
+        """Give it up, as a coroutine that is closed does with what it awaits."""
+        self.abandon()
+
+    cdef int abandon(self) except -1:
+        if self.take_back():
+            self.drop()
+        return 0
+
+    cdef int never_awaited(self) except -1:
+        """Warn of an operation that nobody has awaited. From __dealloc__."""
+        if self.phase == NEW:
+            warnings.warn(f"{self.name()} was never awaited", RuntimeWarning)
+        return 0
+
+
+cdef int put_off(exc) except -1:
+    """Leave *exc* for the next park; raise it if there is no goroutine whose park that could be."""
+    cdef PyObject *g = thread_words().current
+    if g == NULL:
+        raise exc
+    if not isinstance(exc, Canceled):        # which is a state (G1)
+        (<GBase>g).set_pending(exc)
+    return 0
+
+
+# -- waking ----------------------------------------------------------------------------------------
+
+cdef void wake(Waiter *w) noexcept:
+    """Wake who has been taken out of a queue. Outside every lock; any attached thread (H1)."""
+    cdef PyObject *op = w.op
+    cdef PyObject *word = (<WaitOp>op).waiter
+    waiter = <object>word
+    Py_DECREF(waiter)
+    Py_DECREF(<object>op)                    # the queue's
+    if isinstance(waiter, GBase):
+        ready_g(<GBase>waiter)
+    elif isinstance(waiter, Sleeper):
+        store_int(&(<Sleeper>waiter).word, 1)
+        futex_wake(&(<Sleeper>waiter).word, 1)
+    else:
+        waiter()
+
+
+cdef void drain(WaitQ *q, int state, WaitQ *chain) noexcept nogil:
+    """Take out every waiter and append it to *chain*, for wake_all(). Under the lock."""
+    while move(q, state, chain):
+        pass
+
+
+cdef void wake_all(Waiter *w) noexcept:
+    """Wake a chain of waiters."""
+    cdef Waiter *rest
+    while w != NULL:
+        rest = w.next                        # w may be gone once it is awake
+        wake(w)
+        w = rest
+
+
+cdef class Done(Awaitable):
+    """Done already: what a method that has nothing to wait for returns to `async with`."""
+
+    cdef int step(self, PyObject **out) except -1:
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
+        return 1
+
+
+DONE = Done()
+
+
+# -- plain threads ---------------------------------------------------------------------------------
+
+cdef class Sleeper:
+    """The waiter of a plain thread: a futex word."""
+    cdef int word
+
+
+cdef object run_sync(WaitOp op, timeout):
+    """Run *op* on a plain thread, which sleeps at most *timeout* seconds (None: for ever)."""
+    cdef PyObject *out = NULL
+    cdef Sleeper bed
+    cdef int64_t end_ns = 0
+    op.phase = ENDED
+    if timeout is not None:
+        if timeout != timeout:
+            raise ValueError("timeout must not be nan")
+        end_ns = nanotime() + <int64_t>(min(max(timeout, 0.0), 4e9) * 1e9)
+    if thread_words().owner != NULL:
+        raise RuntimeError("recv_sync() and send_sync() would block the goroutines: await recv() "
+                           "or send() instead")
+    while not op.attempt(&out):
+        bed = Sleeper()
+        Py_INCREF(bed)
+        if not op.commit_word(<PyObject *>bed):
+            Py_DECREF(bed)
+            continue
+        if sleep_in(bed, op, end_ns):
+            op.complete(&out)
+            break
+        # Taken back: nothing can be lost by what a signal handler raises.
+        PyErr_CheckSignals()
+        if end_ns and nanotime() >= end_ns:
+            raise TimeoutError(f"{op.name()} is not done after {timeout} s")
+    value = <object>out
+    Py_DECREF(value)
+    return value
+
+
+cdef bint sleep_in(Sleeper bed, WaitOp op, int64_t end_ns) except -1:
+    """Sleep until *op* is done, and not over a signal: whether it is done; else it is taken back."""
+    cdef int64_t left = -1
+    with nogil:
+        if end_ns:
+            left = end_ns - nanotime()
+            if left < 0:
+                left = 0
+        if load_int(&bed.word) == 0:
+            futex_wait(&bed.word, 0, left)
+    if load_int(&bed.word) or op.abort_word(<PyObject *>bed) == 0:
+        return True
+    Py_DECREF(bed)                           # the waiter's reference, given back
+    return False

@@ -1,0 +1,62 @@
+"""WaitGroup and Once: what of sync runs the program's functions, and so is Python.
+
+Used by goroutines. Go: sync/waitgroup.go, sync/once.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable
+from typing import Any
+
+from gopoll.runtime._sync import Mutex, WaitCounter
+from gopoll.runtime.goroutine import Goroutine, go
+
+__all__ = ["Once", "WaitGroup"]
+
+
+class WaitGroup(WaitCounter):
+    """Waits for a number of goroutines: add(n), done(), `await wait()`. Go: sync.WaitGroup."""
+
+    def go(self, fn: Any, *args: Any) -> Goroutine[Any]:
+        """Start a goroutine, counted until it ends in whatever way. Its error is go()'s to tell."""
+        self.add(1)
+        try:
+            return go(self._counted, fn, args, name=getattr(fn, "__qualname__", None))
+        except BaseException:
+            self.done()
+            raise
+
+    async def _counted(self, fn: Any, args: tuple[Any, ...]) -> Any:
+        try:
+            return await (fn(*args) if callable(fn) else fn)
+        finally:
+            self.done()
+
+
+class Once:
+    """Runs one function, once, whoever asks. Go: sync.Once."""
+
+    __slots__ = ("_done", "_mutex")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._mutex = Mutex()
+
+    async def do(self, fn: Any) -> None:
+        """Call fn() if nobody has, and await it if it is async; return when it has ended.
+
+        Others that call meanwhile wait. If it raises, that goes to the caller, and it counts as
+        done, as in Go.
+        """
+        if self._done:
+            return
+        async with self._mutex:
+            if self._done:
+                return
+            try:
+                outcome: Awaitable[Any] | Any = fn()
+                if inspect.isawaitable(outcome):
+                    await outcome
+            finally:
+                self._done = True
