@@ -61,6 +61,7 @@ from gopoll.runtime.goroutine import (
     unlock_os_thread,
 )
 from gopoll.runtime.group import Group
+from gopoll.runtime.notify import signal_notify, signal_stop
 from gopoll.runtime.sync import Once, WaitGroup
 
 __all__ = [
@@ -123,6 +124,8 @@ __all__ = [
     "run",
     "select",
     "shield",
+    "signal_notify",
+    "signal_stop",
     "sleep",
     "stats",
     "syscall",

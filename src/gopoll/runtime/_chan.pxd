@@ -10,20 +10,23 @@ cdef enum ChanAnswer:
     CHAN_BLOCKED
     CHAN_CLOSED
 
-cdef class Chan:
-    cdef int lock              # guards all that follows but the constants; bounded C only (A5)
-    cdef int closed
-    cdef WaitQ recvq
-    cdef WaitQ sendq
-    cdef readonly Py_ssize_t capacity      # constant
-    cdef Py_ssize_t count
-    cdef Py_ssize_t head
-    cdef list ring             # keeps what is buffered, for the garbage collector; constant
-    cdef PyObject **slots      # its items; constant
-    cdef object __weakref__
+cdef struct hchan:             # Go's name. The lock guards all that follows but the constants
+    int lock                   # held over bounded C only (A5)
+    bint closed
+    WaitQ recvq
+    WaitQ sendq
+    Py_ssize_t capacity        # constant
+    Py_ssize_t count
+    Py_ssize_t head
+    PyObject **slots           # a ring; constant
 
-cdef int chansend(Chan c, PyObject *value, Waiter **woken) noexcept
-cdef int chanrecv(Chan c, PyObject **value, Waiter **woken) noexcept
+cdef int chansend(hchan *c, PyObject *value, Waiter **woken) noexcept nogil
+cdef int chanrecv(hchan *c, PyObject **value, Waiter **woken) noexcept nogil
+
+cdef class Chan:
+    cdef hchan h
+    cdef list ring             # whose items the slots are, for the garbage collector; constant
+    cdef object __weakref__
 
 cdef class Case:
     cdef Chan chan

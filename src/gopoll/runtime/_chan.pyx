@@ -28,10 +28,12 @@ cdef extern from *:
     """
     PyObject **gopoll_items(object list) noexcept
 
+cdef PyObject *NONE = <PyObject *>None       # what a free slot holds
+
 
 # -- under the lock --------------------------------------------------------------------------------
 
-cdef int chansend(Chan c, PyObject *value, Waiter **woken) noexcept:
+cdef int chansend(hchan *c, PyObject *value, Waiter **woken) noexcept nogil:
     """Send *value*, whose reference travels with it, if that can be done now. Go: chansend, send.
 
     A receiver to be woken goes to *woken*. Under the lock.
@@ -55,7 +57,7 @@ cdef int chansend(Chan c, PyObject *value, Waiter **woken) noexcept:
     return CHAN_DONE
 
 
-cdef int chanrecv(Chan c, PyObject **value, Waiter **woken) noexcept:
+cdef int chanrecv(hchan *c, PyObject **value, Waiter **woken) noexcept nogil:
     """Receive into *value*, with its reference, if that can be done now. Go: chanrecv, recv.
 
     A sender to be woken goes to *woken*. Under the lock.
@@ -65,7 +67,7 @@ cdef int chanrecv(Chan c, PyObject **value, Waiter **woken) noexcept:
         value[0] = c.slots[c.head]
         w = dequeue(&c.sendq, W_DONE)
         if w == NULL:
-            c.slots[c.head] = <PyObject *>None
+            c.slots[c.head] = NONE
             c.count -= 1
         else:                                # H5: its value comes last
             c.slots[c.head] = w.value
@@ -100,8 +102,8 @@ cdef class Chan:
         if self.ring is not None:
             raise RuntimeError("a Chan is made once")
         self.ring = [None] * capacity
-        self.slots = gopoll_items(self.ring)
-        self.capacity = capacity
+        self.h.slots = gopoll_items(self.ring)
+        self.h.capacity = capacity
 
     def __class_getitem__(cls, item):
         return types.GenericAlias(cls, item)
@@ -113,7 +115,7 @@ cdef class Chan:
         """
         cdef SendOp op = SendOp.__new__(SendOp)
         op.chan = self
-        init_op(op, &self.sendq, &self.lock)
+        init_op(op, &self.h.sendq, &self.h.lock)
         Py_INCREF(value)
         op.node.value = <PyObject *>value
         return op
@@ -122,7 +124,7 @@ cdef class Chan:
         """Receive the next value, waiting for one. An op. ChanClosed once closed and empty."""
         cdef RecvOp op = RecvOp.__new__(RecvOp)
         op.chan = self
-        init_op(op, &self.recvq, &self.lock)
+        init_op(op, &self.h.recvq, &self.h.lock)
         return op
 
     def try_send(self, value):
@@ -130,9 +132,9 @@ cdef class Chan:
         cdef Waiter *woken = NULL
         cdef int rc
         Py_INCREF(value)
-        slock(&self.lock)
-        rc = chansend(self, <PyObject *>value, &woken)
-        sunlock(&self.lock)
+        slock(&self.h.lock)
+        rc = chansend(&self.h, <PyObject *>value, &woken)
+        sunlock(&self.h.lock)
         if rc != CHAN_DONE:
             Py_DECREF(value)
         if rc == CHAN_CLOSED:
@@ -149,9 +151,9 @@ cdef class Chan:
         cdef Waiter *woken = NULL
         cdef PyObject *value = NULL
         cdef int rc
-        slock(&self.lock)
-        rc = chanrecv(self, &value, &woken)
-        sunlock(&self.lock)
+        slock(&self.h.lock)
+        rc = chanrecv(&self.h, &value, &woken)
+        sunlock(&self.h.lock)
         if rc == CHAN_CLOSED:
             raise ChanClosed("receive on closed channel")
         if woken != NULL:
@@ -183,14 +185,14 @@ cdef class Chan:
         Closing twice raises ChanClosed.
         """
         cdef WaitQ woken = [NULL, NULL]
-        slock(&self.lock)
-        if self.closed:
-            sunlock(&self.lock)
+        slock(&self.h.lock)
+        if self.h.closed:
+            sunlock(&self.h.lock)
             raise ChanClosed("close of closed channel")
-        self.closed = True
-        drain(&self.recvq, W_CLOSED, &woken)
-        drain(&self.sendq, W_CLOSED, &woken)
-        sunlock(&self.lock)
+        self.h.closed = True
+        drain(&self.h.recvq, W_CLOSED, &woken)
+        drain(&self.h.sendq, W_CLOSED, &woken)
+        sunlock(&self.h.lock)
         wake_all(woken.first)
 
     def recv_case(self):
@@ -209,17 +211,21 @@ cdef class Chan:
         op.iterates = True
         return op
 
+    @property
+    def capacity(self):
+        """How many values it buffers."""
+        return self.h.capacity
+
     def __len__(self):
-        """How many values are buffered."""
-        return self.count
+        return self.h.count
 
     def __bool__(self):
         """True, empty or not: `if chan` asks whether there is one."""
         return True
 
     def __repr__(self):
-        state = ", closed" if self.closed else ""
-        return f"<Chan {self.count}/{self.capacity}{state}>"
+        state = ", closed" if self.h.closed else ""
+        return f"<Chan {self.h.count}/{self.h.capacity}{state}>"
 
 
 @cython.final
@@ -254,11 +260,11 @@ cdef class SendOp(ChanOp):
         return "Chan.send()"
 
     cdef bint must_wait(self) noexcept:
-        cdef Chan c = self.chan
+        cdef hchan *c = &self.chan.h
         return not c.closed and c.count == c.capacity and c.recvq.first == NULL
 
     cdef int attempt(self, PyObject **out) except -1:
-        cdef Chan c = self.chan
+        cdef hchan *c = &self.chan.h
         cdef Waiter *woken = NULL
         cdef int rc
         slock(&c.lock)
@@ -301,11 +307,11 @@ cdef class RecvOp(ChanOp):
         return "Chan.recv()"
 
     cdef bint must_wait(self) noexcept:
-        cdef Chan c = self.chan
+        cdef hchan *c = &self.chan.h
         return not c.closed and c.count == 0 and c.sendq.first == NULL
 
     cdef int attempt(self, PyObject **out) except -1:
-        cdef Chan c = self.chan
+        cdef hchan *c = &self.chan.h
         cdef Waiter *woken = NULL
         cdef int rc
         slock(&c.lock)

@@ -34,6 +34,9 @@ from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, P_RUN, MBase, PBase, owns, stateMask, word_sched)
 from gopoll.runtime._runq cimport OUT_CAP, RunQ
 
+cdef extern from "Python.h":
+    int Py_MakePendingCalls() except -1
+
 cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
 
@@ -449,14 +452,17 @@ cdef class SchedBase:
                 self.wakep()
 
     cdef int sleep_m(self, MBase m) except -1:
-        """Sleep until *m* is given a P, is poked, or all is over. Runs signal handlers."""
+        """Sleep until *m* is given a P, is poked, or all is over.
+
+        On the main thread it runs signal handlers, and what _pending has for that thread.
+        """
         with nogil:
             while swap_int(&m.note, 0) == 0:
                 futex_wait(&m.note, 0, -1)
                 if load_int(&m.note) == 0:
                     break                    # a signal, perhaps
         self._take_nextp(m)
-        PyErr_CheckSignals()
+        Py_MakePendingCalls()
         return 0
 
     cdef bint _take_nextp(self, MBase m) noexcept:

@@ -4,13 +4,14 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
 from gopoll._timers cimport TimerNode
+from gopoll.runtime._chan cimport hchan
 from gopoll.runtime._sched cimport SchedBase
 from gopoll.runtime._waitq cimport Waiter, WaitOp
 
 
 cdef struct Arm:               # Go: scase
     Waiter w
-    PyObject *chan             # borrowed of cases; NULL: never ready
+    hchan *chan                # NULL: never ready
     bint sends
 
 cdef class SelectOp(WaitOp):
@@ -30,8 +31,8 @@ cdef class SelectOp(WaitOp):
     cdef int sort_locks(self) except -1
     cdef void lock_all(self) noexcept nogil
     cdef void unlock_all(self) noexcept nogil
-    cdef bint is_ready(self, Arm *arm) noexcept
-    cdef int pick(self, PyObject **value, Waiter **woken, bint *closed) noexcept
+    cdef bint is_ready(self, Arm *arm) noexcept nogil
+    cdef int pick(self, PyObject **value, Waiter **woken, bint *closed) noexcept nogil
     cdef int answer(self, int index, object value, PyObject **out) except -1
     cdef int fail(self, int index) except -1
     cdef int clear(self) noexcept

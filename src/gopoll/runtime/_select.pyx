@@ -20,7 +20,7 @@ from gopoll._atomic cimport cas_int, load_int, slock, store_int, sunlock
 from gopoll._park cimport SLICE_END, slice_spent, thread_words
 from gopoll._pollserver cimport netpollwake
 from gopoll._timers cimport TIMER_WAITER, nanotime, timer_arm, timer_init, timer_stop
-from gopoll.runtime._chan cimport (CHAN_BLOCKED, CHAN_CLOSED, Case, Chan, chanrecv, chansend)
+from gopoll.runtime._chan cimport (CHAN_BLOCKED, CHAN_CLOSED, Case, chanrecv, chansend)
 from gopoll.runtime._sched cimport SchedBase
 from gopoll.runtime._waitq cimport (C_BACK, C_IDLE, C_TAKEN, C_TIMEOUT, C_WAITING, ENDED, NEW,
                                     PARKED, W_CLOSED, W_DONE, W_OFF, W_QUEUED, Waiter, WaitOp,
@@ -50,7 +50,7 @@ cdef int by_address(const void *a, const void *b) noexcept nogil:
     return (x > y) - (x < y)
 
 
-cdef WaitQ *live(WaitQ *q) noexcept:
+cdef WaitQ *live(WaitQ *q) noexcept nogil:
     """Unlink the dead waiters at the head of *q*; NULL if nobody is left. Under the lock (H2)."""
     cdef Waiter *w = q.first
     while w != NULL and w.claim != NULL and load_int(w.claim) != C_WAITING:
@@ -86,9 +86,9 @@ cdef class SelectOp(WaitOp):
                                 "chan.recv_case(), chan.send_case(value) or None")
             case = <Case>cases[i]
             arm = &self.arms[i]
-            arm.chan = <PyObject *>case.chan
+            arm.chan = &case.chan.h
             arm.sends = case.sends
-            arm.w.q = &case.chan.sendq if case.sends else &case.chan.recvq
+            arm.w.q = &case.chan.h.sendq if case.sends else &case.chan.h.recvq
             arm.w.op = <PyObject *>self
             arm.w.claim = &self.claim
             if case.sends:
@@ -103,7 +103,7 @@ cdef class SelectOp(WaitOp):
             raise MemoryError
         for i in range(self.n):
             if self.arms[i].chan != NULL:
-                self.locks[k] = &(<Chan>self.arms[i].chan).lock
+                self.locks[k] = &self.arms[i].chan.lock
                 k += 1
         qsort(self.locks, k, sizeof(int *), by_address)
         for i in range(k):
@@ -126,15 +126,15 @@ cdef class SelectOp(WaitOp):
         for i in range(self.nlocks):
             sunlock(self.locks[self.nlocks - 1 - i])
 
-    cdef bint is_ready(self, Arm *arm) noexcept:
+    cdef bint is_ready(self, Arm *arm) noexcept nogil:
         if arm.chan == NULL:
             return False
-        if (<Chan>arm.chan).closed:
+        if arm.chan.closed:
             return True
         if arm.sends:
-            return ((<Chan>arm.chan).count < (<Chan>arm.chan).capacity
-                    or live(&(<Chan>arm.chan).recvq) != NULL)
-        return (<Chan>arm.chan).count != 0 or live(&(<Chan>arm.chan).sendq) != NULL
+            return (arm.chan.count < arm.chan.capacity
+                    or live(&arm.chan.recvq) != NULL)
+        return arm.chan.count != 0 or live(&arm.chan.sendq) != NULL
 
     cdef bint must_wait(self) noexcept:
         cdef int i
@@ -143,7 +143,7 @@ cdef class SelectOp(WaitOp):
                 return False
         return True
 
-    cdef int pick(self, PyObject **value, Waiter **woken, bint *closed) noexcept:
+    cdef int pick(self, PyObject **value, Waiter **woken, bint *closed) noexcept nogil:
         """Do one of the cases that are ready, each as likely as the others; its index, or -1.
 
         Under all locks.
@@ -162,11 +162,11 @@ cdef class SelectOp(WaitOp):
                 return -1
             arm = &self.arms[chosen]
             if arm.sends:
-                rc = chansend(<Chan>arm.chan, arm.w.value, woken)
+                rc = chansend(arm.chan, arm.w.value, woken)
                 if rc != CHAN_BLOCKED and rc != CHAN_CLOSED:
                     arm.w.value = NULL
             else:
-                rc = chanrecv(<Chan>arm.chan, value, woken)
+                rc = chanrecv(arm.chan, value, woken)
             if rc != CHAN_BLOCKED:           # else its partner has just been taken back: again
                 closed[0] = rc == CHAN_CLOSED
                 return chosen

@@ -131,7 +131,7 @@ cdef class RWMutex:
         """Lock it for writing if that need not wait: whether it did. Any thread."""
         cdef bint free
         slock(&self.lock_)
-        free = can_write(self)
+        free = not self.writing and self.readers == 0 and self.writeq.first == NULL
         if free:
             self.writing = True
         sunlock(&self.lock_)
@@ -141,7 +141,7 @@ cdef class RWMutex:
         """Lock it for reading if that need not wait: whether it did. Any thread."""
         cdef bint free
         slock(&self.lock_)
-        free = can_read(self)
+        free = not self.writing and self.writeq.first == NULL
         if free:
             self.readers += 1
         sunlock(&self.lock_)
@@ -224,14 +224,6 @@ cdef class Reading:
         return DONE
 
 
-cdef bint can_write(RWMutex m) noexcept:
-    return not m.writing and m.readers == 0 and m.writeq.first == NULL
-
-
-cdef bint can_read(RWMutex m) noexcept:
-    return not m.writing and m.writeq.first == NULL
-
-
 cdef RWOp rwop(RWMutex m, bint writes):
     cdef RWOp op = RWOp.__new__(RWOp)
     op.mutex = m
@@ -254,7 +246,9 @@ cdef class RWOp(WaitOp):
         return "RWMutex.lock()" if self.writes else "RWMutex.rlock()"
 
     cdef bint must_wait(self) noexcept:
-        return not (can_write(self.mutex) if self.writes else can_read(self.mutex))
+        if self.mutex.writing or self.mutex.writeq.first != NULL:
+            return True
+        return self.writes and self.mutex.readers != 0
 
     cdef int attempt(self, PyObject **out) except -1:
         if not (self.mutex.try_lock() if self.writes else self.mutex.try_rlock()):

@@ -269,7 +269,7 @@ cdef object run_sync(WaitOp op, timeout):
 
 
 cdef bint sleep_in(Sleeper bed, WaitOp op, int64_t end_ns) except -1:
-    """Sleep until *op* is done, and not over a signal: whether it is done; else it is taken back."""
+    """Sleep until *op* is done, and not over a signal. If it is not done, it is taken back."""
     cdef int64_t left = -1
     with nogil:
         if end_ns:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from gopoll.errors import Canceled, DeadlockError, ForkedError, InternalError
-from gopoll.runtime import debug
+from gopoll.runtime import debug, notify
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
@@ -45,13 +45,17 @@ class Scheduler(ExecBase):
         self.m0 = self.first_m()
         self.fatal: BaseException | None = None
         self.deaths = 0
-        self.signal_chans = 0
         self.sysmon = Sysmon(self, debug.trace_ns())
         self.started_ns = time.monotonic_ns()
         self._agens: weakref.WeakSet[Any] = weakref.WeakSet()
         self._switch_interval = 0.0
         self._spots: dict[GBase, object] = {}
         self._pool: Pool | None = None
+
+    @property
+    def signal_chans(self) -> int:
+        """How many channels wait for signals, of whichever run."""
+        return notify.count()
 
     @property
     def pool(self) -> Pool:

@@ -19,6 +19,7 @@ from gopoll._poller import READ
 from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime.context import background
 from gopoll.runtime.debug import dump
+from gopoll.runtime.notify import end_of_run
 
 
 class Signals:
@@ -96,6 +97,7 @@ class Signals:
         dump()
 
     def __exit__(self, *exc: object) -> None:
+        end_of_run(self._sched)
         if self._reader < 0:
             return
         if self._own and signal.getsignal(signal.SIGINT) == self._on_sigint:

@@ -6,7 +6,6 @@ Used by goroutines. Go: sync/waitgroup.go, sync/once.go (go1.27).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable
 from typing import Any
 
 from gopoll.runtime._sync import Mutex, WaitCounter
@@ -52,11 +51,10 @@ class Once:
         if self._done:
             return
         async with self._mutex:
-            if self._done:
-                return
-            try:
-                outcome: Awaitable[Any] | Any = fn()
-                if inspect.isawaitable(outcome):
-                    await outcome
-            finally:
-                self._done = True
+            if not self._done:
+                try:
+                    outcome: Any = fn()
+                    if inspect.isawaitable(outcome):
+                        await outcome
+                finally:
+                    self._done = True

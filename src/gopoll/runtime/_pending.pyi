@@ -1,0 +1,3 @@
+from collections.abc import Callable
+
+def add_pending_call(fn: Callable[[], object]) -> None: ...

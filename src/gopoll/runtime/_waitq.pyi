@@ -1,0 +1,22 @@
+from typing import TypeVar
+
+from typing_extensions import disjoint_base
+
+from gopoll._park import Awaitable, ParkRequest
+
+_T = TypeVar("_T", covariant=True)
+
+@disjoint_base
+class WaitOp(Awaitable[_T]):
+    def throw(
+        self,
+        kind: BaseException | type[BaseException],
+        value: object = None,
+        traceback: object = None,
+    ) -> ParkRequest: ...
+    def close(self) -> None: ...
+
+class Done(Awaitable[None]): ...
+
+@disjoint_base
+class Sleeper: ...
