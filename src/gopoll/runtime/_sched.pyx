@@ -729,19 +729,27 @@ cdef class SchedBase:
         self.acquirep(m)
         return self.take(m, n, words)
 
+    @property
+    def is_quiet(self):
+        """Whether nothing runs, nothing is queued, and nothing in the network or a timer can wake.
+
+        The queues are looked at before npidle: who has taken the last of them has a P by then.
+        """
+        return (load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
+                and load_i64(&self.ps.timers.first) == 0
+                and load_i64(&self.ps.ready.len) == 0
+                and load_u64(&self.globq.len) == 0
+                and not load_int(&self.words.sysmonpolls)            # after the waiters
+                and load_int(&self.words.npidle) == load_int(&self.words.nprocs)
+                and not load_int(&self.words.finished))
+
     cdef int maybe_dead(self, bint polls) except -1:
         """Look whether anything can ever run again. Go: checkdead.
 
         Only who is about to block in the network can tell: until it has queued what it got there,
         a goroutine may be on no list. Another M has it look again.
         """
-        if (load_int(&self.words.npidle) == load_int(&self.words.nprocs)
-                and load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
-                and load_i64(&self.ps.timers.first) == 0
-                and load_i64(&self.ps.ready.len) == 0
-                and load_u64(&self.globq.len) == 0
-                and not load_int(&self.words.sysmonpolls)            # after the waiters
-                and not load_int(&self.words.finished)):
+        if load_int(&self.words.npidle) == load_int(&self.words.nprocs) and self.is_quiet:
             if polls:
                 self.check_dead()
             else:

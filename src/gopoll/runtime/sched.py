@@ -372,6 +372,8 @@ class Scheduler(ExecBase):
         idents = {t.ident for t in ours if t is not None} | {self.m0.ident}
         if any(t.ident not in idents for t in threading.enumerate()):
             return
+        if self.is_anyone_running or not self.is_quiet:
+            return  # the last thread outside has woken somebody, and ended since we looked
         self.die(DeadlockError(debug.describe(self)))
 
     # What sysmon says.

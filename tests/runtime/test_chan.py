@@ -1,0 +1,856 @@
+"""Chan: send, receive, close; cancellation, plain threads, other loops and other runs.
+
+What stands in Go's runtime/chan_test.go has its name there in the docstring.
+"""
+
+import asyncio
+import gc
+import signal
+import sys
+import threading
+import weakref
+
+import pytest
+
+import gopoll
+from gopoll import Chan, ChanClosed
+from plugins.guard import wait_parked
+
+PROCS = [1, 2, 8]
+
+
+class Thing:
+    """Something whose death can be seen."""
+
+
+# -- what a channel is -----------------------------------------------------------------------------
+
+
+def test_an_unbuffered_send_waits_for_its_receiver(run):
+    async def main():
+        chan = Chan()
+        sender = gopoll.go(chan.send, "hello")
+        await wait_parked(sender)
+        assert sender.wait_reason == "send"
+        assert len(chan) == 0
+        assert await chan.recv() == "hello"
+        assert await sender is None
+
+    run(main)
+
+
+def test_a_receiver_waits_and_is_handed_the_value(run):
+    async def main():
+        chan = Chan()
+        receiver = gopoll.go(chan.recv)
+        await wait_parked(receiver)
+        assert receiver.wait_reason == "recv"
+        await chan.send(7)
+        assert await receiver == 7
+
+    run(main)
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 5])
+def test_a_buffer_takes_as_much_as_it_holds_and_keeps_the_order(run, capacity):
+    async def main():
+        chan = Chan(capacity)
+        assert chan.capacity == capacity
+        for turn in range(3):  # round the ring
+            for i in range(capacity):
+                await chan.send((turn, i))
+            assert len(chan) == capacity
+            assert not chan.try_send("too much")
+            late = gopoll.go(chan.send, "late")
+            await wait_parked(late)
+            assert [await chan.recv() for _ in range(capacity + 1)] == [
+                *((turn, i) for i in range(capacity)),
+                "late",
+            ]
+            await late
+            assert len(chan) == 0
+
+    run(main)
+
+
+def test_trying_needs_no_goroutine():
+    chan = Chan(1)
+    assert chan.try_recv() == (None, False)
+    assert chan.try_send(None)
+    assert not chan.try_send(1)
+    assert chan.try_recv() == (None, True)
+
+
+def test_trying_meets_who_waits(run):
+    async def main():
+        chan = Chan()
+        assert not chan.try_send(1)
+        receiver = gopoll.go(chan.recv)
+        await wait_parked(receiver)
+        assert chan.try_send(1)
+        assert not chan.try_send(2)
+        assert await receiver == 1
+        sender = gopoll.go(chan.send, 3)
+        await wait_parked(sender)
+        assert chan.try_recv() == (3, True)
+        await sender
+
+    run(main)
+
+
+def test_who_waits_longest_is_served_first(run):
+    async def main():
+        chan, order = Chan(), []
+
+        async def receive(name):
+            order.append((name, await chan.recv()))
+
+        receivers = []
+        for name in "abcd":
+            receivers.append(gopoll.go(receive, name))
+            await wait_parked(*receivers)
+        for i in range(4):
+            await chan.send(i)
+        for g in receivers:
+            await g
+        assert sorted(order) == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
+        senders = []
+        for i in range(4):
+            senders.append(gopoll.go(chan.send, i))
+            await wait_parked(*senders)
+        assert [await chan.recv() for _ in range(4)] == [0, 1, 2, 3]
+        for g in senders:
+            await g
+
+    run(main)
+
+
+def test_iteration_ends_at_the_close(run):
+    async def main():
+        chan = Chan(1)
+
+        async def produce():
+            for i in range(5):
+                await chan.send(i)
+            chan.close()
+
+        gopoll.go(produce)
+        assert [value async for value in chan] == [0, 1, 2, 3, 4]
+        assert [value async for value in chan] == []
+
+    run(main)
+
+
+def test_a_channel_is_true_and_says_how_it_is():
+    chan = Chan(2)
+    assert chan
+    assert repr(chan) == "<Chan 0/2>"
+    chan.try_send(1)
+    chan.close()
+    assert chan
+    assert repr(chan) == "<Chan 1/2, closed>"
+    assert Chan[int].__origin__ is Chan
+    with pytest.raises(ValueError, match=r"Chan\(-1\): the capacity must not be below 0"):
+        Chan(-1)
+    with pytest.raises(RuntimeError, match="made once"):
+        chan.__init__(5)
+
+
+# -- close -----------------------------------------------------------------------------------------
+
+
+def test_a_closed_channel_gives_what_is_left_and_then_raises(run):
+    async def main():
+        chan = Chan(3)
+        await chan.send(1)
+        await chan.send(2)
+        chan.close()
+        assert await chan.recv() == 1
+        assert chan.try_recv() == (2, True)
+        for _ in range(2):
+            with pytest.raises(ChanClosed, match="^receive on closed channel$") as caught:
+                await chan.recv()
+            assert caught.value.index == -1
+            with pytest.raises(ChanClosed, match="^receive on closed channel$"):
+                chan.try_recv()
+            with pytest.raises(ChanClosed, match="^send on closed channel$"):
+                await chan.send(3)
+            with pytest.raises(ChanClosed, match="^send on closed channel$"):
+                chan.try_send(3)
+            with pytest.raises(ChanClosed, match="^close of closed channel$"):
+                chan.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("capacity", [0, 2])
+def test_close_wakes_everybody(run, capacity):
+    async def main():
+        chan = Chan(capacity)
+        receivers = [gopoll.go(chan.recv) for _ in range(5)]
+        await wait_parked(*receivers)
+        chan.close()
+        for g in receivers:
+            with pytest.raises(ChanClosed, match="receive on closed channel"):
+                await g
+        chan = Chan(capacity)
+        for i in range(capacity):
+            await chan.send(i)
+        senders = [gopoll.go(chan.send, "never sent") for _ in range(5)]
+        await wait_parked(*senders)
+        chan.close()
+        for g in senders:
+            with pytest.raises(ChanClosed, match="send on closed channel"):
+                await g
+        assert [value async for value in chan] == list(range(capacity))
+
+    run(main)
+
+
+def test_close_from_a_plain_thread_wakes(run):
+    async def main():
+        chan = Chan()
+        receiver = gopoll.go(chan.recv)
+        await wait_parked(receiver)
+        threading.Thread(target=chan.close).start()
+        with pytest.raises(ChanClosed):
+            await receiver
+
+    run(main)
+
+
+# -- operations ------------------------------------------------------------------------------------
+
+
+def test_an_operation_is_awaited_once(run):
+    async def main():
+        chan = Chan(1)
+        op = chan.send(1)
+        await op
+        with pytest.raises(RuntimeError, match=r"cannot await the same Chan.send\(\) twice"):
+            await op
+        assert len(chan) == 1
+        await chan.recv()
+        op = chan.recv()
+
+        async def wait():
+            return await op
+
+        first = gopoll.go(wait)
+        await wait_parked(first)
+        with pytest.raises(RuntimeError, match=r"cannot await the same Chan.recv\(\) twice"):
+            await op
+        await chan.send(2)
+        assert await first == 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("make", [lambda c: c.send(1), lambda c: c.recv()], ids=["send", "recv"])
+def test_a_forgotten_await_is_told(make):
+    with pytest.warns(RuntimeWarning, match=r"Chan\.(send|recv)\(\) was never awaited"):
+        make(Chan())
+
+
+def test_values_of_every_kind_pass(run):
+    values = [None, (), (1, 2), StopIteration(3), ValueError("x"), [], StopAsyncIteration()]
+
+    async def main():
+        for chan in (Chan(), Chan(1)):
+            for value in values:
+                sender = gopoll.go(chan.send, value)
+                assert await chan.recv() is value
+                await sender
+                receiver = gopoll.go(chan.recv)
+                await wait_parked(receiver)
+                await chan.send(value)
+                assert await receiver is value
+
+    run(main)
+
+
+def test_a_slice_of_operations_that_never_wait_ends(run):
+    """A13: the others run although nothing parks."""
+
+    async def main():
+        chan, ticks = Chan(1), []
+
+        async def tick():
+            ticks.append(None)
+
+        gopoll.go(tick)
+        for _ in range(100):
+            await chan.send(1)
+            await chan.recv()
+            if ticks:
+                break
+        assert ticks
+
+    run(main, handoff=False)
+
+
+# -- cancellation ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("procs", PROCS)
+def test_a_cancelled_receiver_takes_nothing(run, procs):
+    async def main():
+        chan = Chan()
+        receivers = [gopoll.go(chan.recv) for _ in range(3)]
+        await wait_parked(*receivers)
+        receivers[1].cancel("enough")
+        with pytest.raises(gopoll.Canceled):
+            await receivers[1]
+        await chan.send("a")
+        await chan.send("b")
+        assert sorted([await receivers[0], await receivers[2]]) == ["a", "b"]
+
+    run(main, procs=procs)
+
+
+def test_a_cancelled_sender_sends_nothing(run):
+    async def main():
+        chan = Chan(1)
+        await chan.send(0)
+        senders = [gopoll.go(chan.send, i) for i in (1, 2, 3)]
+        await wait_parked(*senders)
+        for g in senders:
+            g.cancel()
+        for g in senders:
+            with pytest.raises(gopoll.Canceled):
+                await g
+        assert await chan.recv() == 0
+        assert chan.try_recv() == (None, False)
+
+    run(main)
+
+
+def test_a_timeout_ends_a_receive(run):
+    async def main():
+        chan = Chan()
+        with pytest.raises(TimeoutError):
+            async with gopoll.timeout(0.01):
+                await chan.recv()
+        assert not chan.try_send(1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["recv", "send", "select"])
+def test_what_has_been_handed_over_is_not_lost_to_a_cancellation(run, kind):
+    """H4: the cancellation comes between the hand-over and the resume; the next park raises."""
+
+    async def main():
+        chan, seen = Chan(), []
+
+        async def work():
+            if kind == "recv":
+                seen.append(await chan.recv())
+            elif kind == "send":
+                seen.append(await chan.send("value"))
+            else:
+                seen.append(await gopoll.select(chan.recv_case()))
+            await gopoll.sleep(60)
+
+        g = gopoll.go(work)
+        await wait_parked(g)
+        if kind == "send":
+            assert chan.try_recv() == ("value", True)
+        else:
+            assert chan.try_send("value")
+        g.cancel()  # handoff=False: it has not run since
+        with pytest.raises(gopoll.Canceled):
+            await g
+        assert seen == [{"recv": "value", "send": None, "select": (0, "value")}[kind]]
+
+    run(main, handoff=False)
+
+
+@pytest.mark.parametrize("handed", [True, False])
+def test_an_exception_that_is_no_cancellation_waits_for_the_next_park(run, handed):
+    """H4: a Ctrl-C is one; it must not be lost, and neither must the value."""
+
+    async def main():
+        chan, seen = Chan(), []
+
+        async def work():
+            seen.append(await chan.recv())
+            await gopoll.sleep(60)
+
+        g = gopoll.go(work)
+        await wait_parked(g)
+        if handed:
+            assert chan.try_send("value")
+        g._g.set_pending(ZeroDivisionError("from outside"))
+        gopoll.runtime._sched.interrupt(g._g)
+        with pytest.raises(ZeroDivisionError, match="from outside"):
+            await g
+        assert seen == (["value"] if handed else [])
+
+    run(main, handoff=False)
+
+
+def test_a_receiver_that_is_woken_for_nothing_waits_on(run):
+    async def main():
+        chan = Chan()
+        g = gopoll.go(chan.recv)
+        await wait_parked(g)
+        gopoll.runtime._sched.interrupt(g._g)
+        await gopoll.sleep(0.001)
+        await wait_parked(g)
+        await chan.send(5)
+        assert await g == 5
+
+    run(main)
+
+
+@pytest.mark.parametrize("handed", [True, False])
+def test_a_coroutine_that_is_closed_leaves_the_queue(run, handed):
+    async def main():
+        chan = Chan()
+
+        async def work():
+            await chan.recv()
+
+        coro = work()
+        request = coro.send(None)  # we drive it ourselves
+        woken = []
+        assert request.commit(lambda: woken.append(1))
+        if handed:
+            assert chan.try_send(Thing())
+        coro.close()
+        assert woken == [1] * handed
+        assert not chan.try_send(1)
+
+    run(main)
+
+
+def test_a_driver_that_throws_without_abort_gets_its_waiter_back(run):
+    async def main():
+        chan = Chan()
+
+        async def work():
+            await chan.recv()
+
+        coro = work()
+        request = coro.send(None)
+
+        class Waiter:
+            def __call__(self):
+                raise AssertionError("woken")
+
+        waiter = Waiter()
+        assert request.commit(waiter)
+        gone = weakref.ref(waiter)
+        with pytest.raises(ZeroDivisionError):
+            coro.throw(ZeroDivisionError())
+        del waiter
+        assert gone() is None
+        assert not chan.try_send(1)
+
+    run(main)
+
+
+@pytest.mark.parametrize("procs", PROCS)
+def test_nothing_is_lost_or_doubled_while_receivers_are_cancelled(run, procs):
+    """Every value arrives once, although half of the receivers are cancelled at some moment."""
+    count, workers = 400, 6
+
+    async def main():
+        chan, got = Chan(), []
+
+        async def receive():
+            while True:
+                got.append(await chan.recv())
+
+        async def produce():
+            for i in range(count):
+                await chan.send(i)
+
+        producer = gopoll.go(produce)
+        receivers = [gopoll.go(receive) for _ in range(workers)]
+        while not producer.done:
+            victim = receivers.pop(0)
+            victim.cancel()
+            receivers.append(gopoll.go(receive))
+            with pytest.raises(gopoll.Canceled):
+                await victim
+        await producer
+        for g in receivers:
+            g.cancel()
+            with pytest.raises(gopoll.Canceled):
+                await g
+        assert sorted(got) == list(range(count))
+
+    run(main, procs=procs)
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def test_a_channel_in_its_own_buffer_is_collected():
+    chan = Chan(2)
+    chan.try_send([chan])
+    gone = weakref.ref(chan)
+    del chan
+    gc.collect()
+    assert gone() is None
+
+
+def test_no_value_is_kept(run):
+    async def main():
+        seen = []
+
+        def thing():
+            made = Thing()
+            seen.append(weakref.ref(made))
+            return made
+
+        for capacity in (0, 1):
+            chan = Chan(capacity)
+            receiver = gopoll.go(chan.recv)
+            await wait_parked(receiver)
+            await chan.send(thing())
+            del receiver  # which keeps the result
+            sender = gopoll.go(chan.send, thing())
+            await chan.recv()
+            await sender
+            cancelled = [gopoll.go(chan.send, thing()) for _ in range(3)]
+            await wait_parked(*cancelled[capacity:])
+            for g in cancelled:
+                g.cancel()
+            for g in cancelled[capacity:]:
+                with pytest.raises(gopoll.Canceled):
+                    await g
+            del g, cancelled
+            chan.close()
+            with pytest.raises(ChanClosed):
+                await chan.send(thing())
+            assert not chan.try_recv()[1] if len(chan) == 0 and False else True
+            del chan
+        await gopoll.sleep(0.001)
+        gc.collect()
+        assert [ref() for ref in seen if ref() is not None] == []
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="None is immortal")
+def test_none_keeps_its_count():
+    before = sys.getrefcount(None)
+    for _ in range(1000):
+        chan = Chan(3)
+        chan.try_send(1)
+        chan.try_recv()
+        chan.try_send(None)
+        chan.try_recv()
+    del chan
+    assert abs(sys.getrefcount(None) - before) < 100
+
+
+# -- plain threads, other loops, other runs --------------------------------------------------------
+
+
+def test_threads_and_goroutines_share_a_channel(run):
+    count = 300
+
+    async def main():
+        to_thread, back = Chan(), Chan(4)
+
+        def work():
+            for _ in range(count):
+                back.send_sync(to_thread.recv_sync(30) + 1, 30)
+            back.close()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+
+        async def produce():
+            for i in range(count):
+                await to_thread.send(i)
+
+        gopoll.go(produce)
+        assert [v async for v in back] == list(range(1, count + 1))
+        thread.join()
+
+    run(main)
+
+
+def test_threads_talk_without_any_run():
+    chan, back = Chan(), Chan()
+
+    def work():
+        try:
+            while True:
+                back.send_sync(chan.recv_sync() * 2)
+        except ChanClosed:
+            back.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for i in range(100):
+        chan.send_sync(i, timeout=30)
+        assert back.recv_sync(timeout=30) == 2 * i
+    chan.close()
+    with pytest.raises(ChanClosed, match="receive on closed channel"):
+        back.recv_sync()
+    thread.join()
+
+
+def test_a_thread_waits_as_long_as_it_says():
+    chan = Chan()
+    with pytest.raises(TimeoutError, match=r"Chan.recv\(\) is not done after 0.01 s"):
+        chan.recv_sync(0.01)
+    with pytest.raises(TimeoutError, match=r"Chan.send\(\) is not done after 0 s"):
+        chan.send_sync(1, 0)
+    with pytest.raises(ValueError, match="nan"):
+        chan.recv_sync(float("nan"))
+    assert chan.try_recv() == (None, False)
+    assert not chan.try_send(1)
+
+
+def test_a_goroutine_may_not_block_its_thread(run):
+    async def main():
+        chan = Chan(1)
+        with pytest.raises(RuntimeError, match=r"await recv\(\) or send\(\) instead"):
+            chan.send_sync(1)
+        with pytest.raises(RuntimeError, match=r"await recv\(\) or send\(\) instead"):
+            chan.recv_sync()
+        assert len(chan) == 0
+
+    run(main)
+
+
+def test_a_blocked_thread_runs_signal_handlers():
+    chan, ran = Chan(), threading.Event()
+    main = threading.main_thread().ident
+    before = signal.signal(signal.SIGUSR1, lambda *args: ran.set())
+
+    def kill():
+        while not ran.wait(0.01):
+            signal.pthread_kill(main, signal.SIGUSR1)
+        chan.send_sync("after the handler", 30)
+
+    thread = threading.Thread(target=kill)
+    try:
+        thread.start()
+        assert chan.recv_sync(30) == "after the handler"
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_handler_that_raises_ends_the_wait_and_loses_nothing():
+    chan, ended = Chan(), threading.Event()
+    main = threading.main_thread().ident
+
+    def handler(signum, frame):
+        raise ZeroDivisionError
+
+    before = signal.signal(signal.SIGUSR1, handler)
+
+    def kill():
+        signal.pthread_kill(main, signal.SIGUSR1)
+        ended.wait(30)
+        chan.send_sync("not lost", 30)
+
+    thread = threading.Thread(target=kill)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            thread.start()
+            chan.recv_sync(30)
+        ended.set()
+        assert chan.recv_sync(30) == "not lost"
+    finally:
+        ended.set()
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_asyncio_tasks_do_what_need_not_wait():
+    async def main():
+        chan = Chan(1)
+        await chan.send(1)
+        with pytest.raises(
+            RuntimeError, match=r"Chan.send\(\) would block outside a goroutine: run it in gopoll"
+        ):
+            await chan.send(2)
+        assert await chan.recv() == 1
+        with pytest.raises(RuntimeError, match=r"recv_sync\(\) in a plain thread"):
+            await chan.recv()
+        chan.close()
+        with pytest.raises(ChanClosed):
+            await chan.recv()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_two_runs_in_two_threads_share_channels(procs):
+    count = 200
+    ping, pong = Chan(), Chan(2)
+
+    async def there():
+        async for value in ping:
+            await pong.send(value + 1)
+        pong.close()
+
+    async def here():
+        for i in range(count):
+            await ping.send(i)
+            assert await pong.recv() == i + 1
+        ping.close()
+
+    thread = threading.Thread(target=gopoll.run, args=(there(),), kwargs={"procs": procs})
+    thread.start()
+    gopoll.run(here(), procs=procs)
+    thread.join()
+
+
+def test_a_thread_that_has_just_ended_is_no_deadlock(run, monkeypatch):
+    """A4: between the look at the queues and the look at the threads it may send and end."""
+    chan, sent = Chan(), []
+    enumerate_threads = threading.enumerate
+
+    def last_thread_ends():
+        if not sent:
+            sent.append(chan.try_send("in time"))
+        return enumerate_threads()
+
+    async def main():
+        monkeypatch.setattr(threading, "enumerate", last_thread_ends)
+        try:
+            return await chan.recv()
+        finally:
+            monkeypatch.undo()
+
+    assert gopoll.run(main) == "in time"
+    assert sent == [True]
+
+
+def test_a_receive_from_nobody_is_a_deadlock():
+    async def main():
+        await Chan().recv()
+
+    with pytest.raises(gopoll.DeadlockError) as caught:
+        gopoll.run(main)
+    assert "[waiting: recv" in str(caught.value.dump)
+
+
+# -- Go's own --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("procs", PROCS)
+@pytest.mark.parametrize("capacity", [0, 1, 3, 10])
+def test_go_chan(run, procs, capacity):
+    """TestChan: many senders, many receivers, each value once."""
+    parties, each = 4, 60
+
+    async def main():
+        chan, results = Chan(capacity), Chan()
+
+        async def send():
+            for i in range(each):
+                await chan.send(i)
+
+        async def receive():
+            got = {}
+            for _ in range(each):
+                value = await chan.recv()
+                got[value] = got.get(value, 0) + 1
+            await results.send(got)
+
+        for _ in range(parties):
+            gopoll.go(send)
+            gopoll.go(receive)
+        total = {}
+        for _ in range(parties):
+            for value, n in (await results.recv()).items():
+                total[value] = total.get(value, 0) + n
+        assert total == dict.fromkeys(range(each), parties)
+
+    run(main, procs=procs)
+
+
+@pytest.mark.parametrize("procs", PROCS)
+def test_go_nonblock_recv_race(run, procs):
+    """TestNonblockRecvRace: after a buffered send, a receive that does not wait finds something,
+    a close or a value."""
+
+    async def main():
+        for _ in range(200):
+            chan = Chan(1)
+            await chan.send(1)
+
+            async def look(chan=chan):
+                assert (await gopoll.select(chan.recv_case(), default=True))[0] == 0
+
+            g = gopoll.go(look)
+            chan.close()
+            try:
+                await chan.recv()
+            except ChanClosed:
+                await g
+            else:
+                with pytest.raises(ChanClosed):
+                    await g
+
+    run(main, procs=procs)
+
+
+@pytest.mark.parametrize("procs", PROCS)
+def test_go_multi_consumer(run, procs):
+    """TestMultiConsumer."""
+    workers, count = 8, 400
+
+    async def main():
+        queue, results = Chan(workers * 4), Chan(workers * 4)
+        wg = gopoll.WaitGroup()
+
+        async def work():
+            async for value in queue:
+                if value % 2:
+                    await gopoll.gosched()
+                await results.send(value)
+
+        for _ in range(workers):
+            wg.go(work)
+
+        async def produce():
+            for i in range(count):
+                await queue.send(i * 7)
+            queue.close()
+            await wg.wait()
+            results.close()
+
+        gopoll.go(produce)
+        got = [value async for value in results]
+        assert sorted(got) == [i * 7 for i in range(count)]
+
+    run(main, procs=procs)
+
+
+@pytest.mark.parametrize("procs", PROCS)
+def test_go_chan_send_barrier(run, procs):
+    """TestChanSendBarrier: what was written before the send is seen after the receive."""
+
+    async def main():
+        async def one():
+            chan, cell = Chan(), [0]
+
+            async def write():
+                for i in range(100):
+                    cell[0] = i
+                    await chan.send(None)
+                    await chan.recv()
+
+            gopoll.go(write)
+            for i in range(100):
+                await chan.recv()
+                assert cell[0] == i
+                await chan.send(None)
+
+        for g in [gopoll.go(one) for _ in range(4)]:
+            await g
+
+    run(main, procs=procs)
