@@ -14,6 +14,7 @@ import pytest
 
 import gopoll
 from gopoll import Chan, ChanClosed
+from helpers.child import run_python
 from plugins.guard import wait_parked
 
 PROCS = [1, 2, 8]
@@ -134,9 +135,10 @@ def test_iteration_ends_at_the_close(run):
                 await chan.send(i)
             chan.close()
 
-        gopoll.go(produce)
+        producer = gopoll.go(produce)
         assert [value async for value in chan] == [0, 1, 2, 3, 4]
         assert [value async for value in chan] == []
+        await producer
 
     run(main)
 
@@ -526,7 +528,6 @@ def test_no_value_is_kept(run):
             chan.close()
             with pytest.raises(ChanClosed):
                 await chan.send(thing())
-            assert not chan.try_recv()[1] if len(chan) == 0 and False else True
             del chan
         await gopoll.sleep(0.001)
         gc.collect()
@@ -569,8 +570,9 @@ def test_threads_and_goroutines_share_a_channel(run):
             for i in range(count):
                 await to_thread.send(i)
 
-        gopoll.go(produce)
+        producer = gopoll.go(produce)
         assert [v async for v in back] == list(range(1, count + 1))
+        await producer
         thread.join()
 
     run(main)
@@ -707,34 +709,41 @@ def test_two_runs_in_two_threads_share_channels(procs):
     thread.join()
 
 
-def test_a_thread_that_has_just_ended_is_no_deadlock(run, monkeypatch):
+def test_a_thread_that_has_just_ended_is_no_deadlock():
     """A4: between the look at the queues and the look at the threads it may send and end."""
-    chan, sent = Chan(), []
-    enumerate_threads = threading.enumerate
+    done = run_python(
+        """
+        import threading, gopoll
+        chan = gopoll.Chan()
+        enumerate_threads = threading.enumerate
 
-    def last_thread_ends():
-        if not sent:
-            sent.append(chan.try_send("in time"))
-        return enumerate_threads()
+        def last_thread_ends():
+            threading.enumerate = enumerate_threads
+            assert chan.try_send("in time")
+            return enumerate_threads()
 
-    async def main():
-        monkeypatch.setattr(threading, "enumerate", last_thread_ends)
-        try:
+        async def main():
+            threading.enumerate = last_thread_ends
             return await chan.recv()
-        finally:
-            monkeypatch.undo()
 
-    assert gopoll.run(main) == "in time"
-    assert sent == [True]
+        print(gopoll.run(main))
+        """
+    )
+    assert (done.stdout, done.stderr) == ("in time\n", "")
 
 
-def test_a_receive_from_nobody_is_a_deadlock():
-    async def main():
-        await Chan().recv()
-
-    with pytest.raises(gopoll.DeadlockError) as caught:
+@pytest.mark.parametrize("op", ["recv()", "send(1)"])
+def test_waiting_for_nobody_is_a_deadlock(op):
+    done = run_python(
+        f"""
+        import gopoll
+        async def main():
+            await gopoll.Chan().{op}
         gopoll.run(main)
-    assert "[waiting: recv" in str(caught.value.dump)
+        """
+    )
+    assert "all goroutines are asleep - deadlock!" in done.stderr
+    assert f"goroutine 1 (main) [waiting: {op[:4]}, " in done.stderr
 
 
 # -- Go's own --------------------------------------------------------------------------------------
@@ -760,14 +769,14 @@ def test_go_chan(run, procs, capacity):
                 got[value] = got.get(value, 0) + 1
             await results.send(got)
 
-        for _ in range(parties):
-            gopoll.go(send)
-            gopoll.go(receive)
+        gs = [gopoll.go(fn) for fn in (send, receive) for _ in range(parties)]
         total = {}
         for _ in range(parties):
             for value, n in (await results.recv()).items():
                 total[value] = total.get(value, 0) + n
         assert total == dict.fromkeys(range(each), parties)
+        for g in gs:
+            await g
 
     run(main, procs=procs)
 
@@ -823,8 +832,9 @@ def test_go_multi_consumer(run, procs):
             await wg.wait()
             results.close()
 
-        gopoll.go(produce)
+        producer = gopoll.go(produce)
         got = [value async for value in results]
+        await producer
         assert sorted(got) == [i * 7 for i in range(count)]
 
     run(main, procs=procs)
@@ -844,11 +854,12 @@ def test_go_chan_send_barrier(run, procs):
                     await chan.send(None)
                     await chan.recv()
 
-            gopoll.go(write)
+            writer = gopoll.go(write)
             for i in range(100):
                 await chan.recv()
                 assert cell[0] == i
                 await chan.send(None)
+            await writer
 
         for g in [gopoll.go(one) for _ in range(4)]:
             await g
