@@ -324,7 +324,7 @@ def test_a_share_that_runs_out_leaves_time_for_the_next(run, monkeypatch):
 def test_no_time_left_tries_nothing(run):
     async def main():
         ctx, cancel = with_timeout(background(), 3600)
-        ctx._deadline = time.monotonic() - 1  # as if its timer were late
+        ctx._when = time.monotonic() - 1  # as if its timer were late
         script, result = await race({A: "ok"}, [A], [], ctx)
         assert script.order == []
         assert str(result) == "dial tcp 10.0.0.1:1: i/o timeout"

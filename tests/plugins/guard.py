@@ -46,6 +46,11 @@ async def _guarded(main, args):
     before = gopoll.stats()
     with WATCH.watched():
         result = await main(*args)
+    for _ in range(2000):  # with many Ps, others may still be in their last slice
+        after = gopoll.stats()
+        if after.goroutines == before.goroutines and after.timers == before.timers:
+            break
+        await gopoll.sleep(0.001)
     after = gopoll.stats()
     assert after.goroutines == before.goroutines, "goroutines left behind"
     assert after.descriptors == before.descriptors, "registered descriptors left behind"

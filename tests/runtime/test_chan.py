@@ -170,16 +170,16 @@ def test_a_closed_channel_gives_what_is_left_and_then_raises(run):
         assert await chan.recv() == 1
         assert chan.try_recv() == (2, True)
         for _ in range(2):
-            with pytest.raises(ChanClosed, match="^receive on closed channel$") as caught:
+            with pytest.raises(ChanClosed, match=r"^receive on closed channel$") as caught:
                 await chan.recv()
             assert caught.value.index == -1
-            with pytest.raises(ChanClosed, match="^receive on closed channel$"):
+            with pytest.raises(ChanClosed, match=r"^receive on closed channel$"):
                 chan.try_recv()
-            with pytest.raises(ChanClosed, match="^send on closed channel$"):
+            with pytest.raises(ChanClosed, match=r"^send on closed channel$"):
                 await chan.send(3)
-            with pytest.raises(ChanClosed, match="^send on closed channel$"):
+            with pytest.raises(ChanClosed, match=r"^send on closed channel$"):
                 chan.try_send(3)
-            with pytest.raises(ChanClosed, match="^close of closed channel$"):
+            with pytest.raises(ChanClosed, match=r"^close of closed channel$"):
                 chan.close()
 
     run(main)
@@ -658,8 +658,8 @@ def test_a_handler_that_raises_ends_the_wait_and_loses_nothing():
 
     thread = threading.Thread(target=kill)
     try:
+        thread.start()
         with pytest.raises(ZeroDivisionError):
-            thread.start()
             chan.recv_sync(30)
         ended.set()
         assert chan.recv_sync(30) == "not lost"

@@ -77,9 +77,9 @@ def test_two_runs_in_two_threads_at_once_know_nothing_of_each_other():
         return seen
 
     results = []
-    other = threading.Thread(target=lambda: results.append(gopoll.run(main)))
+    other = threading.Thread(target=lambda: results.append(gopoll.run(main, **ONE)))
     other.start()
-    results.append(gopoll.run(main))
+    results.append(gopoll.run(main, **ONE))
     other.join(60)
     assert results == [(2, 1, 2), (2, 1, 2)]
 

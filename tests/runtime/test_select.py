@@ -111,7 +111,9 @@ def test_what_is_buffered_comes_before_the_close(run):
 
 
 def test_cases_are_cases():
-    with pytest.raises(TypeError, match=r"case 1 of select\(\) is a Chan; cases are chan.recv_case"):
+    with pytest.raises(
+        TypeError, match=r"case 1 of select\(\) is a Chan; cases are chan.recv_case"
+    ):
         select(None, Chan())
     with pytest.raises(ValueError, match="nan"):
         select(timeout=float("nan"))
@@ -321,7 +323,7 @@ def test_go_self_select(run):
                         cases = chan.send_case(number), chan.recv_case()
                     else:
                         cases = chan.recv_case(), chan.send_case(number)
-                    index, value = await select(*cases, timeout=0.2)
+                    _, value = await select(*cases, timeout=0.2)
                     if capacity == 0 and value is not None:
                         assert value != number
 

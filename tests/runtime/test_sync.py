@@ -50,18 +50,18 @@ def test_an_error_in_the_block_unlocks(run):
 
 
 def test_unlocking_what_is_not_locked_is_an_error():
-    with pytest.raises(RuntimeError, match="^unlock of unlocked mutex$"):
+    with pytest.raises(RuntimeError, match=r"^unlock of unlocked mutex$"):
         Mutex().unlock()
-    with pytest.raises(RuntimeError, match="^unlock of unlocked RWMutex$"):
+    with pytest.raises(RuntimeError, match=r"^unlock of unlocked RWMutex$"):
         RWMutex().unlock()
-    with pytest.raises(RuntimeError, match="^runlock of unlocked RWMutex$"):
+    with pytest.raises(RuntimeError, match=r"^runlock of unlocked RWMutex$"):
         RWMutex().runlock()
     mutex = RWMutex()
     assert mutex.try_rlock()
-    with pytest.raises(RuntimeError, match="^unlock of unlocked RWMutex$"):
+    with pytest.raises(RuntimeError, match=r"^unlock of unlocked RWMutex$"):
         mutex.unlock()
     mutex.runlock()
-    with pytest.raises(RuntimeError, match="^runlock of unlocked RWMutex$"):
+    with pytest.raises(RuntimeError, match=r"^runlock of unlocked RWMutex$"):
         mutex.runlock()
 
 
@@ -549,10 +549,10 @@ def test_a_wait_group_waits_for_all(run):
 
 def test_a_counter_below_zero_is_an_error():
     wg = WaitGroup()
-    with pytest.raises(RuntimeError, match="^negative WaitGroup counter$"):
+    with pytest.raises(RuntimeError, match=r"^negative WaitGroup counter$"):
         wg.done()
     wg.add(2)
-    with pytest.raises(RuntimeError, match="^negative WaitGroup counter$"):
+    with pytest.raises(RuntimeError, match=r"^negative WaitGroup counter$"):
         wg.add(-3)
     wg.done()
     wg.done()

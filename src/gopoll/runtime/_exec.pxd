@@ -5,9 +5,9 @@ from cpython.object cimport PyObject
 from gopoll._park cimport ParkRequest
 from gopoll.runtime._g cimport GBase
 from gopoll.runtime._p cimport MBase, PBase
-from gopoll.runtime._sched cimport SchedBase
+from gopoll.runtime._find cimport FindBase
 
-cdef class ExecBase(SchedBase):
+cdef class ExecBase(FindBase):
     cdef public object main            # the main goroutine
     cdef int resume(self, MBase m, PBase p, GBase g) except -1
     cdef int leave_slice(self, MBase m) except -1

@@ -4,14 +4,14 @@ from typing import Any
 from typing_extensions import disjoint_base
 
 from gopoll._park import ParkRequest
+from gopoll.runtime._find import FindBase
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
-from gopoll.runtime._sched import SchedBase
 
 class GoschedRequest(ParkRequest): ...
 
 @disjoint_base
-class ExecBase(SchedBase):
+class ExecBase(FindBase):
     main: Any
     def goexit(self, g: Any, error: BaseException | None) -> None: ...
     def can_leave(self, m: MBase) -> bool: ...

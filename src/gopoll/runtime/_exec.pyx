@@ -62,8 +62,8 @@ cdef uint64_t begin_slice(MBase m) noexcept:
     return P_RUN | (<uint64_t>m.id << stateBits) | (m.tick << tickShift)
 
 
-cdef class ExecBase(SchedBase):
-    """SchedBase and the switch loop."""
+cdef class ExecBase(FindBase):
+    """FindBase and the switch loop."""
 
     def goexit(self, g, error):
         """Called when the coroutine of *g* has ended; its outcome is stored."""

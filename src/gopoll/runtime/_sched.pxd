@@ -59,10 +59,6 @@ cdef class SchedBase:
     cdef bint work_anywhere(self) noexcept
     cdef int kick(self) except -1
     cdef int wakep(self) except -1
-    cdef int stop_spinning(self, MBase m) except -1
-    cdef int take(self, MBase m, int n, uintptr_t *words) except -1
-    cdef int block(self, MBase m) except -1
-    cdef int maybe_dead(self, bint polls) except -1
 
 cdef int ready_g(GBase g, bint soon=*) except -1
 cdef int unpark_g(GBase g) except -1

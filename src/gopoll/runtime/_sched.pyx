@@ -14,17 +14,14 @@ S3: who queues work queues it, then looks at npidle, then at nmspinning. An M th
 """
 
 cimport cython
-from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from libc.errno cimport EINTR
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uintptr_t
 
 from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64, load_int,
                              load_u64, load_word, slock, store_i64, store_int, store_u64,
-                             store_word, sunlock, swap_i64, swap_int, swap_word)
+                             store_word, sunlock, swap_int)
 from gopoll._epoll cimport netpollBreak
-from gopoll._netpoll cimport netpoll
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport netpollGenericInit
@@ -32,14 +29,10 @@ from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, P_RUN, MBase, PBase, owns, stateMask, word_sched)
-from gopoll.runtime._runq cimport OUT_CAP, RunQ
+from gopoll.runtime._runq cimport RunQ
 
 cdef extern from "Python.h":
     int Py_MakePendingCalls() except -1
-
-cdef enum:
-    GLOBAL_BATCH = 128                 # Go: half a local queue
-
 
 cdef void wake_sysmon(SchedWords *words) noexcept nogil:
     """Wake sysmon, whatever it sleeps in."""
@@ -158,16 +151,8 @@ cdef class SchedBase:
         """Start the thread of a new M; False if there can be none."""
         raise NotImplementedError
 
-    def run_callable(self, fn):
-        """Called for a waiter that is no goroutine."""
-        raise NotImplementedError
-
     def die(self, error):
         """Called for an exception of the scheduler's own."""
-        raise NotImplementedError
-
-    def check_dead(self):
-        """Called when every P is idle and no descriptor, deadline or timer is waited for."""
         raise NotImplementedError
 
     # -- seen from outside
@@ -478,51 +463,6 @@ cdef class SchedBase:
         store_int(&m.note, 1)
         futex_wake(&m.note, 1)
 
-    def stopm(self, MBase m not None):
-        """Sleep as an idle M until there is a P for it, or all is over. Go: stopm."""
-        if self._take_nextp(m):              # a new one: it was made for a P
-            return
-        slock(&self.lock)
-        m.link = self.midle
-        self.midle = <PyObject *>m
-        m.listed = True
-        add_int(&self.words.nmidle, 1)
-        sunlock(&self.lock)
-        if load_int(&self.words.npidle) and self.work_anywhere():
-            self.wakep()                     # S3: where startm had come to the limit
-        self.maybe_dead(False)
-        try:
-            while m.p == NULL and not load_int(&self.words.finished):
-                self.sleep_m(m)
-        finally:
-            if m.p == NULL:
-                self._unlist(m)
-
-    def _unlist(self, MBase m):
-        """Take *m* off the idle list, or wait for the P that it is about to be given."""
-        cdef PyObject *at
-        cdef PyObject *before = NULL
-        slock(&self.lock)
-        if m.listed:
-            at = self.midle
-            while at != <PyObject *>m:
-                before = at
-                at = (<MBase>at).link
-            if before == NULL:
-                self.midle = m.link
-            else:
-                (<MBase>before).link = m.link
-            m.listed = False
-            add_int(&self.words.nmidle, -1)
-            sunlock(&self.lock)
-            return
-        sunlock(&self.lock)
-        with nogil:
-            while load_word(&m.nextp) == 0:
-                if swap_int(&m.note, 0) == 0:
-                    futex_wait(&m.note, 0, -1)
-        self._take_nextp(m)
-
     def start_idle(self, int n):
         """Start an M for each of up to *n* idle Ps: so much has been queued for all."""
         cdef PBase p
@@ -579,13 +519,6 @@ cdef class SchedBase:
         """See that work in the global queue is looked at. Any thread."""
         self.kick()
 
-    cdef int stop_spinning(self, MBase m) except -1:
-        """*m* has found work: if there may be more, another looks on. Go: resetspinning."""
-        m.spinning = False
-        if add_int(&self.words.nmspinning, -1) == 0 and load_int(&self.words.npidle):
-            self.wakep()
-        return 0
-
     def wake_net_poller(self):
         """Break the thread that blocks in the network, if one does (S1). Go: wakeNetPoller."""
         cdef int rc
@@ -595,163 +528,3 @@ cdef class SchedBase:
                 rc = netpollBreak(&self.ps.ep)
             if rc != 0:
                 throw(rc)
-
-    # -- finding work
-
-    def globq_get(self, MBase m not None, int most):
-        """Move goroutines of the global queue to m's P: *most*, or its fair share if 0.
-
-        Their number. Go: globrunqget, globrunqgetbatch.
-        """
-        cdef size_t n = load_u64(&self.globq.len)
-        if n == 0:
-            return 0
-        if most == 0:
-            n = n // <size_t>load_int(&self.words.nprocs) + 1
-            most = GLOBAL_BATCH if n > GLOBAL_BATCH else <int>n
-        return self.globq.move((<PBase>m.p).runq, most)
-
-    def steal(self, MBase m not None):
-        """Move half of another P's queue to m's. Whether it found something. Go: stealWork."""
-        cdef PBase mine = <PBase>m.p
-        cdef PBase other
-        cdef int i, start, turn, n = load_int(&self.nallp)
-        cdef uintptr_t word
-        if n < 2:
-            return False
-        if not m.spinning:
-            if (2 * load_int(&self.words.nmspinning)
-                    >= load_int(&self.words.nprocs) - load_int(&self.words.npidle)):
-                return False
-            m.spinning = True
-            add_int(&self.words.nmspinning, 1)
-        for turn in range(4):
-            m.seed ^= m.seed << 13
-            m.seed ^= m.seed >> 7
-            m.seed ^= m.seed << 17
-            start = <int>(m.seed % <uint64_t>n)
-            for i in range(n):
-                other = <PBase>self.parray[(start + i) % n]
-                if other is mine:
-                    continue
-                if other.runq.steal(mine.runq):
-                    m.steals += 1
-                    return True
-                if turn == 3:                # Go: what it is about to run, at last
-                    word = swap_word(&other.words.runnext, 0)
-                    if word:
-                        mine.runq.push_words(&word, 1)
-                        m.steals += 1
-                        return True
-        return False
-
-    def poll(self, MBase m not None):
-        """Poll the network without blocking; how many became ready.
-
-        The GIL is kept (B3). lastpoll is set here too (Go: only after blocking): while this
-        thread polls often, sysmon need not take the GIL to do the same.
-        """
-        cdef uintptr_t words[OUT_CAP]
-        cdef int n
-        if load_i64(&self.words.lastpoll) == 0 or not cas_int(&self.words.pollingnet, 0, 1):
-            return 0
-        n = netpoll(self.ps, 0, words, OUT_CAP)
-        store_i64(&self.words.lastpoll, nanotime())
-        store_int(&self.words.pollingnet, 0)
-        return self.take(m, n, words)
-
-    cdef int take(self, MBase m, int n, uintptr_t *words) except -1:
-        """Queue what netpoll returned: goroutines to m's P, or to all if it has none."""
-        cdef int i, k = 0
-        fns = None
-        if n < 0:
-            if n != -EINTR:
-                throw(n)
-            PyErr_CheckSignals()
-            return 0
-        for i in range(n):
-            if isinstance(<object><PyObject *>words[i], GBase):
-                (<GBase><PyObject *>words[i]).state = G_RUNNABLE
-                words[k] = words[i]
-                k += 1
-            else:
-                fn = <object><PyObject *>words[i]
-                Py_DECREF(fn)
-                if fns is None:
-                    fns = []
-                fns.append(fn)
-        if k and m.p != NULL:
-            (<PBase>m.p).runq.push_words(words, k)
-            if k > 1 and load_int(&self.words.npidle):
-                self.wakep()
-        elif k:
-            self.globq.push_words(words, k)
-            self.kick()
-        if fns is not None:
-            for fn in fns:
-                self.run_callable(fn)
-        return n
-
-    def idle(self, MBase m not None):
-        """There is nothing to run: give the P up, wait in the network or sleep.
-
-        Returns with or without a P. Go: the second half of findRunnable.
-        """
-        cdef PBase p = <PBase>m.p
-        cdef bint spinning = m.spinning
-        m.p = NULL
-        if not self.retire(p):
-            self.pidleput(p)
-        if spinning:
-            m.spinning = False
-            add_int(&self.words.nmspinning, -1)
-        if self.work_anywhere():             # S3
-            self.acquirep(m)
-            return
-        if load_int(&self.words.finished):
-            return
-        if swap_i64(&self.words.lastpoll, 0) != 0:
-            self.block(m)
-        else:
-            self.stopm(m)
-
-    cdef int block(self, MBase m) except -1:
-        """Wait in the network, without a P, lastpoll being 0: one M at a time."""
-        cdef uintptr_t words[OUT_CAP]
-        cdef int n = 0
-        try:
-            self.maybe_dead(True)
-            if load_u64(&self.globq.len) == 0 and not load_int(&self.words.finished):    # S1
-                with nogil:
-                    n = netpoll(self.ps, -1, words, OUT_CAP)
-        finally:
-            store_i64(&self.words.lastpoll, nanotime())
-        self.acquirep(m)
-        return self.take(m, n, words)
-
-    @property
-    def is_quiet(self):
-        """Whether nothing runs, nothing is queued, and nothing in the network or a timer can wake.
-
-        The queues are looked at before npidle: who has taken the last of them has a P by then.
-        """
-        return (load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
-                and load_i64(&self.ps.timers.first) == 0
-                and load_i64(&self.ps.ready.len) == 0
-                and load_u64(&self.globq.len) == 0
-                and not load_int(&self.words.sysmonpolls)            # after the waiters
-                and load_int(&self.words.npidle) == load_int(&self.words.nprocs)
-                and not load_int(&self.words.finished))
-
-    cdef int maybe_dead(self, bint polls) except -1:
-        """Look whether anything can ever run again. Go: checkdead.
-
-        Only who is about to block in the network can tell: until it has queued what it got there,
-        a goroutine may be on no list. Another M has it look again.
-        """
-        if load_int(&self.words.npidle) == load_int(&self.words.nprocs) and self.is_quiet:
-            if polls:
-                self.check_dead()
-            else:
-                self.wake_net_poller()
-        return 0

@@ -50,19 +50,12 @@ class Scheduler(ExecBase):
         self._agens: weakref.WeakSet[Any] = weakref.WeakSet()
         self._switch_interval = 0.0
         self._spots: dict[GBase, object] = {}
-        self._pool: Pool | None = None
+        self.pool = Pool()  # the threads of blocking(), made when needed
 
     @property
     def signal_chans(self) -> int:
         """How many channels wait for signals, of whichever run."""
         return notify.count()
-
-    @property
-    def pool(self) -> Pool:
-        """The threads of blocking(), made on first use."""
-        if self._pool is None:
-            self._pool = Pool()
-        return self._pool
 
     # Goroutines.
 
@@ -345,8 +338,7 @@ class Scheduler(ExecBase):
         for m in self.allm:
             if m.thread is not None and not m.in_slice:
                 m.thread.join(PATIENCE_NS / 1e9)
-        if self._pool is not None:
-            self._pool.close()
+        self.pool.close()
 
     def die(self, error: BaseException, note: str = "") -> None:
         """End run() with *error*: cancel everything. Any thread."""
@@ -362,13 +354,12 @@ class Scheduler(ExecBase):
 
     def check_dead(self) -> None:
         """Every P is idle and nothing is waited for: is there anything outside? Go: checkdead."""
-        if self.live == 0 or self.is_anyone_running or self.nmidlelocked < 0:
+        if self.live == 0 or self.nmidlelocked < 0:
             return
-        if self.signal_chans or (self._pool is not None and self._pool.is_busy):
+        if self.signal_chans or self.pool.is_busy:
             return
         ours = {m.thread for m in self.allm} | {self.watcher}
-        if self._pool is not None:
-            ours |= self._pool.threads
+        ours |= self.pool.threads
         idents = {t.ident for t in ours if t is not None} | {self.m0.ident}
         if any(t.ident not in idents for t in threading.enumerate()):
             return

@@ -1,0 +1,12 @@
+"""FindBase: how an M finds work. See _find.pyx."""
+
+from libc.stdint cimport uintptr_t
+
+from gopoll.runtime._p cimport MBase
+from gopoll.runtime._sched cimport SchedBase
+
+cdef class FindBase(SchedBase):
+    cdef int stop_spinning(self, MBase m) except -1
+    cdef int take(self, MBase m, int n, uintptr_t *words) except -1
+    cdef int block(self, MBase m) except -1
+    cdef int maybe_dead(self, bint polls) except -1
