@@ -125,10 +125,14 @@ def test_a_handler_that_raises_ends_the_wait_and_loses_nothing():
         chan.send_sync("not lost", 30)
 
     thread = threading.Thread(target=kill)
-    try:
+
+    def start_and_wait():
         thread.start()
+        chan.recv_sync(30)
+
+    try:
         with pytest.raises(ZeroDivisionError):
-            chan.recv_sync(30)
+            start_and_wait()
         ended.set()
         assert chan.recv_sync(30) == "not lost"
     finally:
