@@ -118,8 +118,9 @@ def test_a_write_that_waits_does_not_spin(run):
                 await gosched()
             after = stats()
             assert g.state == "waiting"
-            assert after.spurious == before.spurious
-            assert after.wakes - before.wakes <= 1  # buffers settling
+            # A spin would count 200; one of each is the peer's first acknowledgement coming late.
+            assert after.spurious - before.spurious <= 1
+            assert after.wakes - before.wakes <= 1
             b.close()
             with pytest.raises(OSError, match=r"^write tcp ") as caught:
                 await g
