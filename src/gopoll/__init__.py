@@ -47,7 +47,7 @@ from gopoll.runtime.context import (
     with_timeout,
     with_value,
 )
-from gopoll.runtime.debug import Stall, Stats, dump, on_stall, stats
+from gopoll.runtime.debug import Stall, StallWatch, Stats, dump, on_stall, stats
 from gopoll.runtime.goroutine import (
     Goroutine,
     current,
@@ -102,6 +102,7 @@ __all__ = [
     "Reader",
     "Resolver",
     "Stall",
+    "StallWatch",
     "Stats",
     "TCPConn",
     "Timer",

@@ -53,7 +53,8 @@ cdef class MBase:
     cdef readonly int64_t switches
     cdef readonly int64_t steals
     cdef readonly int64_t handoffs     # Ps given up in syscall()
-    cdef readonly int64_t ident
+    cdef readonly int64_t ident        # of its thread, for Python
+    cdef int tid                       # and for the kernel
     cdef public object thread
     cdef public dict gs        # the live goroutines that were started here
 

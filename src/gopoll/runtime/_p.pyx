@@ -10,6 +10,8 @@ A2: only the M that owns a P in SCHED runs or idles it. A goroutine whose P may 
     took it may have looked at the queue before, so the push is followed by a kick (ready_g).
 """
 
+import threading
+
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t, uintptr_t
@@ -111,6 +113,7 @@ cdef class MBase:
     def begin(self, ident):
         """Note the thread it is. On that thread."""
         self.ident = ident
+        self.tid = threading.get_native_id()
         store_int(&self.clock, gopoll_cpu_clock())
 
     @property

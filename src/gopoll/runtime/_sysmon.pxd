@@ -41,7 +41,7 @@ cdef class Sysmon:
     cdef int look(self, int64_t now) noexcept nogil
     cdef bint needs_others(self, int i) noexcept nogil
     cdef int inject(self, uintptr_t *words, int n) except -1
-    cdef int attend(self, int want, int64_t before) except -1
+    cdef int attend(self, int want, int64_t before, int64_t delayed) except -1
     cdef MBase m_of(self, uint64_t status)
     cdef int retake(self, int i, int64_t waited, int64_t now) except -1
     cdef int report(

@@ -4,8 +4,6 @@ from gopoll.runtime._exec import ExecBase
 
 SWITCH_INTERVAL: float
 
-def set_stall(ns: int, wanted: bool) -> None: ...
-
 @disjoint_base
 class Sysmon:
     def __init__(self, sched: ExecBase, trace_ns: int = 0) -> None: ...

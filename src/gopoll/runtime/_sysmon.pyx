@@ -9,8 +9,6 @@ A7: a thread that waits for the GIL looks stuck. sysmon sees an old slice withou
 S2: see _sched.
 """
 
-import sys
-
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
@@ -26,19 +24,8 @@ from gopoll.runtime._p cimport (P_RETAKEN, P_RUN, MBase, PBase, midMask, stateBi
                                 stateMask)
 from gopoll.runtime._runq cimport OUT_CAP
 from gopoll.runtime._sched cimport SchedWords, wake_sysmon
-
-
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <time.h>
-    static int64_t gopoll_cpu_ns(int clock) {
-      struct timespec ts;
-      if (clock == -1 || clock_gettime((clockid_t)clock, &ts) != 0) return 0;
-      return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
-    }
-    """
-    int64_t gopoll_cpu_ns(int clock) noexcept nogil
+from gopoll.runtime._stall cimport (cpu_ns, gil_wait, look_twice, run_delay, stall_limit,
+                                    stall_wanted)
 
 cdef enum:
     POLL_AFTER_NS = 10000000       # nobody has polled for so long: sysmon does
@@ -48,22 +35,11 @@ cdef enum:
     SLEEP_MAX_NS = 10000000
     IDLE_CYCLES = 50               # so many uneventful cycles, then the sleep doubles
     DEEP_AFTER_NS = 50000000       # all Ps idle for so long: sleep until one is not
-    SAMPLE_NS = 1000000            # between the two looks at a stalled thread
     LATE = 1                       # what look() has found
     STALL = 2
     CALM = 4
 
 SWITCH_INTERVAL = 0.0005           # while a goroutine runs without a P (B4)
-
-# The least duration that is a stall, and whether somebody wants to hear of them. Atomic.
-cdef int64_t stall_ns = 50000000
-cdef int stall_wanted = 0
-
-
-def set_stall(int64_t ns, bint wanted):
-    """Set what is a stall, for every scheduler, and whether they are reported. Any thread."""
-    store_i64(&stall_ns, ns)
-    store_int(&stall_wanted, wanted)
 
 
 cdef class Sysmon:
@@ -83,7 +59,7 @@ cdef class Sysmon:
             want = self.look(now)
         self.inject(words, n)
         if want:
-            self.attend(want, now)
+            self.attend(want, now, 0)
         return self.polls != polls
 
     # -- without the GIL
@@ -111,7 +87,7 @@ cdef class Sysmon:
         cdef uint64_t status
         cdef Seen *seen
         cdef Stuck *one
-        cdef int64_t limit = load_i64(&stall_ns)
+        cdef int64_t limit = stall_limit()
         for i in range(load_int(&self.sched.nallp)):
             seen = &self.seen[i]
             status = load_u64(&(<PBase>self.sched.parray[i]).words.status)
@@ -130,13 +106,13 @@ cdef class Sysmon:
             if now - seen.when >= limit and seen.stall == 0:
                 seen.stall = 1
                 self.stalls += 1
-                if load_int(&stall_wanted):
+                if stall_wanted():
                     want |= STALL
             if seen.late:
                 want |= LATE
             if want:
                 k = <int>((status >> stateBits) & midMask) - 1       # the M's place
-                seen.cpu = gopoll_cpu_ns(load_int(&(<MBase>self.sched.marray[k]).clock))
+                seen.cpu = cpu_ns(load_int(&(<MBase>self.sched.marray[k]).clock))
         k = 0
         for i in range(self.nstuck):
             one = &self.stuck[i]
@@ -145,7 +121,7 @@ cdef class Sysmon:
             if now - one.since >= limit and one.stall == 0:
                 one.stall = 1
                 self.stalls += 1
-                if load_int(&stall_wanted):
+                if stall_wanted():
                     want |= STALL
             self.stuck[k] = one[0]
             k += 1
@@ -188,18 +164,19 @@ cdef class Sysmon:
             store_int(&self.sched.words.sysmonpolls, 0)
         return n
 
-    cdef int attend(self, int want, int64_t before) except -1:
-        """Do what look() has found at *before*, when we were not attached."""
+    cdef int attend(self, int want, int64_t before, int64_t delayed) except -1:
+        """Do what look() has found at *before*, when we were not attached. delayed: run_delay()."""
         cdef int i
-        cdef int64_t now = nanotime(), waited
+        cdef int64_t now = nanotime(), waited, kept
         cdef Seen *seen
         cdef Stuck *one
         waited = now - before if now > before else 0
+        kept = gil_wait(before, delayed) if want & STALL else 0
         for i in range(load_int(&self.sched.nallp)):
             seen = &self.seen[i]
             if want & STALL and seen.stall == 1:
                 seen.stall = 2
-                self.report(self.m_of(seen.status), seen.status, seen.when, waited, seen.cpu)
+                self.report(self.m_of(seen.status), seen.status, seen.when, kept, seen.cpu)
             if seen.late:
                 seen.late = False
                 self.retake(i, waited, nanotime())
@@ -207,7 +184,7 @@ cdef class Sysmon:
             one = &self.stuck[i]
             if want & STALL and one.stall == 1:
                 one.stall = 2
-                self.report(self.m_of(one.word), one.word, one.since, waited, -1)
+                self.report(self.m_of(one.word), one.word, one.since, kept, -1)
         if want & CALM and self.nstuck == 0:
             self.lowered = False
             self.sched.restore_switch_interval()
@@ -226,7 +203,7 @@ cdef class Sysmon:
         if load_u64(&p.words.status) != seen.status:
             return 0
         m = self.m_of(seen.status)
-        cpu = gopoll_cpu_ns(load_int(&m.clock)) - seen.cpu
+        cpu = cpu_ns(load_int(&m.clock)) - seen.cpu
         if waited > SLICE_NS and cpu < waited // 8 and 2 * waited > now - seen.when:
             self.starved += 1                # it waits for the GIL, as we did
             return 0
@@ -244,34 +221,10 @@ cdef class Sysmon:
 
     cdef int report(self, MBase m, uint64_t word, int64_t since, int64_t waited,
                     int64_t cpu) except -1:
-        """Look at the thread of *m* twice and tell sched.py what a slice of it stalls in.
-
-        waited: how long we had to wait for the GIL; cpu: its CPU clock before that, -1 unknown.
-        """
-        cdef int clock = load_int(&m.clock)
-        cdef int64_t now = nanotime(), used = gopoll_cpu_ns(clock)
-        cdef int64_t again
-        if cpu >= 0 and waited > SLICE_NS and used - cpu > waited // 2:
-            self.sched.stalled(m, now - since, "gil_held", None)
-            return 0
-        if load_u64(&m.runword) != word:
-            return 0                         # it has come back while we waited
-        first = sys._current_frames().get(m.ident)
-        spot = None if first is None else (first, first.f_lasti)
-        with nogil:
-            futex_wait(&self.sched.words.note, load_int(&self.sched.words.note), SAMPLE_NS)
-            again = gopoll_cpu_ns(clock) - used
-        if load_u64(&m.runword) != word:
-            return 0
-        frame = sys._current_frames().get(m.ident)
-        moved = spot != (None if frame is None else (frame, frame.f_lasti))
-        if moved:
-            kind = "python"
-        elif again == 0 and waited > SLICE_NS:
-            kind = "gil_starved"
-        else:
-            kind = "c_nogil"
-        self.sched.stalled(m, nanotime() - since, kind, frame)
+        """Tell sched.py what a slice of *m* stalls in."""
+        found = look_twice(&m.runword, word, m.ident, m.tid, load_int(&m.clock), since, waited, cpu)
+        if found is not None:
+            self.sched.stalled(m, *found)
         return 0
 
     # -- the thread
@@ -280,7 +233,7 @@ cdef class Sysmon:
         """Run until stop(). In a thread of its own. Go: sysmon."""
         cdef uintptr_t words[OUT_CAP]
         cdef SchedWords *w = &self.sched.words
-        cdef int64_t now, cap, delay = SLEEP_MIN_NS, idle_since = 0, traced = nanotime()
+        cdef int64_t now, cap, delayed, delay = SLEEP_MIN_NS, idle_since = 0, traced = nanotime()
         cdef int n, want, note, idle = 0
         with nogil:
             while load_int(&w.stop) == 0:
@@ -302,12 +255,13 @@ cdef class Sysmon:
                     now = nanotime()
                 n = self.poll(now, words)
                 want = self.look(now)
+                delayed = run_delay() if want & STALL else 0
                 if n != 0 or want or (self.trace_ns and now - traced >= self.trace_ns):
                     with gil:
                         try:
                             self.inject(words, n)
                             if want:
-                                self.attend(want, now)
+                                self.attend(want, now, delayed)
                             if self.trace_ns and now - traced >= self.trace_ns:
                                 traced = now
                                 self.sched.trace(now)

@@ -15,15 +15,15 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable
-from types import FrameType
-from typing import IO, Any
+from types import FrameType, TracebackType
+from typing import IO, Any, Self
 
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
 from gopoll.runtime._sched import current_sched
-from gopoll.runtime._sysmon import set_stall
+from gopoll.runtime._stall import WatchBase, set_stall
 
-__all__ = ["Stall", "Stats", "dump", "on_stall", "stats"]
+__all__ = ["Stall", "StallWatch", "Stats", "dump", "on_stall", "stats"]
 
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _DEFAULT_STALL_NS = 50 * 10**6
@@ -61,11 +61,12 @@ class Stats:
 
 @dataclasses.dataclass(frozen=True)
 class Stall:
-    """A goroutine that has kept its thread too long.
+    """A goroutine that has kept its thread too long, or a loop that a StallWatch watches.
 
-    duration: seconds so far. kind: python (it computes), c_nogil (it is in C without the GIL),
-    gil_starved (it waits for the GIL), gil_held (it was in C and kept the GIL). stack: the Python
-    stack of its thread, innermost last; None for gil_held, which cannot be read while it lasts.
+    goroutine: its id, 0 for a loop. duration: seconds so far. kind: python (it computes), c_nogil
+    (it is in C without the GIL), gil_starved (it waits for the GIL), gil_held (it was in C and kept
+    the GIL). stack: the Python stack of its thread, innermost last; None for gil_held, which cannot
+    be read while it lasts.
     """
 
     goroutine: int
@@ -142,14 +143,18 @@ def goroutine_on(sched: Any, m: MBase) -> GBase | None:
 
 
 def report_stall(sched: Any, m: MBase, ns: int, kind: str, frame: FrameType | None) -> None:
-    """Tell the hooks, and stderr if GOPOLL_DEBUG asks for it. From sysmon."""
+    """Report what runs on *m*. From sysmon."""
     g = goroutine_on(sched, m)
-    if g is None or g.system:
-        return
+    if g is not None and not g.system:
+        _tell(g.id, str(g.name), ns, kind, frame)
+
+
+def _tell(goroutine: int, name: str, ns: int, kind: str, frame: FrameType | None) -> None:
+    """Tell the hooks, and stderr if GOPOLL_DEBUG asks for it."""
     stack = None if frame is None else traceback.StackSummary.extract(traceback.walk_stack(frame))
     if stack is not None:
         stack.reverse()
-    stall = Stall(g.id, str(g.name), ns / 1e9, kind, stack)
+    stall = Stall(goroutine, name, ns / 1e9, kind, stack)
     with _lock:
         hooks = [fn for fn, limit in _hooks if ns >= limit]
         told = 0 < _env_stall_ns <= ns
@@ -159,8 +164,35 @@ def report_stall(sched: Any, m: MBase, ns: int, kind: str, frame: FrameType | No
         except Exception as err:
             sys.excepthook(type(err), err, err.__traceback__)
     if told:
-        lines = [f"gopoll: goroutine {g.id} ({g.name}) stalls for {ns / 1e6:.0f} ms ({kind})\n"]
+        who = f"goroutine {goroutine} ({name})" if goroutine else name
+        lines = [f"gopoll: {who} stalls for {ns / 1e6:.0f} ms ({kind})\n"]
         print("".join(lines + (stack.format() if stack else [])), end="", file=sys.stderr)
+
+
+class StallWatch(WatchBase):
+    """Report the stalls of a loop of your own to on_stall() and to GOPOLL_DEBUG=stall.
+
+    Make it on the loop's thread. tick() before each piece of work and idle() before the loop waits
+    for events cost some ten nanoseconds; both raise RuntimeError on another thread. A piece of work
+    that lasts for the threshold is reported once, as a Stall of goroutine 0 with *name*, by a
+    thread of the watch's own, which sleeps while the loop idles. close() ends it, also from another
+    thread; `with` does that. Only the loop's thread is ever looked at. Go: none.
+    """
+
+    def report(self, ns: int, kind: str, frame: FrameType | None) -> None:
+        """Tell the hooks. From the watch's thread."""
+        _tell(0, self.name, ns, kind, frame)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def wait_reason(g: GBase) -> str | None:
