@@ -13,8 +13,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64, store_i64,
-                             store_int)
+from gopoll._atomic cimport (cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64, store_int)
 from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
