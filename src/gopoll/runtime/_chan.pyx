@@ -1,7 +1,7 @@
 """Chan: a queue between goroutines, threads and runs. Send, receive, close.
 
-Used by programs, on any thread; what would block needs a goroutine, or send_sync and recv_sync on
-a plain thread. Go: runtime/chan.go (go1.27).
+Used by programs, on any thread; what would block needs a goroutine, a task of asyncio, or send_sync
+and recv_sync on a plain thread. Go: runtime/chan.go (go1.27).
 
 H1, H3, H4: see _waitq.
 H5: a receiver waits only while the buffer is empty and no sender waits; a sender only while the

@@ -26,7 +26,8 @@ cdef class SelectOp(WaitOp):
     cdef bint timed
     cdef int64_t timeout_ns    # -1: none
     cdef int64_t end_ns
-    cdef SchedBase sched       # whose timers hold the timeout
+    cdef SchedBase sched       # whose timers hold the timeout; None in a task of asyncio
+    cdef object handle         # which has a TimerHandle instead
     cdef TimerNode timer
     cdef int sort_locks(self) except -1
     cdef void lock_all(self) noexcept nogil

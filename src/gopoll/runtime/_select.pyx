@@ -24,7 +24,7 @@ from gopoll.runtime._chan cimport (CHAN_BLOCKED, CHAN_CLOSED, Case, chanrecv, ch
 from gopoll.runtime._sched cimport SchedBase
 from gopoll.runtime._waitq cimport (C_BACK, C_IDLE, C_TAKEN, C_TIMEOUT, C_WAITING, ENDED, NEW,
                                     PARKED, W_CLOSED, W_DONE, W_OFF, W_QUEUED, Waiter, WaitOp,
-                                    WaitQ, enqueue, unlink, wake)
+                                    WaitQ, enqueue, running_loop, unlink, wake)
 
 from gopoll.errors import ChanClosed
 
@@ -227,25 +227,25 @@ cdef class SelectOp(WaitOp):
         if self.attempt(out):
             thread_words().spent += 1
             return 1
-        self.park(out)
-        self.sched = <SchedBase>thread_words().owner
-        return 0
+        self.sched = None if thread_words().owner == NULL else <SchedBase>thread_words().owner
+        return self.park(out)
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         cdef SchedBase sched = self.sched
+        cdef bint timed = self.timeout_ns >= 0 and sched is not None
         cdef int i, rc = 0
         if self.phase != PARKED:
             return False                     # not announced
         Py_INCREF(self)                      # the queues'; once for all
-        if self.timeout_ns >= 0:
+        if timed:
             Py_INCREF(self)                  # the timer's
             timer_init(&self.timer, TIMER_WAITER, <PyObject *>self)
         self.lock_all()
         if self.must_wait():                 # H3
-            if self.timeout_ns >= 0:
+            if timed:
                 rc = timer_arm(&sched.ps.timers, &self.timer, self.end_ns, 0)
             if rc >= 0:
-                self.timed = self.timeout_ns >= 0
+                self.timed = timed
                 self.queued = True
                 self.waiter = waiter
                 for i in range(self.n):
@@ -258,9 +258,16 @@ cdef class SelectOp(WaitOp):
                 return True
         self.unlock_all()
         Py_DECREF(self)
-        if self.timeout_ns >= 0:
+        if timed:
             Py_DECREF(self)
         return False
+
+    cdef int park_task(self, PyObject **out) except -1:
+        if WaitOp.park_task(self, out):
+            return 1
+        if self.timeout_ns >= 0:
+            self.handle = running_loop().call_later((self.end_ns - nanotime()) / 1e9, self)
+        return 0
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
         if not cas_int(&self.claim, C_WAITING, C_BACK):      # H2
@@ -269,7 +276,7 @@ cdef class SelectOp(WaitOp):
         return 1
 
     def __call__(self):
-        """Its timeout has come. Called by the scheduler alone."""
+        """Its timeout has come. Called by the scheduler alone, or by asyncio's loop."""
         if cas_int(&self.claim, C_WAITING, C_TIMEOUT):       # H2
             wake(&self.node)
 
@@ -315,6 +322,9 @@ cdef class SelectOp(WaitOp):
                 if self.arms[i].w.state == W_QUEUED:
                     unlink(&self.arms[i].w, W_OFF)
             self.unlock_all()
+        if self.handle is not None:
+            self.handle.cancel()
+            self.handle = None
         if self.timed:
             self.timed = False
             if timer_stop(&self.sched.ps.timers, &self.timer):

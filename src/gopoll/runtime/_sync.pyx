@@ -413,8 +413,11 @@ cdef class CondOp(WaitOp):
         if ours or self.cond.mutex.try_lock():
             self.finish(&out)
             raise StopIteration(None)
-        self.phase = PARKED
-        return self
+        if self.park(&out):                  # done after all
+            raise StopIteration(None)
+        parked = <object>out
+        Py_DECREF(parked)
+        return parked
 
     cdef int abandon(self) except -1:
         cdef int phase = self.phase

@@ -100,6 +100,7 @@ cdef class WaitOp(Awaitable):
     cdef str name(self)
     cdef str remedy(self)
     cdef int park(self, PyObject **out) except -1
+    cdef int park_task(self, PyObject **out) except -1
     cdef int refuse_twice(self) except -1
     cdef bint take_back(self) noexcept
     cdef object interrupted(self, object exc)
@@ -116,4 +117,5 @@ cdef int init_op(WaitOp op, WaitQ *q, int *lock) noexcept
 cdef void wake(Waiter *w) noexcept
 cdef void wake_all(Waiter *w) noexcept
 cdef int put_off(object exc) except -1
+cdef object running_loop()
 cdef object run_sync(WaitOp op, object timeout)

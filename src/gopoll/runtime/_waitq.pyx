@@ -1,8 +1,8 @@
 """Queues of waiters: what channels, select, Mutex and their kin stand on. Park and ready, no more.
 
-Used by _chan, _select and _sync, on any thread: goroutines of any scheduler, and plain threads
-through run_sync(). A waiter is a C node inside the operation that waits, so waiting allocates
-nothing. Go: sudog and waitq, runtime/runtime2.go, runtime/chan.go (go1.27).
+Used by _chan, _select and _sync, on any thread: goroutines of any scheduler, tasks of asyncio, and
+plain threads through run_sync(). A waiter is a C node inside the operation that waits, so waiting
+allocates nothing. Go: sudog and waitq, runtime/runtime2.go, runtime/chan.go (go1.27).
 
 H1: a waiter is queued and leaves its queue under the queue's lock, once: who completes it, closes,
     or takes it back. What it gets is moved under the same lock. Who takes it out owns the word of
@@ -15,6 +15,8 @@ H4: what has been handed over has happened. An operation that is resumed with an
 Lock order: a goroutine's plock < the lock of a queue (of several: by address) < Timers.lock.
 """
 
+import functools
+import sys
 import warnings
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -95,11 +97,31 @@ cdef class WaitOp(Awaitable):
     cdef int park(self, PyObject **out) except -1:
         """Yield: it would block. Whoever drives the coroutine commits its waiter (K1)."""
         if thread_words().current == NULL:
-            raise RuntimeError(f"{self.name()} would block outside a goroutine: {self.remedy()}")
+            return self.park_task(out)
         self.phase = PARKED
         Py_INCREF(self)
         out[0] = <PyObject *>self
         return 0
+
+    cdef int park_task(self, PyObject **out) except -1:
+        """As park() in a task of asyncio, for a future; 1 if it is done after all."""
+        loop = running_loop()
+        if loop is None:
+            raise RuntimeError(f"{self.name()} would block outside a goroutine: {self.remedy()}")
+        while True:
+            future = loop.create_future()
+            future._asyncio_future_blocking = True       # as Future.__await__ does
+            waiter = functools.partial(resume, loop, future)
+            Py_INCREF(waiter)
+            self.phase = PARKED
+            if self.commit_word(<PyObject *>waiter):
+                Py_INCREF(future)
+                out[0] = <PyObject *>future
+                return 0
+            Py_DECREF(waiter)
+            self.phase = ENDED
+            if self.attempt(out):
+                return 1
 
     cdef int refuse_twice(self) except -1:
         raise RuntimeError(f"cannot await the same {self.name()} twice")
@@ -176,10 +198,10 @@ cdef class WaitOp(Awaitable):
 
 
 cdef int put_off(exc) except -1:
-    """Leave *exc* for the next park; raise it if there is no goroutine whose park that could be."""
+    """Leave *exc* for the next park; raise it if there is none whose park that could be."""
     cdef PyObject *g = thread_words().current
     if g == NULL:
-        raise exc
+        return put_off_task(exc)
     if not isinstance(exc, Canceled):        # which is a state (G1)
         (<GBase>g).set_pending(exc)
     return 0
@@ -228,6 +250,44 @@ cdef class Done(Awaitable):
 
 
 DONE = Done()
+
+
+# -- tasks of asyncio ------------------------------------------------------------------------------
+
+cdef object running_loop():
+    """The event loop of asyncio on this thread, or None."""
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
+def resume(loop, future):
+    """Complete *future* of *loop*, from any thread: the waiter of a task."""
+    try:
+        loop.call_soon_threadsafe(complete_future, future)
+    except RuntimeError:                     # closed: nobody waits there any more
+        pass
+
+
+def complete_future(future):
+    if not future.done():
+        future.set_result(None)
+
+
+def cancel_again(task):
+    """Cancel *task* unless whoever cancelled it has taken that back."""
+    if not task.done() and task.cancelling():
+        task.uncancel()
+        task.cancel()
+
+
+cdef int put_off_task(exc) except -1:
+    """As put_off() in a task of asyncio."""
+    loop = running_loop()
+    asyncio = sys.modules.get("asyncio")
+    if loop is None or not isinstance(exc, asyncio.CancelledError):
+        raise exc
+    loop.call_soon(cancel_again, asyncio.current_task())
+    return 0
 
 
 # -- plain threads ---------------------------------------------------------------------------------

@@ -1,0 +1,284 @@
+"""Channels, select and locks awaited in the tasks of asyncio, alone and across threads."""
+
+import asyncio
+import gc
+import threading
+import weakref
+
+import pytest
+
+import gopoll
+from gopoll import Chan, ChanClosed, Cond, Mutex, RWMutex, WaitGroup, select
+
+
+def parked(*tasks):
+    """Let the tasks run until each of them waits."""
+
+    async def turns():
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not any(t.done() for t in tasks)
+
+    return turns()
+
+
+def test_two_tasks_talk():
+    async def main():
+        ping, pong = Chan(), Chan(1)
+
+        async def there():
+            async for value in ping:
+                await pong.send(value + 1)
+            pong.close()
+
+        task = asyncio.create_task(there())
+        for i in range(100):
+            await ping.send(i)
+            assert await pong.recv() == i + 1
+        ping.close()
+        await task
+        with pytest.raises(ChanClosed):
+            await pong.recv()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_tasks_and_goroutines_share_channels(procs):
+    count = 300
+    ping, pong = Chan(), Chan(2)
+
+    async def there():
+        async for value in ping:
+            await pong.send(value + 1)
+        pong.close()
+
+    async def here():
+        for i in range(count):
+            await ping.send(i)
+            assert await pong.recv() == i + 1
+        ping.close()
+
+    thread = threading.Thread(target=gopoll.run, args=(there(),), kwargs={"procs": procs})
+    thread.start()
+    asyncio.run(here())
+    thread.join()
+
+
+def test_a_plain_thread_wakes_a_task():
+    chan = Chan()
+
+    async def main():
+        task = asyncio.create_task(receive(chan))
+        await parked(task)
+        threading.Thread(target=chan.send_sync, args=("from afar", 30)).start()
+        assert await task == "from afar"
+
+    asyncio.run(main())
+
+
+async def receive(chan):
+    return await chan.recv()
+
+
+def test_a_cancelled_wait_leaves_the_queue_and_takes_nothing():
+    async def main():
+        chan = Chan()
+        first, second = (asyncio.create_task(receive(chan)) for _ in range(2))
+        await parked(first, second)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        await chan.send("for the second")
+        assert await second == "for the second"
+
+    asyncio.run(main())
+
+
+def test_what_was_handed_over_is_not_lost_to_a_cancellation_that_comes_later():
+    """H4: the value arrives, and the cancellation at the next await."""
+
+    async def main():
+        chan, got = Chan(), []
+
+        async def body():
+            got.append(await chan.recv())
+            await asyncio.sleep(3600)
+
+        task = asyncio.create_task(body())
+        await parked(task)
+        assert chan.try_send("handed over")
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert got == ["handed over"]
+        assert task.cancelled()
+
+    asyncio.run(main())
+
+
+def test_a_timeout_of_asyncio_that_came_too_late_cancels_nothing_else():
+    async def main():
+        chan = Chan()
+
+        async def body():
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout_at(loop.time() + 3600) as cm:
+                loop.call_soon(chan.try_send, "just in time")
+                loop.call_soon(cm.reschedule, loop.time() - 1)
+                value = await chan.recv()
+            await asyncio.sleep(0.001)  # would be cancelled
+            return value
+
+        assert await asyncio.create_task(body()) == "just in time"
+
+    asyncio.run(main())
+
+
+def test_select_with_a_timeout_and_a_default():
+    async def main():
+        a, b = Chan(), Chan()
+        assert await select(a.recv_case(), default=True) == (-1, None)
+        assert await select(a.recv_case(), b.recv_case(), timeout=0.001) == (-1, None)
+        asyncio.get_running_loop().call_soon(b.try_send, 7)
+        assert await select(a.recv_case(), b.recv_case(), timeout=3600) == (1, 7)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await select(a.recv_case(), b.recv_case())
+        assert not a.try_send(1)  # nobody is left in the queue
+        b.close()
+        with pytest.raises(ChanClosed) as caught:
+            await select(a.recv_case(), b.recv_case())
+        assert caught.value.index == 1
+
+    asyncio.run(main())
+
+
+def test_locks_exclude_and_are_given_on():
+    async def main():
+        mutex, rw, group = Mutex(), RWMutex(), WaitGroup()
+        inside = most = 0
+
+        async def work(write):
+            nonlocal inside, most
+            async with mutex if write is None else rw if write else rw.reading():
+                inside += 1
+                most = max(most, inside) if write is not False else most
+                await asyncio.sleep(0)
+                inside -= 1
+            group.done()
+
+        for write in (None, True):
+            group.add(20)
+            tasks = [asyncio.create_task(work(write)) for _ in range(20)]
+            await group.wait()
+            await asyncio.gather(*tasks)
+            assert most == 1
+        await mutex.lock()
+        waits = asyncio.create_task(work(None))
+        await parked(waits)
+        waits.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waits
+        mutex.unlock()
+        assert mutex.try_lock()
+
+    asyncio.run(main())
+
+
+def test_a_condition_is_waited_for_and_a_cancelled_wait_has_the_mutex_again():
+    async def main():
+        mutex = Mutex()
+        cond, waits, ready = Cond(mutex), [], False
+
+        async def wait():
+            async with mutex:
+                waits.append(1)
+                while not ready:
+                    await cond.wait()
+
+        task, cancelled = (asyncio.create_task(wait()) for _ in range(2))
+        await parked(task, cancelled)
+        assert len(waits) == 2
+        async with mutex:
+            cancelled.cancel()
+            await parked(cancelled)  # it waits for the mutex
+            ready = True
+            cond.broadcast()
+        await task
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        assert mutex.try_lock()
+
+    asyncio.run(main())
+
+
+def test_a_loop_that_has_been_closed_is_not_woken():
+    chan = Chan()
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(receive(chan))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    assert chan.try_send("nobody takes it")
+    task.get_coro().close()
+    task._log_destroy_pending = False
+
+
+def test_a_finished_wait_keeps_nothing_alive():
+    class Value:
+        pass
+
+    async def main():
+        chan, refs = Chan(), []
+        for _ in range(3):
+            task = asyncio.create_task(receive(chan))
+            await parked(task)
+            value = Value()
+            refs.append(weakref.ref(value))
+            await chan.send(value)
+            del value
+            await task
+            del task
+        gc.collect()
+        assert [ref() for ref in refs[:2]] == [None, None]  # asyncio keeps the last for a while
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("senders", [1, 4])
+def test_values_are_conserved_under_random_cancellation(senders):
+    """Every value that was sent is received once, whoever is cancelled."""
+
+    async def main():
+        chan, got, sent = Chan(), [], []
+
+        async def send(base):
+            for i in range(200):
+                await chan.send(base + i)
+                sent.append(base + i)
+
+        async def take():
+            while True:
+                got.append(await chan.recv())
+
+        tasks = [asyncio.create_task(send(1000 * n)) for n in range(senders)]
+        takers = {asyncio.create_task(take()) for _ in range(4)}
+        turn = 0
+        while not all(t.done() for t in tasks):
+            await asyncio.sleep(0)
+            turn += 1
+            if turn % 3 == 0:
+                taker = takers.pop()
+                taker.cancel()
+                takers.add(asyncio.create_task(take()))
+        await asyncio.sleep(0.01)
+        for taker in takers:
+            taker.cancel()
+        await asyncio.gather(*takers, return_exceptions=True)
+        assert sorted(got) == sorted(sent)
+        assert len(got) == 200 * senders
+
+    asyncio.run(main())
