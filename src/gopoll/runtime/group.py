@@ -5,16 +5,22 @@ Called in goroutines. Go: golang.org/x/sync/errgroup, with Python's ExceptionGro
 
 from __future__ import annotations
 
+import functools
+import threading
 from types import TracebackType
 from typing import Any, Self
 
 from gopoll.errors import Canceled
+from gopoll.runtime._g import GBase, Join
 from gopoll.runtime._sched import current_g, current_sched
+from gopoll.runtime._sync import WaitCounter
 from gopoll.runtime.context import Context, shield, with_cancel
 from gopoll.runtime.goroutine import Goroutine, coroutine_of
 from gopoll.runtime.sched import Scheduler, name_of
 
 __all__ = ["Group"]
+
+_EXITS = (KeyboardInterrupt, SystemExit)  # they end the program: raised as themselves
 
 
 class Group:
@@ -22,54 +28,67 @@ class Group:
 
     The block ends when every goroutine of the group has. The first error of one of them, or of the
     body, cancels all the others (body included); at the end an ExceptionGroup has every error but
-    the cancellations (a BaseExceptionGroup where one is no Exception). Used once.
+    the cancellations. KeyboardInterrupt and SystemExit are raised as themselves. A cancellation of
+    the goroutine that has the block, while it waits there too, cancels the group and is raised
+    when all have ended. Used once.
     """
 
-    __slots__ = ("_cancel", "_ctx", "_errors", "_live", "_outer", "_over")
+    __slots__ = ("_all_ended", "_cancel", "_ctx", "_errors", "_live", "_lock", "_outer", "_sched")
 
     def __init__(self) -> None:
         """Nothing runs yet."""
         self._ctx: Context | None = None
-        self._live: set[Goroutine[Any]] = set()
+        self._all_ended = WaitCounter()
+        # Guards what follows. A signal handler or a finaliser may take it again.
+        self._lock = threading.RLock()
+        self._live = 0  # goroutines and the body; once it has come back to 0 the group is over
         self._errors: list[BaseException] = []
-        self._over = False
 
     def go(self, fn: Any, *args: Any, name: str | None = None) -> Goroutine[Any]:
         """Start a goroutine in the group, as gopoll.go() does, from any goroutine of this run.
 
         RuntimeError outside the block. Awaiting the handle gives its result or raises its error.
         """
-        ctx = self._ctx
-        if ctx is None or self._over:
-            raise RuntimeError("Group.go() outside of the group's async with block")
-        coro = coroutine_of(fn, args, "Group.go()")
-        label = name or name_of(fn)
-        handle: list[Goroutine[Any]] = []
-
-        async def child() -> Any:
-            try:
-                return await coro
-            except Canceled:
-                raise
-            except BaseException as exc:
-                current_g().claim()  # the group raises it
-                self._fail(exc)
-                raise
-            finally:
-                self._live.discard(handle[0])
-
         sched: Scheduler = current_sched()
-        g = sched.make_g(child(), ctx, label)
+        ctx = self._ctx
+        with self._lock:
+            if ctx is None or self._live == 0:
+                raise RuntimeError("Group.go() outside of the group's async with block")
+            if sched is not self._sched:
+                raise RuntimeError("Group.go() in another run() than the group's")
+            self._live += 1
+        try:
+            coro = coroutine_of(fn, args, "Group.go()")
+            g = sched.make_g(coro, ctx, name or name_of(fn))
+        except BaseException:
+            self._one_less()
+            raise
         made: Goroutine[Any] = Goroutine(g)
-        handle.append(made)
-        self._live.add(made)  # before another thread may run it
+        Join(g).commit(functools.partial(self._child_ended, g))  # the first to hear of its end
         sched.start_g(g)
         return made
 
-    def _fail(self, exc: BaseException) -> None:
-        """Keep the first error's cause for the others, and cancel them. Any thread."""
-        self._errors.append(exc)
-        self._cancel(exc)
+    def _child_ended(self, g: GBase) -> None:
+        """See to the outcome of a goroutine that has just ended. On its thread, between slices."""
+        error = g.error
+        if error is not None and not isinstance(error, Canceled):
+            g.claim()  # the group raises it
+            self._fail(error)
+        self._one_less()
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._live -= 1
+            over = self._live == 0
+        if over:
+            self._all_ended.done()
+
+    def _fail(self, error: BaseException) -> None:
+        """Keep *error*, once however many have met it, and cancel the others. Any thread."""
+        with self._lock:
+            if not any(known is error for known in self._errors):
+                self._errors.append(error)
+        self._cancel(error)
 
     async def __aenter__(self) -> Self:
         if self._ctx is not None:
@@ -77,7 +96,10 @@ class Group:
         g = current_g()
         if g is None:
             raise RuntimeError("no goroutine runs here: use Group inside gopoll.run(...)")
+        self._sched: Scheduler = g.sched
         self._outer: Context = g.context
+        self._live = 1
+        self._all_ended.add(1)
         self._ctx, self._cancel = with_cancel(self._outer)
         self._outer._leave(g)
         self._ctx._enter(g)
@@ -91,32 +113,49 @@ class Group:
     ) -> bool:
         ctx, g = self._ctx, current_g()
         assert ctx is not None
-        if exc is not None and not isinstance(exc, Canceled):
-            self._fail(exc)
-        elif exc is not None:
+        if isinstance(exc, Canceled):
             self._cancel(exc.cause)
-        interrupts = await self._wait()
-        self._over = True
+        elif isinstance(exc, GeneratorExit):  # an async generator with this block is closed
+            self._cancel(exc)
+        elif exc is not None:
+            self._fail(exc)
+        # Now only what comes from outside of the group ends a wait, not its own cancellation.
         ctx._leave(g)
         self._outer._enter(g)
+        canceled = await self._wait()
         self._cancel(None)
-        if interrupts:
-            raise interrupts[0]
-        if self._errors:
-            errors, self._errors = self._errors, []
-            raise BaseExceptionGroup("errors in a Group", errors) from None
+        errors, self._errors = self._errors, []
+        exits = [error for error in errors if isinstance(error, _EXITS)]
+        others = [error for error in errors if not isinstance(error, _EXITS)]
+        try:
+            if exits and others:
+                raise exits[0] from BaseExceptionGroup("errors in a Group", others)
+            if exits:
+                raise exits[0]
+            if others:
+                raise BaseExceptionGroup("errors in a Group", others) from None
+            if canceled is not None and exc is None:
+                raise canceled
+        finally:
+            del errors, exits, others, canceled, exc  # no cycle through the traceback
         return False
 
-    async def _wait(self) -> list[BaseException]:
-        """Wait for every goroutine of the group; return what was thrown in at ourselves."""
-        interrupts: list[BaseException] = []
+    async def _wait(self) -> Canceled | None:
+        """Wait for every goroutine of the group; return our own cancellation, if it came."""
+        self._one_less()
+        try:
+            await self._all_ended.wait()
+            return None
+        except Canceled as err:
+            canceled = err
+            self._cancel(err.cause)
+        except BaseException as err:  # a Ctrl-C
+            canceled = None
+            self._fail(err)
         async with shield():
-            while self._live:
-                one = next(iter(self._live))
+            while True:
                 try:
-                    await one
-                except BaseException as exc:
-                    if not one.done:  # not its error but a Ctrl-C for us
-                        interrupts.append(exc)
-                        self._cancel(exc)
-        return interrupts
+                    await self._all_ended.wait()
+                    return canceled
+                except BaseException as err:
+                    self._fail(err)
