@@ -13,11 +13,12 @@ import time
 import traceback
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any
 
-from gopoll.errors import Canceled, DeadlockError, ForkedError, InternalError
+from gopoll.errors import Canceled, ClosedError, DeadlockError, ForkedError, InternalError
 from gopoll.runtime import debug, notify
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._g import GBase
@@ -47,7 +48,10 @@ class Scheduler(ExecBase):
         self.deaths = 0
         self.sysmon = Sysmon(self, debug.trace_ns())
         self.started_ns = time.monotonic_ns()
-        self._agens: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._agens: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._dropped: deque[Any] = deque()  # async generators that nobody holds any more
+        self._end_lock = threading.RLock()  # guards _closing, and what check_end() takes
+        self._closing = 0  # goroutines that close an async generator
         self._switch_interval = 0.0
         self._spots: dict[GBase, object] = {}
         self.pool = Pool()  # the threads of blocking(), made when needed
@@ -188,7 +192,7 @@ class Scheduler(ExecBase):
         self._enter(m)
         hooks = sys.get_asyncgen_hooks()
         try:
-            sys.set_asyncgen_hooks(self._agens.add, self._drop_agen)
+            sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
             self.schedule(m)
         except BaseException as err:
             if not self.is_forked:
@@ -224,14 +228,47 @@ class Scheduler(ExecBase):
 
     # Async generators (A12): the hooks belong to threads, a goroutine may change its thread.
 
-    def _drop_agen(self, agen: Any) -> None:
-        """Close an async generator that nobody holds any more, in a goroutine of its own."""
-        self._agens.discard(agen)
-        if not self.is_finished and not self.is_forked:
-            self.poller.post(lambda: self._close_agen(agen))
+    def _begin_agen(self, agen: Any) -> None:
+        self._agens[id(agen)] = agen
 
-    def _close_agen(self, agen: Any) -> None:
-        self.newproc(agen.aclose(), background(), f"aclose {agen.__qualname__}")
+    def _drop_agen(self, agen: Any) -> None:
+        """Close an async generator that nobody holds any more. Any thread."""
+        if self.is_finished or self.is_forked:
+            return
+        self._dropped.append(agen)  # then the post: check_end() may come before it
+        try:
+            self.poller.post(self._close_dropped)
+        except ClosedError:
+            pass  # a plain thread has dropped it while run() returned
+
+    def _close_dropped(self) -> None:
+        """Start closing what has been dropped. Between two goroutines."""
+        with self._end_lock:
+            agens = self._take_dropped()
+            self._closing += len(agens)
+        self._close_agens(agens)
+
+    def _take_dropped(self) -> list[Any]:
+        return [self._dropped.popleft() for _ in range(len(self._dropped))]
+
+    def _close_agens(self, agens: list[Any]) -> None:
+        """Close each in a goroutine of the runtime's own; _closing has been raised."""
+        for agen in agens:
+            name = f"aclose {agen.__qualname__}"
+            self.newproc(self._aclose(agen), background(), name, system=True)
+
+    async def _aclose(self, agen: Any) -> None:
+        try:
+            await agen.aclose()
+        except Canceled:
+            pass
+        except Exception as err:  # as an error in a finaliser: told, and no more
+            sys.excepthook(type(err), err, err.__traceback__)
+        except BaseException as err:
+            self.die(err)
+        finally:
+            with self._end_lock:
+                self._closing -= 1
 
     # From start to end.
 
@@ -248,7 +285,7 @@ class Scheduler(ExecBase):
             target=self.sysmon.loop, name="gopoll-sysmon", daemon=True
         )
         try:
-            sys.set_asyncgen_hooks(self._agens.add, self._drop_agen)
+            sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
             watcher.start()
             with Signals(self) as signals:
                 self.acquirep(self.m0)
@@ -295,12 +332,15 @@ class Scheduler(ExecBase):
 
     def check_end(self) -> None:
         """Go on with the end: the program's goroutines, its async generators, the runtime's own."""
-        if self.live:
-            return
-        agens = list(self._agens)
-        if agens:
+        with self._end_lock:
+            if self.live or self._closing:
+                return
+            agens = [ref() for ref in self._agens.valuerefs()]  # a copy: others may drop some
+            agens = [*self._take_dropped(), *(agen for agen in agens if agen is not None)]
             self._agens.clear()
-            self.newproc(_close_agens(agens), background(), "aclose", system=True)
+            self._closing = len(agens)
+        if agens:
+            self._close_agens(agens)
             return
         for g in self.goroutines():
             self.cancel(g, "the main goroutine has ended")
@@ -376,14 +416,6 @@ class Scheduler(ExecBase):
     def trace(self, now: int) -> None:
         """Print a line of schedtrace. From sysmon."""
         debug.print_trace(self, now)
-
-
-async def _close_agens(agens: list[Any]) -> None:
-    for agen in agens:
-        try:
-            await agen.aclose()
-        except BaseException as err:
-            sys.excepthook(type(err), err, err.__traceback__)
 
 
 def name_of(coro: Any) -> str:
