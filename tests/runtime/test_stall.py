@@ -1,189 +1,354 @@
-"""StallWatch: a loop that is nobody's goroutine, told apart when it hangs."""
+"""on_stall and GOPOLL_DEBUG=stall: who keeps its thread, for how long, and in what.
 
-import hashlib
+Ours: Go preempts instead. Every kind is produced for real; nobody else is ever named.
+"""
+
+import re
+import sys
 import threading
 import time
 
 import pytest
 
 import gopoll
-from gopoll import StallWatch, on_stall
-from runtime.tools import until, voluntary_switches
+from helpers.child import run_python
+from runtime.tools import ONE, until
 
-BLOCK = bytes(1 << 20)
-STACK_OF = {"python": "compute", "c_nogil": "in_c"}
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+MODES = [ONE, {"procs": 1}, {"procs": 4}]
+
+
+def compute_until(moment):
+    n = 0
+    while time.monotonic() < moment:
+        n += 1
+    return n
+
+
+def in_python(seconds=0.2):
+    compute_until(time.monotonic() + seconds)
+
+
+def in_c(seconds=0.2):
+    time.sleep(seconds)
+
+
+def big_enough(work, seconds):
+    """Return an n for which work(n) takes about so long, or longer."""
+    n = 50_000
+    while True:
+        began = time.thread_time()
+        work(n)
+        if time.thread_time() - began > seconds:
+            return n
+        n *= 2
+
+
+def sum_to(n):
+    """Sum in C, which looks at nothing else."""
+    return sum(range(n))
 
 
 @pytest.fixture
 def heard():
-    """The stalls over 20 ms."""
+    """Return the list of stalls that a hook with 50 ms has heard of."""
     stalls = []
-    stop = on_stall(stalls.append, threshold=0.02)
+    stop = gopoll.on_stall(stalls.append)
     yield stalls
     stop()
 
 
-def compute(done):
-    while not done():
-        sum(range(100))
+def spots(stall):
+    return [frame.name for frame in stall.stack]
 
 
-def in_c(done):
-    while not done():
-        hashlib.sha256(BLOCK * 64).digest()  # one call lasts longer than the threshold
+@pytest.mark.parametrize("options", MODES, ids=str)
+@pytest.mark.parametrize(("kind", "block"), [("python", in_python), ("c_nogil", in_c)])
+def test_who_computes_and_who_sits_in_c_is_told_apart(run, heard, options, kind, block):
+    async def stuck():
+        block()
 
+    async def main():
+        g = gopoll.go(stuck, name="the one")
+        await g
+        return g.id
 
-def in_thread(fn):
-    """Run fn() in a thread of its own."""
-    errors = []
-
-    def body():
-        try:
-            fn()
-        except BaseException as err:
-            errors.append(err)
-
-    thread = threading.Thread(target=body)
-    thread.start()
-    thread.join(60)
-    assert not thread.is_alive()
-    if errors:
-        raise errors[0]
-
-
-@pytest.mark.parametrize(("kind", "work"), [("python", compute), ("c_nogil", in_c)])
-def test_a_stalled_loop_is_reported_once_with_kind_and_stack(heard, kind, work):
-    with StallWatch("my loop") as watch:
-        watch.tick()
-        work(lambda: heard)
-        watch.tick()
+    number = run(main, **options)
     (stall,) = heard
-    assert (stall.goroutine, stall.name) == (0, "my loop")
-    assert stall.kind == kind
-    assert stall.duration >= 0.02
-    assert STACK_OF[kind] in [frame.name for frame in stall.stack]
-    assert stall.stack[-1].filename == __file__
-    assert watch.stalls == 1
+    assert (stall.goroutine, stall.name, stall.kind) == (number, "the one", kind)
+    assert 0.05 <= stall.duration < 10
+    assert spots(stall)[-2 - (kind == "python") :][:2] == ["stuck", block.__name__]
 
 
-def test_only_the_thread_of_the_loop_is_looked_at(heard):
-    """A bystander computes all the while, and the main thread as well."""
+@pytest.mark.skipif(not GIL, reason="no GIL to hold")
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_who_keeps_the_gil_in_c_is_told_after_it(run, heard, options):
+    n = big_enough(sum_to, 0.15)
+
+    async def stuck():
+        sum_to(n)
+
+    async def main():
+        g = gopoll.go(stuck, name="holds")
+        await g
+        return g.id, gopoll.stats().stalls
+
+    number, stalls = run(main, **options)
+    held = [stall for stall in heard if stall.kind == "gil_held"]
+    assert held, heard
+    for stall in held:
+        assert (stall.goroutine, stall.name, stall.stack) == (number, "holds", None)
+        assert stall.duration >= 0.05
+    assert stalls >= 1
+
+
+@pytest.mark.skipif(not GIL, reason="no GIL to hold")
+@pytest.mark.parametrize("options", MODES[:2], ids=str)
+def test_who_runs_when_the_gil_is_free_again_is_not_blamed(run, heard, options):
+    """The slice of the one that had it is over by then; that of another has begun."""
+    big = 7 ** big_enough(lambda n: 7**n, 0.04)
+
+    async def holds():
+        return (big * big) and None  # an operator: the interpreter does not look up after it
+
+    async def bystander():
+        for _ in range(20):
+            await gopoll.gosched()
+
+    async def main():
+        gs = [gopoll.go(bystander, name="bystander") for _ in range(3)]
+        for _ in range(3):
+            await gopoll.go(holds, name="holds")
+        for g in gs:
+            await g
+        return gopoll.stats().stalls
+
+    stalls = run(main, **options)
+    assert "bystander" not in {stall.name for stall in heard}
+    assert len(heard) <= stalls
+
+
+@pytest.mark.skipif(not GIL, reason="no GIL to wait for")
+def test_who_waits_for_the_gil_is_told_apart(run):
+    """Plain threads have it, for long; the goroutine gets its turn and loses it again."""
     over = threading.Event()
-    bystander = threading.Thread(target=compute, args=(over.is_set,))
-    bystander.start()
+    heard = []
+    stop = gopoll.on_stall(heard.append, 0.02)
 
-    def loop():
-        with StallWatch() as watch:
-            watch.tick()
-            in_c(lambda: heard)
+    def hog():
+        while not over.is_set():
+            sum(range(1_000_000))
 
-    in_thread(loop)
-    over.set()
-    bystander.join()
-    (stall,) = heard
-    assert "loop" in [frame.name for frame in stall.stack]
-    assert {frame.name for frame in stall.stack}.isdisjoint({"compute", "in_thread"})
+    def starved():
+        return [stall for stall in heard if stall.kind == "gil_starved"]
+
+    async def victim():
+        compute_until(time.monotonic() + 0.1)
+
+    async def main():
+        threads = [threading.Thread(target=hog) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 30
+        while not starved() and time.monotonic() < end:
+            await gopoll.go(victim, name="victim")
+        over.set()
+        for thread in threads:
+            thread.join()
+
+    try:
+        run(main, **ONE)
+    finally:
+        over.set()
+        stop()
+    assert starved(), {stall.kind for stall in heard}
+    assert "gil_held" not in {stall.kind for stall in heard}
+    assert "hog" not in {name for stall in starved() for name in spots(stall)}
 
 
-def test_work_that_is_cut_up_by_ticks_and_idle_time_is_no_stall(heard):
-    with StallWatch() as watch:
-        ends = time.monotonic() + 0.1
-        while time.monotonic() < ends:
-            watch.tick()
-        watch.idle()
-        with pytest.raises(TimeoutError):
-            gopoll.run(never, procs=1)  # the loop waits for long
-    assert watch.stalls == 0
+# -- nobody else -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_a_thread_that_is_not_the_schedulers_is_never_named(run, heard, options):
+    """It computes all the while, and so does one of blocking(); the goroutines do not."""
+    over = threading.Event()
+
+    def bystander():
+        while not over.is_set():
+            compute_until(time.monotonic() + 0.01)
+
+    async def idle():
+        async with gopoll.timeout(60):
+            for _ in range(25):
+                await gopoll.sleep(0.002)
+        over.set()
+
+    async def main():
+        thread = threading.Thread(target=bystander)
+        thread.start()
+        g = gopoll.go(idle)
+        await gopoll.blocking(bystander)
+        thread.join()
+        await g
+        return gopoll.stats().stalls
+
+    try:
+        run(main, **options)
+    finally:
+        over.set()
+    for stall in heard:  # a goroutine that had to wait for the GIL, on a busy machine
+        assert "bystander" not in (spots(stall) if stall.stack else [])
+
+
+@pytest.mark.parametrize("block", [in_python, in_c])
+def test_beside_a_busy_thread_and_quick_goroutines_the_one_is_named(run, heard, block):
+    over = []
+
+    def bystander():
+        while not over:
+            compute_until(time.monotonic() + 0.01)
+
+    async def quick():
+        while not over:
+            await gopoll.gosched()
+
+    async def stuck():
+        block(0.4)
+
+    async def main():
+        thread = threading.Thread(target=bystander)
+        thread.start()
+        gs = [gopoll.go(quick, name="quick") for _ in range(3)]
+        await gopoll.go(stuck, name="the one")
+        over.append(1)
+        for g in gs:
+            await g
+        thread.join()
+
+    run(main, procs=2)
+    assert [stall.name for stall in heard].count("the one") == 1
+    (stall,) = [stall for stall in heard if stall.name == "the one"]
+    if stall.stack is not None:
+        assert "stuck" in spots(stall)
+    assert all("bystander" not in spots(stall) for stall in heard if stall.stack)
+
+
+def test_a_goroutine_in_syscall_and_a_parked_one_are_no_stalls(run, heard):
+    async def main():
+        g = gopoll.go(gopoll.sleep, 0.2)
+        with gopoll.syscall():
+            time.sleep(0.2)
+        await g
+        assert gopoll.stats().stalls == 0
+
+    run(main, procs=1)
     assert heard == []
 
 
-async def never():
-    async with gopoll.timeout(0.1):
-        await gopoll.Chan(0).recv()
+# -- hooks and thresholds --------------------------------------------------------------------------
 
 
-def test_each_piece_of_work_is_reported_anew(heard):
-    with StallWatch() as watch:
-        for n in (1, 2, 3):
-            watch.tick()
-            compute(lambda n=n: len(heard) == n)
-            watch.idle()
-    assert [s.kind for s in heard] == ["python"] * 3
+@pytest.mark.parametrize("options", MODES, ids=str)
+def test_each_hook_hears_of_a_slice_once_at_its_own_threshold(run, options):
+    heard = {0.03: [], 0.12: [], 0.2: [], 30: []}
+    stops = [gopoll.on_stall(stalls.append, limit) for limit, stalls in heard.items()]
+
+    async def main():
+        time.sleep(0.5)
+        await gopoll.gosched()
+
+    try:
+        run(main, **options)
+    finally:
+        for stop in stops:
+            stop()
+    assert {limit: len(stalls) for limit, stalls in heard.items()} == {
+        0.03: 1,
+        0.12: 1,
+        0.2: 1,
+        30: 0,
+    }
+    for limit, stalls in heard.items():
+        assert all(stall.duration >= limit for stall in stalls)
 
 
-def test_stalls_are_counted_without_a_hook():
-    with StallWatch() as watch:
-        watch.tick()
-        compute(lambda: watch.stalls)
-    assert watch.stalls == 1
+def test_a_hook_that_was_ended_hears_nothing(run):
+    first, second = [], []
+    stops = [gopoll.on_stall(first.append), gopoll.on_stall(second.append)]
+    stops[0]()
+    stops[0]()
+
+    async def main():
+        time.sleep(0.15)
+
+    try:
+        run(main, **ONE)
+    finally:
+        stops[1]()
+    assert (len(first), len(second)) == (0, 1)
 
 
-def test_an_idle_loop_leaves_the_watcher_asleep():
-    with StallWatch() as watch:
-        watch.tick()
-        watch.idle()
-        thread = next(t for t in threading.enumerate() if t.name == "gopoll-stallwatch")
-        seen = []
+def test_a_hook_that_fails_is_told_and_stops_nobody(run, capsys, heard):
+    def bad(stall):
+        raise ValueError("in the hook")
 
-        def still():  # for 100 looks a millisecond apart
-            seen.append(voluntary_switches(thread))
-            return len(seen) > 100 and len(set(seen[-100:])) == 1
+    stop = gopoll.on_stall(bad)
 
-        until(still)
-
-
-def test_a_loop_that_wakes_it_is_never_left_unwatched(heard):
-    """S4: the watcher falls asleep just when the loop begins to work."""
-    with StallWatch() as watch:
-        for _ in range(300):
-            for _ in range(50):
-                watch.tick()
-                watch.idle()
-        watch.tick()
-        compute(lambda: heard)
-    assert len(heard) == 1
-
-
-def test_a_hook_that_raises_is_shown_and_the_watch_goes_on(capsys, heard):
-    def fail(stall):
-        raise ValueError("not today")
-
-    stop = on_stall(fail, threshold=0.01)
-    with StallWatch() as watch:
+    async def main():
         for n in (1, 2):
-            watch.tick()
-            compute(lambda n=n: len(heard) == n)
-    stop()
-    assert capsys.readouterr().err.count("ValueError: not today") == 2
+            time.sleep(0.15)
+            await gopoll.gosched()
+            assert gopoll.stats().stalls == n
+
+    try:
+        run(main, **ONE)
+    finally:
+        stop()
+    assert capsys.readouterr().err.count("ValueError: in the hook\n") == 2
+    assert len(heard) == 2
 
 
-def test_a_hook_may_close_the_watch(heard):
-    watch = StallWatch()
-    closed = threading.Event()
-    stop = on_stall(lambda stall: (watch.close(), closed.set()), threshold=0.01)
-    watch.tick()
-    compute(closed.is_set)
-    stop()
-    watch.close()
+@pytest.mark.parametrize("threshold", [0, -1, float("nan")])
+def test_a_threshold_of_nothing_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold must be above 0 seconds, not"):
+        gopoll.on_stall(print, threshold)
 
 
-def test_another_thread_may_not_tick():
-    with StallWatch("mine") as watch:
-        for call in (watch.tick, watch.idle):
-            with pytest.raises(RuntimeError, match=r"^stall watch 'mine': tick\(\) and idle"):
-                in_thread(call)
+@pytest.mark.parametrize(
+    ("setting", "prints"),
+    [("stall=50ms", 1), ("stall=0.05s", 1), ("stall=50", 1), ("schedtrace=0,stall=50ms", 1),
+     ("stall=20s", 0), ("stall=0", 0), ("stall=soon", 0), ("stall", 0), ("", 0)],
+)  # fmt: skip
+def test_the_environment_has_stalls_printed(monkeypatch, setting, prints):
+    monkeypatch.setenv("GOPOLL_DEBUG", setting)
+    done = run_python(
+        """
+        import time
+        import gopoll
+
+        async def stuck():
+            time.sleep(0.15)
+
+        async def main():
+            await gopoll.go(stuck)
+            print(gopoll.stats().stalls)
+
+        gopoll.run(main)
+        """
+    )
+    assert done.stdout == ("0\n" if setting == "stall=20s" else "1\n")
+    first = re.findall(
+        r"^gopoll: goroutine 2 \(stuck\) stalls for \d+ ms \(c_nogil\)$", done.stderr, re.MULTILINE
+    )
+    assert len(first) == prints
+    assert done.stderr.count(", in stuck\n") == prints
+    assert bool(done.stderr) == bool(prints)
 
 
-def test_closing_again_does_nothing_and_ends_the_thread():
-    watch = StallWatch()
-    in_thread(watch.close)
-    watch.close()
-    assert "gopoll-stallwatch" not in [t.name for t in threading.enumerate()]
-    watch.tick()  # harmless
+def test_until_somebody_asks_nothing_is_printed_and_all_is_counted(run, capfd):
+    async def main():
+        until(lambda: gopoll.stats().stalls == 1)
 
-
-def test_the_name_is_a_string():
-    with pytest.raises(TypeError, match="name"):
-        StallWatch(3)
-    with pytest.raises(TypeError, match="name"):
-        StallWatch(None)
+    run(main, **ONE)
+    assert capfd.readouterr().err == ""

@@ -168,8 +168,8 @@ def test_a_goroutine_that_waits_for_input_is_found_while_another_keeps_the_p(run
 
 def test_an_expiry_that_comes_while_another_keeps_the_p_is_not_lost(run):
     async def main():
-        ctx, _ = gopoll.with_timeout(gopoll.background(), 0.001)
-        sleeper = gopoll.go(gopoll.sleep, 0.001)
+        ctx, _ = gopoll.with_timeout(gopoll.background(), 0.1)
+        sleeper = gopoll.go(gopoll.sleep, 0.1)
         await wait_parked(sleeper)
         until(lambda: gopoll.stats().timers == 0)  # sysmon has taken both
         await ctx.wait()

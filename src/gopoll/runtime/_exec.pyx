@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t
 
-from gopoll._atomic cimport add_i64, cas_u64, load_int, load_u64, load_word, store_u64
+from gopoll._atomic cimport add_i64, cas_u64, load_int, load_u64, load_word, store_i64, store_u64
 from gopoll._park cimport ParkRequest, SliceEnd, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
@@ -141,6 +141,7 @@ cdef class ExecBase(FindBase):
         tw.spent_bytes = 0
         PyContext_Enter(g.vars)
         running = begin_slice(m)
+        store_i64(&m.gid, g.id)
         store_u64(&p.words.schedtick, p.words.schedtick + 1)
         store_u64(&m.runword, running)
         store_u64(&p.words.status, running)                  # A1

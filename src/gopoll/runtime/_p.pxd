@@ -44,17 +44,18 @@ cdef class MBase:
     cdef PyObject *lockedg     # the goroutine it belongs to, borrowed
     cdef uint64_t runword      # the status word of the slice under way; its own thread's, atomic
     cdef uint64_t tick
+    cdef int64_t gid           # the goroutine of that slice; written before, atomic
     cdef int note              # a futex word: its bed; 1 when it has been woken
     cdef bint listed           # it is on the idle list; guarded by SchedBase.lock
     cdef public bint leaving   # its thread ends with the goroutine that was locked to it
     cdef bint spinning         # it looks for work to steal; counted in nmspinning
     cdef int syscalls          # syscall() bodies it is inside of
+    cdef void *tstate          # the thread state of its thread
     cdef int clock             # the CPU clock of its thread, -1 before it has begun; atomic
     cdef readonly int64_t switches
     cdef readonly int64_t steals
     cdef readonly int64_t handoffs     # Ps given up in syscall()
-    cdef readonly int64_t ident        # of its thread, for Python
-    cdef int tid                       # and for the kernel
+    cdef readonly int64_t ident
     cdef public object thread
     cdef public dict gs        # the live goroutines that were started here
 

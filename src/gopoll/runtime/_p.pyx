@@ -10,8 +10,6 @@ A2: only the M that owns a P in SCHED runs or idles it. A goroutine whose P may 
     took it may have looked at the queue before, so the push is followed by a kick (ready_g).
 """
 
-import threading
-
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t, uintptr_t
@@ -30,6 +28,9 @@ cdef extern from *:
     }
     """
     int gopoll_cpu_clock()
+
+cdef extern from "Python.h":
+    void *PyThreadState_Get() nogil
 
 cdef enum:
     CHAIN = 8                  # so many goroutines in a row may come from runnext
@@ -113,7 +114,7 @@ cdef class MBase:
     def begin(self, ident):
         """Note the thread it is. On that thread."""
         self.ident = ident
-        self.tid = threading.get_native_id()
+        self.tstate = PyThreadState_Get()
         store_int(&self.clock, gopoll_cpu_clock())
 
     @property

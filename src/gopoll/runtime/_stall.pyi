@@ -1,5 +1,7 @@
 from typing_extensions import disjoint_base
 
+FREE_THREADED: bool
+
 def set_stall(ns: int, wanted: bool) -> None: ...
 
 @disjoint_base

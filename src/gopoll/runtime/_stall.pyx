@@ -1,4 +1,4 @@
-"""What a thread is stuck in, told by two looks at it; and the watch over a loop of one's own.
+"""What a thread is stuck in, told by CPU clocks; and the watch over a loop of one's own.
 
 Sysmon asks of its Ms, StallWatch of a loop that says when it turns. Go: none; its goroutines can
 be taken off a thread wherever they are.
@@ -19,14 +19,9 @@ from gopoll._timers cimport nanotime
 
 cdef extern from *:
     """
-    #include <fcntl.h>
     #include <pthread.h>
     #include <stdint.h>
-    #include <stdio.h>
-    #include <stdlib.h>
-    #include <string.h>
     #include <time.h>
-    #include <unistd.h>
     static int64_t gopoll_cpu_ns(int clock) {
       struct timespec ts;
       if (clock == -1 || clock_gettime((clockid_t)clock, &ts) != 0) return 0;
@@ -36,43 +31,35 @@ cdef extern from *:
       clockid_t id;
       return pthread_getcpuclockid(pthread_self(), &id) == 0 ? (int)id : -1;
     }
-    static int gopoll_task_file(int tid, const char *name, char *text, int size) {
-      snprintf(text, size, "/proc/self/task/%d/%s", tid, name);
-      int fd = open(text, O_RDONLY | O_CLOEXEC);
-      int n = fd < 0 ? -1 : (int)read(fd, text, size - 1);
-      if (fd >= 0) close(fd);
-      text[n < 0 ? 0 : n] = 0;
-      return n;
-    }
-    static int gopoll_is_runnable(int tid) {
-      char text[512], *name_end;
-      if (gopoll_task_file(tid, "stat", text, sizeof text) <= 0) return 0;
-      name_end = strrchr(text, ')');
-      return name_end && name_end[1] == ' ' && name_end[2] == 'R';
-    }
-    static int64_t gopoll_run_delay(void) {
-      char text[128], *rest;
-      if (gopoll_task_file((int)gettid(), "schedstat", text, sizeof text) <= 0) return 0;
-      strtoll(text, &rest, 10);
-      return strtoll(rest, 0, 10);
+    /* Without a GIL: whether a live thread may run Python. With one it would not tell. */
+    static int gopoll_attached(void *thread) {
+    #ifdef Py_GIL_DISABLED
+      return __atomic_load_n(&((PyThreadState *)thread)->state, __ATOMIC_RELAXED) != 0;
+    #else
+      return 0;
+    #endif
     }
     """
     int64_t gopoll_cpu_ns(int clock) noexcept nogil
-    int gopoll_is_runnable(int tid) noexcept nogil
-    int64_t gopoll_run_delay() noexcept nogil
     int gopoll_own_clock()
+    int gopoll_attached(void *thread) noexcept nogil
+    int CLOCK_PROCESS_CPUTIME_ID
 
 cdef extern from "pythread.h":
     unsigned long PyThread_get_thread_ident() noexcept nogil
 
+cdef extern from "Python.h":
+    void *PyThreadState_Get() nogil
 
 cdef enum:
     GIL_LATE_NS = 10000000         # the GIL came so late that somebody has kept it
-    SAMPLE_NS = 1000000            # between the two looks at a stalled thread
-    USED_NS = 50000                # a thread that has used less has only been woken
-    SAMPLES = 32                   # no more of them in a row
-    LOOK_MIN_NS = 1000000          # the watcher looks no oftener
+    SAMPLE_NS = 1000000            # between two looks at a stalled thread without the GIL
+    HOLD_NS = 200000               # and with it
+    SAMPLES = 8
+    LOOK_MIN_NS = 1000000          # a StallWatch looks no oftener
     LOOKS = 8                      # so often does it look in the time that is a stall
+
+FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 # The least duration that is a stall, and whether somebody wants to hear of them. Atomic.
 cdef int64_t limit_ns = 50000000
@@ -98,81 +85,77 @@ cdef int64_t cpu_ns(int clock) noexcept nogil:
     return gopoll_cpu_ns(clock)
 
 
-cdef int64_t run_delay() noexcept nogil:
-    """For how long this thread has waited for a CPU in its life, ns; 0 if that is not known."""
-    return gopoll_run_delay()
+cdef int64_t cpus_ns() noexcept nogil:
+    """And all threads of this process."""
+    return gopoll_cpu_ns(CLOCK_PROCESS_CPUTIME_ID)
 
 
-cdef int64_t gil_wait(int64_t before, int64_t delay) noexcept nogil:
-    """How long we waited since *before* for something else than a CPU, by the run delay of then."""
-    return max(<int64_t>0, nanotime() - before - (run_delay() - delay))
+cdef int64_t gil_late_ns() except -1:
+    """Who waits longer for the GIL than this waits for more than Python code."""
+    return GIL_LATE_NS + <int64_t>(2e9 * sys.getswitchinterval())
 
 
-cdef int64_t cpu_beside(int clock, int tid) noexcept nogil:
-    """What a thread uses of the CPU in a sample; if it wants a CPU, until it has had one.
+cdef bint gil_was_held(Thread *t, int64_t waited) except -1:
+    """Whether the thread has kept the GIL for most of *waited*, in which we asked for it.
 
-    Without the GIL, it is not kept by us. With it: what it can do without.
+    It has computed since then for longer than Python code would have kept it, and most of what this
+    process has. It may be over: a call that keeps the GIL can only be seen after it. By CPU clocks,
+    which a busy machine does not change.
     """
-    cdef int64_t used = cpu_ns(clock), again = 0
-    cdef int nothing = 0, _i
-    for _i in range(SAMPLES):
-        futex_wait(&nothing, 0, SAMPLE_NS)
-        again = cpu_ns(clock) - used
-        if again >= USED_NS or not gopoll_is_runnable(tid):
+    cdef int64_t late = gil_late_ns(), mine = cpu_ns(t.clock) - t.cpu
+    return waited > late and mine > late and 2 * mine > cpus_ns() - t.cpus
+
+
+cdef str stuck_in(Thread *t):
+    """What the thread is in; None if it has come back.
+
+    While we hold the GIL, a thread that runs on is in C without it. When we let go, one that
+    needs it goes on, unless others of this process have it; one that sleeps uses nothing.
+    """
+    cdef int zero = 0, looks = 0, attached = 0
+    cdef int64_t before, held = 0, free = 0, wall = 0, cpus = 0, began, late = gil_late_ns()
+    for _ in range(SAMPLES):
+        if load_u64(t.runword) != t.word:
+            return None
+        looks += 1
+        attached += gopoll_attached(t.tstate)
+        before = cpu_ns(t.clock)
+        futex_wait(&zero, 0, HOLD_NS)
+        held += cpu_ns(t.clock) - before
+        if held > HOLD_NS // 2 and not FREE_THREADED:
+            return "c_nogil"
+        before, began = cpu_ns(t.clock), nanotime()
+        cpus -= cpus_ns()
+        with nogil:
+            futex_wait(&zero, 0, SAMPLE_NS)
+        before = cpu_ns(t.clock) - before
+        if before > late and not FREE_THREADED:
+            return "gil_held"
+        free += before
+        cpus += cpus_ns()
+        wall += nanotime() - began
+        if wall > 2 * late or (free > 2 * SAMPLE_NS and wall < late):
             break
-    return again
+    if FREE_THREADED:
+        return "python" if 2 * attached > looks else "c_nogil"
+    if wall > late and free and 2 * free < cpus:
+        return "gil_starved"             # it looks up every few ms, so it has used something
+    return "python" if free > SAMPLE_NS // 2 else "c_nogil"
 
 
-cdef bint has_gil() except -1:
-    enabled = getattr(sys, "_is_gil_enabled", None)
-    return enabled is None or enabled()
-
-
-cdef bint runs_python(frame, int lasti, int clock, int tid) except -1:
-    """Whether a thread that uses the CPU does so in Python, though it was seen at one spot twice.
-
-    A small loop is always stopped at one spot. With the GIL: it cannot go on while we keep that.
-    Without: we can watch it pass.
-    """
-    cdef int64_t used, end
-    if has_gil():
-        return cpu_beside(clock, tid) < USED_NS
-    used = cpu_ns(clock)
-    end = nanotime() + SAMPLES * SAMPLE_NS
-    while cpu_ns(clock) - used < SAMPLE_NS and nanotime() < end:
-        if frame.f_lasti != lasti:
-            return True
-    return False
-
-
-cdef tuple look_twice(uint64_t *runword, uint64_t word, ident, int tid, int clock, int64_t since,
-                      int64_t waited, int64_t cpu):
-    """Say what a thread is stuck in since *since*: (ns, kind, frame), None if it is not any more.
-
-    It is stuck for as long as *runword* is *word*. waited: how long we had to wait for the GIL
-    alone, not for a CPU; cpu: what its CPU clock said before that, -1 unknown.
-    """
-    cdef int64_t now = nanotime(), used
-    if cpu >= 0 and waited > GIL_LATE_NS and cpu_ns(clock) - cpu > waited // 2:
-        # It ran while nobody got the GIL. If it still does, with the GIL ours, another kept that.
-        if load_u64(runword) != word or cpu_beside(clock, tid) < USED_NS:
-            return now - since, "gil_held", None
-    if load_u64(runword) != word:
-        return None                          # it has come back while we waited
-    first = sys._current_frames().get(ident)
-    lasti = -1 if first is None else first.f_lasti
-    with nogil:
-        used = cpu_beside(clock, tid)
-    if load_u64(runword) != word:
+cdef tuple look_at(Thread *t, int64_t waited, ident):
+    """Return (kind, frame) of a stuck thread, None if it has come back."""
+    cdef int64_t before = cpu_ns(t.clock)
+    cdef int zero = 0
+    if gil_was_held(t, waited):
+        futex_wait(&zero, 0, SAMPLE_NS)      # if it runs on beside us, another has kept the GIL
+        if load_u64(t.runword) != t.word or cpu_ns(t.clock) - before < HOLD_NS // 2:
+            return "gil_held", None
+    kind = stuck_in(t)
+    frame = None if kind == "gil_held" else sys._current_frames().get(ident)
+    if kind is None or load_u64(t.runword) != t.word:    # after the look: it is this slice's
         return None
-    frame = sys._current_frames().get(ident)
-    if frame is not first or (frame is not None and frame.f_lasti != lasti):
-        kind = "python"
-    elif used < USED_NS:
-        kind = "gil_starved" if waited > GIL_LATE_NS else "c_nogil"
-    else:
-        kind = "python" if runs_python(frame, lasti, clock, tid) else "c_nogil"
-    return nanotime() - since, kind, frame
+    return kind, frame
 
 
 cdef class WatchBase:
@@ -181,8 +164,9 @@ cdef class WatchBase:
     def __init__(self, str name not None="loop"):
         self.name = name
         self.ident = PyThread_get_thread_ident()
-        self.tid = threading.get_native_id()
-        self.clock = gopoll_own_clock()
+        self.seen.runword = &self.word
+        self.seen.clock = gopoll_own_clock()
+        self.seen.tstate = PyThreadState_Get()
         self.thread = threading.Thread(target=self.watch, name="gopoll-stallwatch", daemon=True)
         self.thread.start()
 
@@ -214,10 +198,10 @@ cdef class WatchBase:
 
     def watch(self):
         """Watch until close(). In a thread of its own."""
-        cdef uint64_t word, seen = 0
-        cdef int64_t now, since = 0, limit, cpu, delay
+        cdef uint64_t word
+        cdef int64_t now, since = 0, due = 0
         cdef int note
-        cdef bint told = True
+        cdef bint counted = True
         with nogil:
             while load_int(&self.stop) == 0:
                 note = load_int(&self.note)
@@ -229,23 +213,23 @@ cdef class WatchBase:
                     store_int(&self.waits, 0)
                     continue
                 now = nanotime()
-                limit = stall_limit()
-                if word != seen:
-                    seen, since, told = word, now, False
-                elif not told and now - since >= limit:
-                    told = True
-                    self.stalls += 1
+                if word != self.seen.word:
+                    self.seen.word = word
+                    since, due, counted = now, stall_limit(), False
+                elif now - since >= due:
+                    if not counted:
+                        counted = True
+                        self.stalls += 1
                     if stall_wanted():
-                        cpu = cpu_ns(self.clock)
-                        delay = run_delay()
-                        now = nanotime()
+                        self.seen.cpu = cpu_ns(self.seen.clock)
+                        self.seen.cpus = cpus_ns()
                         with gil:
-                            self.look(word, since, gil_wait(now, delay), cpu)
-                futex_wait(&self.note, note, max(limit // LOOKS, <int64_t>LOOK_MIN_NS))
+                            due = self.tell(since, now, due)
+                futex_wait(&self.note, note, max(stall_limit() // LOOKS, <int64_t>LOOK_MIN_NS))
 
-    cdef int look(self, uint64_t word, int64_t since, int64_t waited, int64_t cpu) except -1:
-        """Report what the loop is stuck in."""
-        found = look_twice(&self.word, word, self.ident, self.tid, self.clock, since, waited, cpu)
-        if found is not None:
-            self.report(*found)
-        return 0
+    cdef int64_t tell(self, int64_t since, int64_t before, int64_t due) except -1:
+        """Report what the loop is stuck in; the ns at which it is due again."""
+        found = look_at(&self.seen, nanotime() - before, self.ident)
+        if found is None:
+            return due
+        return self.report(nanotime() - since, due, *found)

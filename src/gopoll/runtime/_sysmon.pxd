@@ -10,24 +10,27 @@ from gopoll.runtime._sched cimport MAX_PROCS
 cdef enum:
     MAX_STUCK = 64
 
+cdef struct Slice:             # one that lasts too long
+    PyObject *m                # its thread, borrowed from allm, which keeps it
+    uint64_t word              # its status word: another runword on m means that it is over
+    int64_t gid                # its goroutine
+    int64_t since
+    int64_t cpu                # what the thread had used of the CPU at our last look
+    int64_t cpus               # and all threads of this process
+    int64_t due                # it is to be reported when it has lasted so long; 0 unknown yet
+    bint stalls                # it has been counted as a stall
+    bint report                # it is due
+
 cdef struct Seen:              # what sysmon knows of the slice of a P
     uint64_t status            # its status word at the first sighting
-    int64_t when               # the time of that
-    int64_t cpu                # what its thread had used of the CPU when it was found late
     bint late                  # to be retaken, once attached
     bint counted               # it has lasted too long
-    int stall                  # it is a stall: 1 to be reported, 2 reported
-
-cdef struct Stuck:             # a slice that has lost its P
-    PyObject *m
-    uint64_t word              # the runword of the slice: another one means that it is over
-    int64_t since
-    int stall
+    Slice slice
 
 cdef class Sysmon:
     cdef ExecBase sched
     cdef Seen seen[MAX_PROCS]
-    cdef Stuck stuck[MAX_STUCK]
+    cdef Slice stuck[MAX_STUCK]        # slices that have lost their P
     cdef int nstuck
     cdef readonly int64_t polls        # network polls that it made
     cdef readonly int64_t overruns     # slices that kept a P for 10 ms
@@ -41,8 +44,7 @@ cdef class Sysmon:
     cdef int look(self, int64_t now) noexcept nogil
     cdef bint needs_others(self, int i) noexcept nogil
     cdef int inject(self, uintptr_t *words, int n) except -1
-    cdef int attend(self, int want, int64_t before, int64_t delayed) except -1
-    cdef MBase m_of(self, uint64_t status)
+    cdef int attend(self, int want, int64_t before) except -1
+    cdef bint watch(self, Slice *s, int64_t now) noexcept nogil
     cdef int retake(self, int i, int64_t waited, int64_t now) except -1
-    cdef int report(
-        self, MBase m, uint64_t word, int64_t since, int64_t waited, int64_t cpu) except -1
+    cdef int judge(self, Slice *s, int64_t waited) except -1

@@ -13,7 +13,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64, store_int)
+from gopoll._atomic cimport (cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64, load_word,
+                             store_int)
 from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
@@ -23,7 +24,7 @@ from gopoll.runtime._p cimport (P_RETAKEN, P_RUN, MBase, PBase, midMask, stateBi
                                 stateMask)
 from gopoll.runtime._runq cimport OUT_CAP
 from gopoll.runtime._sched cimport SchedWords, wake_sysmon
-from gopoll.runtime._stall cimport (cpu_ns, gil_wait, look_twice, run_delay, stall_limit,
+from gopoll.runtime._stall cimport (Thread, cpu_ns, cpus_ns, gil_was_held, look_at, stall_limit,
                                     stall_wanted)
 
 cdef enum:
@@ -58,7 +59,7 @@ cdef class Sysmon:
             want = self.look(now)
         self.inject(words, n)
         if want:
-            self.attend(want, now, 0)
+            self.attend(want, now)
         return self.polls != polls
 
     # -- without the GIL
@@ -85,49 +86,62 @@ cdef class Sysmon:
         cdef int i, k, want = 0
         cdef uint64_t status
         cdef Seen *seen
-        cdef Stuck *one
-        cdef int64_t limit = stall_limit()
+        cdef Slice *s
         for i in range(load_int(&self.sched.nallp)):
             seen = &self.seen[i]
+            s = &seen.slice
             status = load_u64(&(<PBase>self.sched.parray[i]).words.status)
             if status != seen.status or status & stateMask != P_RUN:
                 seen.status = status         # it carries the tick: equal words are one slice
-                seen.when = now
                 seen.late = seen.counted = False
-                seen.stall = 0
+                s.since = now
                 continue
-            if now - seen.when < SLICE_NS:
+            if now - s.since < SLICE_NS:
                 continue
             if not seen.counted:
+                k = <int>((status >> stateBits) & midMask) - 1       # the M's place
+                s.m = <PyObject *>load_word(<uintptr_t *>&self.sched.marray[k])
+                if s.m == NULL:
+                    continue                 # it has just ended
+                s.gid = load_i64(&(<MBase>s.m).gid)
+                if load_u64(&(<PBase>self.sched.parray[i]).words.status) != status:
+                    continue
+                s.word = status
+                s.due = s.stalls = s.report = 0
                 seen.counted = True
                 self.overruns += 1
             seen.late = self.sched.handoff and self.needs_others(i)
-            if now - seen.when >= limit and seen.stall == 0:
-                seen.stall = 1
-                self.stalls += 1
-                if stall_wanted():
-                    want |= STALL
             if seen.late:
                 want |= LATE
-            if want:
-                k = <int>((status >> stateBits) & midMask) - 1       # the M's place
-                seen.cpu = cpu_ns(load_int(&(<MBase>self.sched.marray[k]).clock))
+            if self.watch(s, now):
+                want |= STALL
         k = 0
         for i in range(self.nstuck):
-            one = &self.stuck[i]
-            if load_u64(&(<MBase>one.m).runword) != one.word:
+            s = &self.stuck[i]
+            if load_u64(&(<MBase>s.m).runword) != s.word:
                 continue                     # it has come back
-            if now - one.since >= limit and one.stall == 0:
-                one.stall = 1
-                self.stalls += 1
-                if stall_wanted():
-                    want |= STALL
-            self.stuck[k] = one[0]
+            if self.watch(s, now):
+                want |= STALL
+            self.stuck[k] = s[0]
             k += 1
         self.nstuck = k
         if k == 0 and self.lowered:
             want |= CALM
         return want
+
+    cdef bint watch(self, Slice *s, int64_t now) noexcept nogil:
+        """Look at a slice that has lasted too long: whether it is to be reported."""
+        s.cpu = cpu_ns(load_int(&(<MBase>s.m).clock))
+        s.cpus = cpus_ns()
+        if s.due == 0:
+            s.due = stall_limit()
+        if now - s.since < s.due:
+            return False
+        if not s.stalls:
+            s.stalls = True
+            self.stalls += 1
+        s.report = stall_wanted()
+        return s.report
 
     cdef bint needs_others(self, int i) noexcept nogil:
         """Whether anybody could do something with the P: there is work, or nobody else looks."""
@@ -163,54 +177,42 @@ cdef class Sysmon:
             store_int(&self.sched.words.sysmonpolls, 0)
         return n
 
-    cdef int attend(self, int want, int64_t before, int64_t delayed) except -1:
-        """Do what look() has found at *before*, when we were not attached. delayed: run_delay()."""
+    cdef int attend(self, int want, int64_t before) except -1:
+        """Do what look() has found at *before*, when we were not attached."""
         cdef int i
-        cdef int64_t now = nanotime(), waited, kept
+        cdef int64_t now = nanotime(), waited
         cdef Seen *seen
-        cdef Stuck *one
         waited = now - before if now > before else 0
-        kept = gil_wait(before, delayed) if want & STALL else 0
         for i in range(load_int(&self.sched.nallp)):
             seen = &self.seen[i]
-            if want & STALL and seen.stall == 1:
-                seen.stall = 2
-                self.report(self.m_of(seen.status), seen.status, seen.when, kept, seen.cpu)
+            if seen.counted:
+                self.judge(&seen.slice, waited)
             if seen.late:
                 seen.late = False
                 self.retake(i, waited, nanotime())
         for i in range(self.nstuck):
-            one = &self.stuck[i]
-            if want & STALL and one.stall == 1:
-                one.stall = 2
-                self.report(self.m_of(one.word), one.word, one.since, kept, -1)
+            self.judge(&self.stuck[i], waited)
         if want & CALM and self.nstuck == 0:
             self.lowered = False
             self.sched.restore_switch_interval()
         return 0
 
-    cdef MBase m_of(self, uint64_t status):
-        """The M in a status word."""
-        return <MBase>self.sched.marray[<int>((status >> stateBits) & midMask) - 1]
-
     cdef int retake(self, int i, int64_t waited, int64_t now) except -1:
-        """Take a P from the slice that has had it since seen.when, if it has it still (A1, A7)."""
+        """Take a P from the slice that has had it for too long, if it has it still (A1, A7)."""
         cdef PBase p = <PBase>self.sched.parray[i]
         cdef Seen *seen = &self.seen[i]
-        cdef MBase m
         cdef int64_t cpu
         if load_u64(&p.words.status) != seen.status:
             return 0
-        m = self.m_of(seen.status)
-        cpu = cpu_ns(load_int(&m.clock)) - seen.cpu
-        if waited > SLICE_NS and cpu < waited // 8 and 2 * waited > now - seen.when:
+        cpu = cpu_ns(load_int(&(<MBase>seen.slice.m).clock)) - seen.slice.cpu
+        if waited > SLICE_NS and cpu < waited // 8 and 2 * waited > now - seen.slice.since:
             self.starved += 1                # it waits for the GIL, as we did
             return 0
         if not cas_u64(&p.words.status, seen.status, P_RETAKEN):
             return 0
         self.retakes += 1
         if self.nstuck < MAX_STUCK:
-            self.stuck[self.nstuck] = Stuck(<PyObject *>m, seen.status, seen.when, seen.stall)
+            self.stuck[self.nstuck] = seen.slice
             self.nstuck += 1
         if not self.lowered:
             self.lowered = True
@@ -218,12 +220,24 @@ cdef class Sysmon:
         self.sched.handoffp(p)
         return 1
 
-    cdef int report(self, MBase m, uint64_t word, int64_t since, int64_t waited,
-                    int64_t cpu) except -1:
-        """Tell sched.py what a slice of *m* stalls in."""
-        found = look_twice(&m.runword, word, m.ident, m.tid, load_int(&m.clock), since, waited, cpu)
+    cdef int judge(self, Slice *s, int64_t waited) except -1:
+        """Tell sched.py what a slice stalls in, if it is due by now. Looks at its thread twice.
+
+        waited: how long we had to wait for the GIL after look().
+        """
+        cdef MBase m = <MBase>s.m
+        cdef Thread t = Thread(&m.runword, s.word, load_int(&m.clock), m.tstate, s.cpu, s.cpus)
+        if s.due == 0 or nanotime() - s.since < s.due:
+            return 0
+        if load_u64(&m.runword) != s.word and not gil_was_held(&t, waited):
+            return 0                         # it has come back while we waited
+        if not s.stalls:
+            s.stalls = True
+            self.stalls += 1
+        s.report = False
+        found = look_at(&t, waited, m.ident) if stall_wanted() else None
         if found is not None:
-            self.sched.stalled(m, *found)
+            s.due = self.sched.stalled(s.gid, nanotime() - s.since, s.due, *found)
         return 0
 
     # -- the thread
@@ -232,7 +246,7 @@ cdef class Sysmon:
         """Run until stop(). In a thread of its own. Go: sysmon."""
         cdef uintptr_t words[OUT_CAP]
         cdef SchedWords *w = &self.sched.words
-        cdef int64_t now, cap, delayed, delay = SLEEP_MIN_NS, idle_since = 0, traced = nanotime()
+        cdef int64_t now, cap, delay = SLEEP_MIN_NS, idle_since = 0, traced = nanotime()
         cdef int n, want, note, idle = 0
         with nogil:
             while load_int(&w.stop) == 0:
@@ -254,13 +268,12 @@ cdef class Sysmon:
                     now = nanotime()
                 n = self.poll(now, words)
                 want = self.look(now)
-                delayed = run_delay() if want & STALL else 0
                 if n != 0 or want or (self.trace_ns and now - traced >= self.trace_ns):
                     with gil:
                         try:
                             self.inject(words, n)
                             if want:
-                                self.attend(want, now, delayed)
+                                self.attend(want, now)
                             if self.trace_ns and now - traced >= self.trace_ns:
                                 traced = now
                                 self.sched.trace(now)

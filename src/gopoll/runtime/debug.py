@@ -7,6 +7,7 @@ Go: runtime/proc.go (schedtrace), runtime/traceback.go (go1.27).
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import re
 import sys
@@ -19,7 +20,6 @@ from types import FrameType, TracebackType
 from typing import IO, Any, Self
 
 from gopoll.runtime._g import GBase
-from gopoll.runtime._p import MBase
 from gopoll.runtime._sched import current_sched
 from gopoll.runtime._stall import WatchBase, set_stall
 
@@ -27,6 +27,9 @@ __all__ = ["Stall", "StallWatch", "Stats", "dump", "on_stall", "stats"]
 
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _DEFAULT_STALL_NS = 50 * 10**6
+_NEVER_NS = 1 << 62
+_WRAPPERS = ("async_generator_asend", "async_generator_athrow", "anext_awaitable")
+_INNER = ("coroutine", "async_generator", "generator", *_WRAPPERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,34 +140,40 @@ def _read_environment() -> None:
 _read_environment()
 
 
-def goroutine_on(sched: Any, m: MBase) -> GBase | None:
-    """Return the goroutine that *m* runs, if it can be told."""
-    return next((g for g in sched.goroutines() if g.m_id == m.id), None)
+def next_stall(ns: int) -> int:
+    """Return how long a slice that has been reported after *ns* must last to be reported again."""
+    with _lock:
+        limits = [limit for _, limit in _hooks] + [_env_stall_ns]
+    return min((limit for limit in limits if limit > ns), default=_NEVER_NS)
 
 
-def report_stall(sched: Any, m: MBase, ns: int, kind: str, frame: FrameType | None) -> None:
-    """Report what runs on *m*. From sysmon."""
-    g = goroutine_on(sched, m)
-    if g is not None and not g.system:
-        _tell(g.id, str(g.name), ns, kind, frame)
+def report_stall(
+    sched: Any, gid: int, ns: int, due: int, kind: str, frame: FrameType | None
+) -> None:
+    """Tell the hooks, and stderr if GOPOLL_DEBUG asks for it. From sysmon.
+
+    due: the least threshold that has not been reported; those below it have.
+    """
+    if gid != 0:  # the runtime's own
+        name = next((str(g.name) for g in sched.goroutines() if g.id == gid), "ended")
+        _tell(gid, name, ns, due, kind, frame)
 
 
-def _tell(goroutine: int, name: str, ns: int, kind: str, frame: FrameType | None) -> None:
-    """Tell the hooks, and stderr if GOPOLL_DEBUG asks for it."""
+def _tell(gid: int, name: str, ns: int, due: int, kind: str, frame: FrameType | None) -> None:
     stack = None if frame is None else traceback.StackSummary.extract(traceback.walk_stack(frame))
     if stack is not None:
         stack.reverse()
-    stall = Stall(goroutine, name, ns / 1e9, kind, stack)
+    stall = Stall(gid, name, ns / 1e9, kind, stack)
     with _lock:
-        hooks = [fn for fn, limit in _hooks if ns >= limit]
-        told = 0 < _env_stall_ns <= ns
+        hooks = [fn for fn, limit in _hooks if due <= limit <= ns]
+        told = _env_stall_ns > 0 and due <= _env_stall_ns <= ns
     for fn in hooks:
         try:
             fn(stall)
         except Exception as err:
             sys.excepthook(type(err), err, err.__traceback__)
     if told:
-        who = f"goroutine {goroutine} ({name})" if goroutine else name
+        who = f"goroutine {gid} ({name})" if gid else name
         lines = [f"gopoll: {who} stalls for {ns / 1e6:.0f} ms ({kind})\n"]
         print("".join(lines + (stack.format() if stack else [])), end="", file=sys.stderr)
 
@@ -179,9 +188,10 @@ class StallWatch(WatchBase):
     thread; `with` does that. Only the loop's thread is ever looked at. Go: none.
     """
 
-    def report(self, ns: int, kind: str, frame: FrameType | None) -> None:
-        """Tell the hooks. From the watch's thread."""
-        _tell(0, self.name, ns, kind, frame)
+    def report(self, ns: int, due: int, kind: str, frame: FrameType | None) -> int:
+        """Tell the hooks; returns the ns at which it is due again. From the watch's thread."""
+        _tell(0, self.name, ns, due, kind, frame)
+        return next_stall(ns)
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +213,20 @@ def wait_reason(g: GBase) -> str | None:
     return str(getattr(park, "wait_reason", None) or type(park).__name__.removesuffix("Op").lower())
 
 
+def _awaited(coro: Any) -> Any:
+    """Return the coroutine, generator or op that *coro* awaits, or None."""
+    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
+        inner = getattr(coro, name, None)
+        if inner is not None:
+            break
+    else:
+        return None
+    while type(inner).__name__ in _WRAPPERS:
+        # No attribute says what they wrap. An anext() with a default refers to another wrapper.
+        inner = next((r for r in gc.get_referents(inner) if type(r).__name__ in _INNER), None)
+    return inner
+
+
 def stack_of(g: GBase) -> list[str]:
     """Return the Python stack of a goroutine that does not run, outermost first."""
     lines: list[str] = []
@@ -212,8 +236,7 @@ def stack_of(g: GBase) -> list[str]:
         frame = frame or getattr(coro, "ag_frame", None)
         if frame is not None:
             lines += traceback.format_stack(frame, 1)
-        inner = getattr(coro, "cr_await", None)
-        coro = inner if inner is not None else getattr(coro, "gi_yieldfrom", None)
+        coro = _awaited(coro)
     return lines
 
 

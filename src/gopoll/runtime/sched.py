@@ -183,6 +183,7 @@ class Scheduler(ExecBase):
         try:
             m.thread.start()
         except RuntimeError:  # no thread to be had
+            m.thread = None  # nobody may join it
             self.drop_m(m)
             return False
         return True
@@ -409,9 +410,10 @@ class Scheduler(ExecBase):
 
     # What sysmon says.
 
-    def stalled(self, m: MBase, ns: int, kind: str, frame: FrameType | None) -> None:
-        """A slice on *m* stalls: tell the hooks. From sysmon."""
-        debug.report_stall(self, m, ns, kind, frame)
+    def stalled(self, gid: int, ns: int, due: int, kind: str, frame: FrameType | None) -> int:
+        """A goroutine stalls: tell the hooks; the ns at which it is due again. From sysmon."""
+        debug.report_stall(self, gid, ns, due, kind, frame)
+        return debug.next_stall(ns)
 
     def trace(self, now: int) -> None:
         """Print a line of schedtrace. From sysmon."""
