@@ -522,16 +522,19 @@ def test_a_cancel_that_meets_an_error_is_raised_at_the_next_park(run):
 
 
 def test_under_shield_the_wait_is_not_cancelled_either(run):
-    async def block():
+    async def block(gate):
         async with gopoll.shield(), Group() as group:
-            g = group.go(gopoll.sleep, 0.001)
+            g = group.go(gate.wait)
         assert await g is None
         await gopoll.sleep(0)
 
     async def main():
-        g = gopoll.go(block)
+        gate, open_gate = gopoll.with_cancel(gopoll.background())
+        g = gopoll.go(block, gate)
         await wait_parked(g)
         g.cancel()
+        await gopoll.sleep(0.0002)
+        open_gate()
         with pytest.raises(Canceled):
             await g
 
@@ -541,7 +544,7 @@ def test_under_shield_the_wait_is_not_cancelled_either(run):
 def test_one_goroutine_may_be_cancelled_alone(run):
     async def main():
         async with Group() as group:
-            one, other = group.go(forever), group.go(gopoll.sleep, 0.001)
+            one, other = group.go(forever), group.go(gopoll.sleep, 0.005)
             await wait_parked(one)
             one.cancel("only you")
         assert await other is None
