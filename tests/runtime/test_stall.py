@@ -166,6 +166,36 @@ def test_who_waits_for_the_gil_is_told_apart(run):
     assert "hog" not in {name for stall in starved() for name in spots(stall)}
 
 
+@pytest.mark.skipif(not GIL, reason="no GIL to wait for")
+def test_a_p_is_left_alone_while_the_gil_is_not_to_be_had(run):
+    """A7: another thread would have to wait for the GIL as well."""
+    over = threading.Event()
+
+    def hog():
+        while not over.is_set():
+            sum(range(3_000_000))
+
+    async def victim():
+        compute_until(time.monotonic() + 0.1)
+
+    async def main():
+        threads = [threading.Thread(target=hog) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 30
+        while gopoll.stats().starved == 0 and time.monotonic() < end:
+            await gopoll.go(victim)
+        over.set()
+        for thread in threads:
+            thread.join()
+        return gopoll.stats().starved
+
+    try:
+        assert run(main, procs=1) > 0
+    finally:
+        over.set()
+
+
 # -- nobody else -----------------------------------------------------------------------------------
 
 

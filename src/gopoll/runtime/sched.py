@@ -185,6 +185,7 @@ class Scheduler(ExecBase):
         except RuntimeError:  # no thread to be had
             m.thread = None  # nobody may join it
             self.drop_m(m)
+            self.allm.remove(m)  # it has run nothing; there may be many such
             return False
         return True
 
