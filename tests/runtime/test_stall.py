@@ -244,7 +244,7 @@ def test_beside_a_busy_thread_and_quick_goroutines_the_one_is_named(run, heard, 
             await gopoll.gosched()
 
     async def stuck():
-        block(0.4)
+        block(1.0)  # sysmon has to get its turn on a busy machine
 
     async def main():
         thread = threading.Thread(target=bystander)
