@@ -23,6 +23,7 @@ class Run:
     def __init__(self, make, schedule=()):
         self.shared, self.programs = make()
         self.waits = [next(program, END) for program in self.programs]
+        self.places: list[object] = [None] * len(self.programs)  # None: to be found out
         for index in schedule:
             self.step(index)
 
@@ -35,6 +36,7 @@ class Run:
     def step(self, index: int) -> None:
         """Let program *index* take one step."""
         self.waits[index] = next(self.programs[index], END)
+        self.places[index] = None
 
     def blocked(self) -> list[int]:
         """Return the programs that have not ended."""
@@ -42,7 +44,10 @@ class Run:
 
     def key(self) -> object:
         """Return what the rest of the run depends on."""
-        return repr(sorted(vars(self.shared).items())), tuple(map(position, self.programs))
+        for index, place in enumerate(self.places):
+            if place is None:
+                self.places[index] = position(self.programs[index])
+        return repr(sorted(vars(self.shared).items())), *self.places
 
 
 def position(program: Program) -> object:
@@ -73,17 +78,20 @@ def explore(
         schedule = stack.pop()
         try:
             run = Run(make, schedule)
+            while (key := run.key()) not in seen:
+                seen.add(key)
+                enabled = run.enabled()
+                wrong = always(run.shared)
+                if not enabled:
+                    wrong = wrong or finally_(run.shared, run.blocked())
+                if wrong:
+                    raise ViolationError(f"{wrong}: {run.shared}")
+                if not enabled:
+                    break
+                # This run goes on with one of them; each of the others costs a run anew.
+                stack += [(*schedule, index) for index in enabled[:-1]]
+                schedule = (*schedule, enabled[-1])
+                run.step(enabled[-1])
         except ViolationError as exc:
-            raise ViolationError(f"{exc} after steps of {list(schedule)}") from None
-        key = run.key()
-        if key in seen:
-            continue
-        seen.add(key)
-        enabled = run.enabled()
-        wrong = always(run.shared)
-        if not enabled:
-            wrong = wrong or finally_(run.shared, run.blocked())
-        if wrong:
-            raise ViolationError(f"{wrong} after steps of {list(schedule)}: {run.shared}")
-        stack += [(*schedule, index) for index in enabled]
+            raise ViolationError(f"{exc}; after steps of {list(schedule)}") from None
     return len(seen)

@@ -7,6 +7,7 @@ import time
 import pytest
 
 import gopoll
+from gopoll.runtime._sched import current_sched
 from plugins.guard import wait_until
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
@@ -292,3 +293,31 @@ def test_a_goroutine_left_in_c_does_not_hang_the_end():
         assert time.monotonic() - began < 20
     finally:
         release.set()
+
+
+def test_an_m_that_comes_back_just_before_a_p_is_left_idle_takes_it(run):
+    """S3: no thread is to be had for a P with work, and the only M has gone to sleep meanwhile."""
+    blocked = threading.Event()
+    refused = []
+
+    async def other():
+        return "ran"
+
+    async def main():
+        sched = current_sched()
+
+        def start_thread(m):  # sysmon's retake: handoffp, startm
+            refused.append(m.id)
+            blocked.set()
+            while sched.nmidle == 0:
+                time.sleep(0.001)
+            sched.drop_m(m)
+            return False
+
+        sched.start_thread = start_thread
+        g = gopoll.go(other)
+        blocked.wait(5)
+        return await g
+
+    assert run(main, procs=1) == "ran"
+    assert refused

@@ -133,7 +133,7 @@ def test_an_idle_loop_leaves_the_watcher_asleep():
 
 
 def test_a_loop_that_wakes_it_is_never_left_unwatched(heard):
-    """S4: the watcher falls asleep just when the loop begins to work."""
+    """S5: the watcher falls asleep just when the loop begins to work."""
     with StallWatch() as watch:
         for _ in range(300):
             for _ in range(50):

@@ -1,17 +1,18 @@
 """FindBase: how an M finds work, and what it does when there is none.
 
 Called by sched.py, which decides in what order, on the thread of an M. Go: runtime/proc.go,
-findRunnable, stealWork, stopm, checkdead (go1.27). S1 and S3: see _sched.
+findRunnable, stealWork, stopm, checkdead (go1.27). S1, S3 and S4: see _sched.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport EINTR
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, futex_wait, load_i64, load_int, load_u64, load_word,
-                             slock, store_i64, store_int, sunlock, swap_i64, swap_int, swap_word)
+from gopoll._atomic cimport (add_int, cas_i64, cas_int, futex_wait, load_i64, load_int, load_u64,
+                             load_word, slock, store_i64, store_int, sunlock, swap_i64, swap_int,
+                             swap_word)
 from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
@@ -52,8 +53,8 @@ cdef class FindBase(SchedBase):
         m.listed = True
         add_int(&self.words.nmidle, 1)
         sunlock(&self.lock)
-        if load_int(&self.words.npidle) and self.work_anywhere():
-            self.wakep()                     # S3: where startm had come to the limit
+        if load_int(&self.words.npidle):
+            self.after_idle()                # where startm had come to the limit
         self.maybe_dead(False)
         try:
             while m.p == NULL and not load_int(&self.words.finished):
@@ -142,10 +143,11 @@ cdef class FindBase(SchedBase):
         """
         cdef uintptr_t words[OUT_CAP]
         cdef int n
-        if load_i64(&self.words.lastpoll) == 0 or not cas_int(&self.words.pollingnet, 0, 1):
+        cdef int64_t last = load_i64(&self.words.lastpoll)
+        if last == 0 or not cas_int(&self.words.pollingnet, 0, 1):
             return 0
         n = netpoll(self.ps, 0, words, OUT_CAP)
-        store_i64(&self.words.lastpoll, nanotime())
+        cas_i64(&self.words.lastpoll, last, nanotime())      # S4: another may block by now
         store_int(&self.words.pollingnet, 0)
         return self.take(m, n, words)
 
@@ -210,7 +212,8 @@ cdef class FindBase(SchedBase):
         cdef int n = 0
         try:
             self.maybe_dead(True)
-            if load_u64(&self.globq.len) == 0 and not load_int(&self.words.finished):    # S1
+            if (load_u64(&self.globq.len) == 0 and not load_int(&self.words.finished)        # S1
+                    and not (load_int(&self.words.npidle) and self.work_anywhere())):      # S3
                 with nogil:
                     n = netpoll(self.ps, -1, words, OUT_CAP)
         finally:

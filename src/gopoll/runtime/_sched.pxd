@@ -56,6 +56,7 @@ cdef class SchedBase:
     cdef int give(self, MBase m, PBase p, bint spinning) except -1
     cdef int sleep_m(self, MBase m) except -1
     cdef bint _take_nextp(self, MBase m) noexcept
+    cdef int after_idle(self) except -1
     cdef bint work_anywhere(self) noexcept
     cdef int kick(self) except -1
     cdef int wakep(self) except -1

@@ -10,7 +10,11 @@ S1: who is about to block in the network sets lastpoll to 0, then looks at the g
 S2: sysmon sets sysmonwait, then looks at npidle, then sleeps. Who leaves idleness lowers npidle
     first and then looks at sysmonwait.
 S3: who queues work queues it, then looks at npidle, then at nmspinning. An M that goes idle raises
-    npidle, lowers nmspinning, then looks at every queue. No work is left beside idle Ps.
+    npidle, lowers nmspinning, then looks at every queue. No work is left beside idle Ps. So does
+    who has counted in nmspinning and has found no P, or no M: others have relied on it.
+S4: one M at a time blocks in the network, and lastpoll is 0 while it does: who polls without
+    blocking swaps lastpoll from what it has seen. While every P is idle one M does: who leaves a P
+    idle and does not go on to block looks at lastpoll after that (after_idle).
 """
 
 cimport cython
@@ -405,19 +409,28 @@ cdef class SchedBase:
 
     def startm(self, PBase p not None, bint spinning):
         """Have an M run *p*, which the caller owns: an idle one, else a new one. Go: startm."""
-        cdef MBase m = self.midleget()
-        if m is not None:
-            self.give(m, p, spinning)
-            return
-        m = self.new_m()
-        if m is not None:
-            self.give(m, p, spinning)
-            if self.start_thread(m):
+        cdef MBase m
+        while True:
+            m = self.midleget()
+            if m is not None:
+                self.give(m, p, spinning)
                 return
-            store_word(&m.nextp, 0)
-        if spinning:
-            add_int(&self.words.nmspinning, -1)
-        self.pidleput(p)                     # at the limit: an M that comes back will find it
+            m = self.new_m()
+            if m is not None:
+                self.give(m, p, spinning)
+                if self.start_thread(m):
+                    return
+                store_word(&m.nextp, 0)
+            if spinning:
+                spinning = False
+                add_int(&self.words.nmspinning, -1)
+            self.pidleput(p)                 # at the limit: an M that comes back will find it,
+            self.wake_net_poller()           # but not one that has come before (S3)
+            if load_int(&self.words.nmidle) == 0:
+                return
+            p = self.pidleget()
+            if p is None:
+                return
 
     def handoffp(self, PBase p not None):
         """Let others go on with *p*, which the caller owns and gives up. Go: handoffp."""
@@ -433,8 +446,19 @@ cdef class SchedBase:
             self.startm(p, False)            # the last one: somebody must poll the network
         else:
             self.pidleput(p)
-            if self.work_anywhere():         # S3
-                self.wakep()
+            self.after_idle()
+
+    cdef int after_idle(self) except -1:
+        """A P is idle, and the caller looks neither for work (S3) nor at the network (S4)."""
+        cdef PBase p
+        if self.work_anywhere():
+            self.kick()
+        elif (load_i64(&self.words.lastpoll) != 0
+                and load_int(&self.words.npidle) == load_int(&self.words.nprocs)):
+            p = self.pidleget()
+            if p is not None:
+                self.startm(p, False)
+        return 0
 
     cdef int sleep_m(self, MBase m) except -1:
         """Sleep until *m* is given a P, is poked, or all is over.
@@ -506,13 +530,14 @@ cdef class SchedBase:
         cdef PBase p
         if not self.handoff:                 # one M: it looks by itself before it blocks (S1)
             return 0
-        if load_int(&self.words.nmspinning) or not cas_int(&self.words.nmspinning, 0, 1):
-            return 0
-        p = self.pidleget()
-        if p is None:
+        while load_int(&self.words.nmspinning) == 0 and cas_int(&self.words.nmspinning, 0, 1):
+            p = self.pidleget()
+            if p is not None:
+                self.startm(p, True)
+                return 0
             add_int(&self.words.nmspinning, -1)
-        else:
-            self.startm(p, True)
+            if load_int(&self.words.npidle) == 0 or not self.work_anywhere():        # S3
+                return 0
         return 0
 
     def wake(self):

@@ -20,7 +20,7 @@ cdef tuple look_at(Thread *t, int64_t waited, ident)
 cdef class WatchBase:
     cdef uint64_t word         # odd while the loop works; every call changes it; atomic
     cdef int note              # a futex word: the watcher's bed
-    cdef int waits             # the watcher sleeps without an end (S4); atomic
+    cdef int waits             # the watcher sleeps without an end (S5); atomic
     cdef int stop              # atomic
     cdef Thread seen           # the loop's, and its word at the watcher's last look
     cdef readonly unsigned long ident

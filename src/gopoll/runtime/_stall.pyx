@@ -3,7 +3,7 @@
 Sysmon asks of its Ms, StallWatch of a loop that says when it turns. Go: none; its goroutines can
 be taken off a thread wherever they are.
 
-S4: the loop stores its word and then looks at waits; the watcher stores waits and then looks at
+S5: the loop stores its word and then looks at waits; the watcher stores waits and then looks at
     the word. One of them sees the other, so a loop that works is never left unwatched.
 """
 
@@ -191,7 +191,7 @@ cdef class WatchBase:
             raise RuntimeError(f"stall watch {self.name!r}: tick() and idle() are for the thread "
                                "that made it")
         store_u64(&self.word, ((self.word + 2) & ~<uint64_t>1) | works)
-        if load_int(&self.waits):                                                    # S4
+        if load_int(&self.waits):                                                    # S5
             add_int(&self.note, 1)
             futex_wake(&self.note, 1)
         return 0
@@ -208,7 +208,7 @@ cdef class WatchBase:
                 word = load_u64(&self.word)
                 if not word & 1:
                     store_int(&self.waits, 1)
-                    if load_u64(&self.word) == word and load_int(&self.stop) == 0:   # S4
+                    if load_u64(&self.word) == word and load_int(&self.stop) == 0:   # S5
                         futex_wait(&self.note, note, -1)
                     store_int(&self.waits, 0)
                     continue
