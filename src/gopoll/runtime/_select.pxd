@@ -20,6 +20,7 @@ cdef class SelectOp(WaitOp):
     cdef int **locks           # of the channels, each once, by address
     cdef int n
     cdef int nlocks
+    cdef int own               # the lock of a select without a channel (H9)
     cdef int claim             # a ClaimState that its waiters share; atomic (H2)
     cdef bint default
     cdef bint queued           # its waiters may still stand in queues

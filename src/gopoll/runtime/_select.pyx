@@ -8,6 +8,9 @@ H2: the waiters of one select share a claim. Only who swaps it from WAITING comp
     takes the select back, or ends it at its timeout. A waiter whose claim is taken is dead: who
     meets it unlinks it, and the select unlinks what is left before it returns, so nobody sees its
     memory after that.
+H9: the timer is armed, the waiters are queued and the claim is opened under the locks, and the
+    timeout takes them too: one that comes at once is not missed. Without a channel the select has
+    a lock of its own.
 """
 
 cimport cython
@@ -110,6 +113,9 @@ cdef class SelectOp(WaitOp):
             if i == 0 or self.locks[i] != self.locks[self.nlocks - 1]:
                 self.locks[self.nlocks] = self.locks[i]
                 self.nlocks += 1
+        if k == 0:
+            self.locks[0] = &self.own
+            self.nlocks = 1
         return 0
 
     cdef str name(self):
@@ -252,7 +258,7 @@ cdef class SelectOp(WaitOp):
                     if self.arms[i].chan != NULL:
                         enqueue(&self.arms[i].w)
                 store_int(&self.claim, C_WAITING)
-                self.unlock_all()            # K1: with no case, it may be awake already
+                self.unlock_all()            # K1: from here on it may be awake
                 if rc > 0:
                     netpollwake(sched.ps)
                 return True
@@ -277,7 +283,11 @@ cdef class SelectOp(WaitOp):
 
     def __call__(self):
         """Its timeout has come. Called by the scheduler alone, or by asyncio's loop."""
-        if cas_int(&self.claim, C_WAITING, C_TIMEOUT):       # H2
+        cdef bint ours
+        self.lock_all()                      # H9: commit_word may not have got to the claim yet
+        ours = cas_int(&self.claim, C_WAITING, C_TIMEOUT)    # H2
+        self.unlock_all()
+        if ours:
             wake(&self.node)
 
     cdef int complete(self, PyObject **out) except -1:
