@@ -4,6 +4,7 @@ Go: runtime2.go, proc.go. Here and in test_sysmon.py alone the tests look inside
 """
 
 import threading
+import time
 
 import pytest
 
@@ -133,6 +134,22 @@ def test_lastpoll_is_0_while_a_thread_blocks_and_the_time_of_the_poll_after(sche
     m = sched.first_m()
     assert sched.poll(m) == 0
     assert sched.lastpoll > polled
+
+
+def test_a_poll_that_does_not_block_never_hides_one_that_does(sched, probe):
+    """The one looks at lastpoll, the other sets it to 0 and blocks, the first writes the time."""
+    server, m = probe.Server.of(sched.poller), sched.first_m()
+    for _ in range(300):
+        thread = threading.Thread(target=sched.block)
+        thread.start()
+        while not server.blocked:
+            sched.poll(m)
+            time.sleep(0)  # the GIL goes round
+        hidden = sched.lastpoll != 0
+        sched.poller.netpoll_break()
+        thread.join(60)
+        sched.handoffp(sched.allp[0])  # idle again
+        assert not hidden
 
 
 def test_an_m_that_finds_another_blocked_in_the_network_sleeps(sched):

@@ -247,8 +247,9 @@ def test_row_10_locking_is_counted(run):
     run(main)
 
 
-def test_row_11_a_thread_ends_with_the_goroutine_that_ends_locked(run):
-    """[TestLockOSThreadExit]"""
+@pytest.mark.parametrize("procs", [1, 2])
+def test_row_11_a_thread_ends_with_the_goroutine_that_ends_locked(run, procs):
+    """[TestLockOSThreadExit] and gives its P on: with one, nobody could go on."""
     seen = []
 
     async def locked():
@@ -260,7 +261,7 @@ def test_row_11_a_thread_ends_with_the_goroutine_that_ends_locked(run):
         await gopoll.go(locked)
         await wait_until(lambda: not seen[0].is_alive())
 
-    run(main, procs=2)
+    run(main, procs=procs)
 
 
 def test_row_12_other_goroutines_never_run_on_a_locked_thread(run):

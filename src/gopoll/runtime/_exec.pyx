@@ -266,6 +266,10 @@ cdef class ExecBase(FindBase):
             if load_int(&g.finished):
                 m.lockedg = NULL
                 m.leaving = self.can_leave(m)
+                if m.leaving and m.p != NULL:            # S6; Go: mexit
+                    p = <PBase>m.p
+                    m.p = NULL
+                    self.handoffp(p)
                 return 0
             if m.p != NULL:
                 p = <PBase>m.p

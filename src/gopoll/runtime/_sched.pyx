@@ -6,7 +6,7 @@ signal handler never falls between two halves of one. Go: runtime/proc.go (go1.2
 
 S1: who is about to block in the network sets lastpoll to 0, then looks at the global queue, then
     blocks. Who puts work into the global queue does so first and then, if lastpoll is 0, breaks
-    the poller. One of the two sees the other.
+    the poller. One of the two sees the other. A poll that does not block never writes over that 0.
 S2: sysmon sets sysmonwait, then looks at npidle, then sleeps. Who leaves idleness lowers npidle
     first and then looks at sysmonwait.
 S3: who queues work queues it, then looks at npidle, then at nmspinning. An M that goes idle raises
@@ -15,6 +15,8 @@ S3: who queues work queues it, then looks at npidle, then at nmspinning. An M th
 S4: one M at a time blocks in the network, and lastpoll is 0 while it does: who polls without
     blocking swaps lastpoll from what it has seen. While every P is idle one M does: who leaves a P
     idle and does not go on to block looks at lastpoll after that (after_idle).
+S6: a P is on the idle list, or one M has it, or it is on its way to one (nextp). Nobody drops it: a
+    thread that ends gives it up first.
 """
 
 cimport cython
