@@ -1,4 +1,4 @@
-"""What every test gets: the leak guard, the head of the report, probes, Ctrl-C, the skip ledger."""
+"""What every test gets: leak guard, report head, probes, Ctrl-C, skip ledger, stress options."""
 
 pytest_plugins = [
     "plugins.hang",  # before guard, which imports it
@@ -8,4 +8,5 @@ pytest_plugins = [
     "plugins.open",
     "plugins.sigint",
     "plugins.skips",
+    "plugins.stress",
 ]
