@@ -26,6 +26,19 @@ async def forever():
     await gopoll.sleep(3600)
 
 
+def test_a_group_ends_after_its_goroutines(run):
+    """J1: they left the group in their last slice, not after it. The block could end while that
+    slice ran on, and its look at who is left met one that was just leaving."""
+
+    async def main():
+        for _ in range(300):
+            async with gopoll.Group() as group:
+                gs = [group.go(value, n) for n in range(4)]
+            assert [g.state for g in gs] == ["dead"] * 4
+
+    run(main, procs=4)
+
+
 # -- wake-ups --------------------------------------------------------------------------------------
 
 
