@@ -8,8 +8,8 @@ import contextlib
 import sys
 import threading
 import time
-import traceback
 
+from gopoll.runtime import stacks
 from gopoll.runtime._sched import current_sched
 
 TOO_LONG = 50  # seconds
@@ -58,12 +58,7 @@ def describe(sched):
     ]
     for g in list(sched.goroutines()):
         lines.append(f"goroutine {g.id} {g.name} {g.state_name} in {g.park_request!r}")
-        coro = g.coro
-        while coro is not None:
-            frame = getattr(coro, "cr_frame", None)
-            if frame is not None:
-                lines += [f"  {line}" for line in traceback.format_stack(frame, 1)]
-            coro = getattr(coro, "cr_await", None)
+        lines += [f"  {line}" for line in stacks.of_goroutine(g) or ["it runs\n"]]
     for name in ("tcp", "tcp6"):
         with open(f"/proc/self/net/{name}", encoding="ascii") as table:
             lines += table.read().splitlines()[:200]

@@ -14,16 +14,27 @@ import weakref
 import pytest
 
 import gopoll
-from gopoll import Canceled
+from gopoll import Canceled, Chan
+from gopoll.runtime import stacks
+from gopoll.runtime.sched import Scheduler
 from helpers.child import run_python
 from helpers.fds import half_pair
 from plugins.guard import wait_parked, wait_until
 from runtime.test_fork import said
-from runtime.tools import ONE, Bare, Foreign, until, value
+from runtime.tools import ONE, Bare, Foreign, fails, until, value
 
 
 async def forever():
     await gopoll.sleep(3600)
+
+
+async def let_go():
+    """Wait for the error that ends run(). Without a GIL an object that another thread has made
+    dies when that thread goes on, or at the next collection."""
+    async with gopoll.timeout(20):
+        while True:
+            gc.collect()
+            await gopoll.sleep(0.01)
 
 
 def test_a_group_ends_after_its_goroutines(run):
@@ -37,6 +48,55 @@ def test_a_group_ends_after_its_goroutines(run):
             assert [g.state for g in gs] == ["dead"] * 4
 
     run(main, procs=4)
+
+
+def test_an_error_finds_its_handle_however_soon_it_comes(run, monkeypatch):
+    """E2: go() made the handle after it had started the goroutine. On another thread that could
+    have ended by then, with an error that nobody held: run() ended with it."""
+    start = Scheduler.start_g
+
+    def start_and_wait(sched, g, wake=True):
+        start(sched, g, wake)
+        if g.name == "fails":
+            until(lambda: g.done and sched.npidle == 1)
+
+    monkeypatch.setattr(Scheduler, "start_g", start_and_wait)
+
+    async def main():
+        g = gopoll.go(fails, KeyError("held"))
+        with pytest.raises(KeyError, match="held"):
+            await g
+
+    run(main, procs=2)
+
+
+def test_a_goroutine_is_not_resumed_while_its_stack_is_read(run):
+    """G2: without a GIL a dump() crashed the interpreter when what it read was resumed."""
+
+    async def main():
+        for _ in range(50):
+            chan, ran = Chan(), []
+
+            async def child(chan=chan, ran=ran):
+                await chan.recv()
+                ran.append(1)
+
+            handle = gopoll.go(child)
+            g = handle._g
+            await wait_parked(handle)
+            assert g.hold()
+            assert chan.try_send(1)
+            with gopoll.syscall():  # somebody else is about to resume it
+                until(lambda g=g: g.m_id)
+                assert not ran
+                assert stacks.of_goroutine(g) is None
+                g.release()
+            await handle
+            assert ran
+            assert g.hold()
+            g.release()
+
+    run(main, procs=2)
 
 
 # -- wake-ups --------------------------------------------------------------------------------------
@@ -136,7 +196,7 @@ def test_an_await_that_was_cancelled_has_not_seen_the_error():
         del g
         gc.collect()
         open_gate()
-        await gopoll.sleep(20)  # the error ends it
+        await let_go()
         return "the error is lost"
 
     with pytest.raises(ValueError, match="seen by nobody"):
@@ -157,7 +217,7 @@ def test_a_result_that_timed_out_has_not_seen_the_error():
         del g
         gc.collect()
         open_gate()
-        await gopoll.sleep(20)  # the error ends it
+        await let_go()
         return "the error is lost"
 
     with pytest.raises(ValueError, match="seen by nobody"):

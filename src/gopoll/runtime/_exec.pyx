@@ -12,7 +12,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t
 
-from gopoll._atomic cimport add_i64, cas_u64, load_int, load_u64, load_word, store_i64, store_u64
+from gopoll._atomic cimport (add_i64, cas_u64, load_int, load_u64, load_word, store_i64, store_int,
+                             store_u64)
 from gopoll._park cimport ParkRequest, SliceEnd, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
@@ -135,7 +136,7 @@ cdef class ExecBase(FindBase):
             exc = g.why_canceled()
         g.parked = False
         g.state = G_RUNNING
-        g.mid = m.id
+        store_int(&g.mid, m.id)
         tw.current = <PyObject *>g
         tw.spent = 0
         tw.spent_bytes = 0
@@ -145,6 +146,8 @@ cdef class ExecBase(FindBase):
         store_u64(&p.words.schedtick, p.words.schedtick + 1)
         store_u64(&m.runword, running)
         store_u64(&p.words.status, running)                  # A1
+        if load_int(&g.looked):                              # G2
+            g.let_look()
         error = None
         if exc is None:
             how = PyIter_Send(g.coro, None, &out)
@@ -167,8 +170,9 @@ cdef class ExecBase(FindBase):
             exc = None
         self.leave_slice(m)
         PyContext_Exit(g.vars)
-        g.mid = 0
         tw.current = NULL
+        if how == PYGEN_NEXT:
+            store_int(&g.mid, 0)
         value = None
         if out != NULL:
             value = <object>out
@@ -181,6 +185,7 @@ cdef class ExecBase(FindBase):
         if load_int(&self.words.finished):
             return 0                         # too late: run() has left it behind
         joins = g.end(value, error)
+        store_int(&g.mid, 0)                 # G2: its coroutine is gone
         (<dict>g.home).pop(id(g), None)      # counted out before anybody can know of its end
         add_i64(&self.words.live if g.id else &self.words.system, -1)
         wake_joins(joins)

@@ -36,7 +36,8 @@ cdef class GBase:
     cdef int plock
     cdef int jlock
     cdef int state
-    cdef int mid                       # the M that runs it, 0 none
+    cdef int mid                       # the M that runs it, 0 none; atomic (G2)
+    cdef int looked                    # so many read its stack; atomic (G2)
     cdef int canceled                  # 0, 1 about to be, 2 cancelled; atomic (G1)
     cdef int finished                  # atomic; after result and error
     cdef int awaited                   # somebody has seen, or will see, its outcome; atomic
@@ -52,6 +53,7 @@ cdef class GBase:
     cdef int publish(self, PyObject *park) noexcept
     cdef int unpublish(self) noexcept
     cdef int abort(self) noexcept
+    cdef int let_look(self) except -1
     cdef PyObject *end(self, object result, object error) except? NULL
 
 cdef class Join(Awaitable):

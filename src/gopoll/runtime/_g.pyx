@@ -7,6 +7,8 @@ G1: cancellation is a state. Who cancels sets it first and then aborts the park;
     publishes its park, commits, and then looks at the state. An abort that wins only makes the
     goroutine runnable: what is thrown in is decided when it is resumed. Publishing, aborting and
     taking the park back happen under plock, so that nobody aborts a park that is over.
+G2: who reads the stack of a goroutine counts itself in `looked`, then looks at `mid`; who resumes
+    one sets mid, then looks at looked, and waits. Nobody reads a coroutine that runs.
 J1: who waits for the end lists itself under jlock, where it sees whether the end has come; the end
     is marked and the list taken under the same lock. Every joiner is woken, once.
 """
@@ -15,8 +17,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, cas_word, load_int, load_word, slock, store_int,
-                             sunlock, swap_word)
+from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake, load_int,
+                             load_word, slock, store_int, sunlock, swap_word)
 from gopoll._park cimport Awaitable, ParkRequest
 from gopoll._timers cimport nanotime
 
@@ -181,7 +183,7 @@ cdef class GBase:
     @property
     def m_id(self):
         """The number of the M that runs it, 0 if none does."""
-        return self.mid
+        return load_int(&self.mid)
 
     @property
     def is_locked(self):
@@ -212,6 +214,33 @@ cdef class GBase:
         found = <object>park
         Py_DECREF(found)
         return found
+
+    def hold(self):
+        """Keep it from being resumed until release(); False if it runs (G2). Any thread.
+
+        Not over an await, nor over anything that another goroutine has to do.
+        """
+        add_int(&self.looked, 1)
+        if load_int(&self.mid) == 0:
+            return True
+        self.release()
+        return False
+
+    def release(self):
+        """Undo hold()."""
+        if add_int(&self.looked, -1) == 0:
+            futex_wake(&self.looked, 1)
+
+    cdef int let_look(self) except -1:
+        """Wait until nobody reads its stack any more. By its M, before the coroutine runs."""
+        cdef int n
+        with nogil:
+            while True:
+                n = load_int(&self.looked)
+                if n == 0:
+                    break
+                futex_wait(&self.looked, n, -1)
+        return 0
 
     def shield(self, int delta):
         """Enter (1) or leave (-1) a shield. By itself."""

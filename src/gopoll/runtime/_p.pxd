@@ -50,7 +50,7 @@ cdef class MBase:
     cdef public bint leaving   # its thread ends with the goroutine that was locked to it
     cdef bint spinning         # it looks for work to steal; counted in nmspinning
     cdef int syscalls          # syscall() bodies it is inside of
-    cdef void *tstate          # the thread state of its thread
+    cdef void *tstate          # Python's state of its thread; guarded by SchedBase.lock
     cdef int clock             # the CPU clock of its thread, -1 before it has begun; atomic
     cdef readonly int64_t switches
     cdef readonly int64_t steals

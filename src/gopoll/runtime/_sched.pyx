@@ -385,6 +385,9 @@ cdef class SchedBase:
 
     def drop_m(self, MBase m not None):
         """Forget an M whose thread ends. Its object stays: sysmon may still look at it."""
+        slock(&self.lock)
+        m.tstate = NULL
+        sunlock(&self.lock)
         store_word(<uintptr_t *>&self.marray[m.id - 1], 0)
         self.spare_ids.append(m.id)
 

@@ -6,7 +6,8 @@ cdef struct Thread:            # one that has not come back for long
     uint64_t *runword          # of its own; it has come back when this is not word
     uint64_t word
     int clock                  # its CPU clock
-    void *tstate               # its thread state
+    void **tstate              # Python's state of it, NULL once it ends
+    int *lock                  # guards that
     int64_t cpu                # what it had used of the CPU when we asked for the GIL
     int64_t cpus               # and all threads of this process
 
@@ -26,6 +27,9 @@ cdef class WatchBase:
     cdef readonly unsigned long ident
     cdef readonly str name
     cdef readonly int64_t stalls       # pieces of work that lasted for the threshold
+    cdef int lock_             # guards tstate
+    cdef void *tstate
+    cdef object owner          # the loop's thread
     cdef object thread
     cdef int step(self, bint works) except -1
     cdef int64_t tell(self, int64_t since, int64_t before, int64_t due) except -1

@@ -12,9 +12,11 @@ import threading
 
 from libc.stdint cimport int64_t, uint64_t
 
-from gopoll._atomic cimport (add_int, futex_wait, futex_wake, load_i64, load_int, load_u64,
-                             store_i64, store_int, store_u64)
+from gopoll._atomic cimport (add_int, futex_wait, futex_wake, load_i64, load_int, load_u64, slock,
+                             store_i64, store_int, store_u64, sunlock)
 from gopoll._timers cimport nanotime
+
+from gopoll.runtime import stacks
 
 
 cdef extern from *:
@@ -118,7 +120,10 @@ cdef str stuck_in(Thread *t):
         if load_u64(t.runword) != t.word:
             return None
         looks += 1
-        attached += gopoll_attached(t.tstate)
+        slock(t.lock)
+        if t.tstate[0] != NULL:
+            attached += gopoll_attached(t.tstate[0])
+        sunlock(t.lock)
         before = cpu_ns(t.clock)
         futex_wait(&zero, 0, HOLD_NS)
         held += cpu_ns(t.clock) - before
@@ -144,7 +149,7 @@ cdef str stuck_in(Thread *t):
 
 
 cdef tuple look_at(Thread *t, int64_t waited, ident):
-    """Return (kind, frame) of a stuck thread, None if it has come back."""
+    """Return (kind, stack) of a stuck thread, None if it has come back."""
     cdef int64_t before = cpu_ns(t.clock)
     cdef int zero = 0
     if gil_was_held(t, waited):
@@ -152,10 +157,10 @@ cdef tuple look_at(Thread *t, int64_t waited, ident):
         if load_u64(t.runword) != t.word or cpu_ns(t.clock) - before < HOLD_NS // 2:
             return "gil_held", None
     kind = stuck_in(t)
-    frame = None if kind == "gil_held" else sys._current_frames().get(ident)
+    stack = None if kind == "gil_held" else stacks.of_threads().get(ident)
     if kind is None or load_u64(t.runword) != t.word:    # after the look: it is this slice's
         return None
-    return kind, frame
+    return kind, stack
 
 
 cdef class WatchBase:
@@ -166,7 +171,10 @@ cdef class WatchBase:
         self.ident = PyThread_get_thread_ident()
         self.seen.runword = &self.word
         self.seen.clock = gopoll_own_clock()
-        self.seen.tstate = PyThreadState_Get()
+        self.seen.tstate = &self.tstate
+        self.seen.lock = &self.lock_
+        self.tstate = PyThreadState_Get()
+        self.owner = threading.current_thread()
         self.thread = threading.Thread(target=self.watch, name="gopoll-stallwatch", daemon=True)
         self.thread.start()
 
@@ -229,6 +237,10 @@ cdef class WatchBase:
 
     cdef int64_t tell(self, int64_t since, int64_t before, int64_t due) except -1:
         """Report what the loop is stuck in; the ns at which it is due again."""
+        if not self.owner.is_alive():        # it ended in the midst of its work
+            slock(&self.lock_)
+            self.tstate = NULL
+            sunlock(&self.lock_)
         found = look_at(&self.seen, nanotime() - before, self.ident)
         if found is None:
             return due

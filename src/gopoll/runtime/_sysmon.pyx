@@ -226,7 +226,8 @@ cdef class Sysmon:
         waited: how long we had to wait for the GIL after look().
         """
         cdef MBase m = <MBase>s.m
-        cdef Thread t = Thread(&m.runword, s.word, load_int(&m.clock), m.tstate, s.cpu, s.cpus)
+        cdef Thread t = Thread(&m.runword, s.word, load_int(&m.clock), &m.tstate,
+                               &self.sched.lock, s.cpu, s.cpus)
         if s.due == 0 or nanotime() - s.since < s.due:
             return 0
         if load_u64(&m.runword) != s.word and not gil_was_held(&t, waited):

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import collections
 import contextvars
-import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from gopoll._polldesc import Note
 from gopoll.errors import ClosedError
+from gopoll.runtime import stacks
 from gopoll.runtime._sched import current_sched
 
 _P = ParamSpec("_P")
@@ -118,8 +117,8 @@ class Pool:
 
 
 def _stuck(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)
-    stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    found = stacks.of_threads().get(thread.ident or 0)
+    stack = "" if found is None else "".join(found.format())
     return f"{thread.name} is still in a blocking() call {JOIN_SECONDS:g} s after run():\n{stack}"
 
 

@@ -7,7 +7,6 @@ Go: runtime/proc.go (schedtrace), runtime/traceback.go (go1.27).
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import re
 import sys
@@ -16,9 +15,10 @@ import time
 import traceback
 import weakref
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, Any, Self
 
+from gopoll.runtime import stacks
 from gopoll.runtime._g import GBase
 from gopoll.runtime._sched import current_sched
 from gopoll.runtime._stall import WatchBase, set_stall
@@ -28,8 +28,6 @@ __all__ = ["Stall", "StallWatch", "Stats", "dump", "on_stall", "stats"]
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
 _DEFAULT_STALL_NS = 50 * 10**6
 _NEVER_NS = 1 << 62
-_WRAPPERS = ("async_generator_asend", "async_generator_athrow", "anext_awaitable")
-_INNER = ("coroutine", "async_generator", "generator", *_WRAPPERS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +146,7 @@ def next_stall(ns: int) -> int:
 
 
 def report_stall(
-    sched: Any, gid: int, ns: int, due: int, kind: str, frame: FrameType | None
+    sched: Any, gid: int, ns: int, due: int, kind: str, stack: traceback.StackSummary | None
 ) -> None:
     """Tell the hooks, and stderr if GOPOLL_DEBUG asks for it. From sysmon.
 
@@ -156,13 +154,10 @@ def report_stall(
     """
     if gid != 0:  # the runtime's own
         name = next((str(g.name) for g in sched.goroutines() if g.id == gid), "ended")
-        _tell(gid, name, ns, due, kind, frame)
+        _tell(gid, name, ns, due, kind, stack)
 
 
-def _tell(gid: int, name: str, ns: int, due: int, kind: str, frame: FrameType | None) -> None:
-    stack = None if frame is None else traceback.StackSummary.extract(traceback.walk_stack(frame))
-    if stack is not None:
-        stack.reverse()
+def _tell(gid: int, name: str, ns: int, due: int, kind: str, stack: traceback.StackSummary | None) -> None:
     stall = Stall(gid, name, ns / 1e9, kind, stack)
     with _lock:
         hooks = [fn for fn, limit in _hooks if due <= limit <= ns]
@@ -188,9 +183,9 @@ class StallWatch(WatchBase):
     thread; `with` does that. Only the loop's thread is ever looked at. Go: none.
     """
 
-    def report(self, ns: int, due: int, kind: str, frame: FrameType | None) -> int:
+    def report(self, ns: int, due: int, kind: str, stack: traceback.StackSummary | None) -> int:
         """Tell the hooks; returns the ns at which it is due again. From the watch's thread."""
-        _tell(0, self.name, ns, due, kind, frame)
+        _tell(0, self.name, ns, due, kind, stack)
         return next_stall(ns)
 
     def __enter__(self) -> Self:
@@ -213,37 +208,10 @@ def wait_reason(g: GBase) -> str | None:
     return str(getattr(park, "wait_reason", None) or type(park).__name__.removesuffix("Op").lower())
 
 
-def _awaited(coro: Any) -> Any:
-    """Return the coroutine, generator or op that *coro* awaits, or None."""
-    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
-        inner = getattr(coro, name, None)
-        if inner is not None:
-            break
-    else:
-        return None
-    while type(inner).__name__ in _WRAPPERS:
-        # No attribute says what they wrap. An anext() with a default refers to another wrapper.
-        inner = next((r for r in gc.get_referents(inner) if type(r).__name__ in _INNER), None)
-    return inner
-
-
-def stack_of(g: GBase) -> list[str]:
-    """Return the Python stack of a goroutine that does not run, outermost first."""
-    lines: list[str] = []
-    coro: Any = g.coro
-    while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-        frame = frame or getattr(coro, "ag_frame", None)
-        if frame is not None:
-            lines += traceback.format_stack(frame, 1)
-        coro = _awaited(coro)
-    return lines
-
-
 def describe(sched: Any) -> str:
     """Return every goroutine with its state, reason, age and stack, as a text."""
     now = time.monotonic_ns()
-    frames = sys._current_frames()
+    threads = stacks.of_threads()
     parts = []
     for g in sorted(sched.goroutines(), key=lambda g: g.id):
         reason = wait_reason(g)
@@ -251,8 +219,10 @@ def describe(sched: Any) -> str:
         age = f", {(now - g.since) / 1e9:.1f} s" if g.state_name == "waiting" else ""
         locked = ", locked to thread" if g.is_locked else ""
         who = "runtime" if g.system else f"goroutine {g.id}"
-        frame = frames.get(sched.thread_of(g)) if g.state_name == "running" else None
-        stack = traceback.format_stack(frame) if frame is not None else stack_of(g)
+        stack = stacks.of_goroutine(g)
+        if stack is None:  # as it was a moment ago, if it has not run then
+            found = threads.get(sched.thread_of(g))
+            stack = [] if found is None else found.format()
         parts.append(f"{who} ({g.name}) [{state}{age}{locked}]:\n" + "".join(stack))
     return "\n".join(parts)
 

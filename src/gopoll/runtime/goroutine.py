@@ -211,7 +211,10 @@ def go(fn: Any, *args: Any, name: str | None = None) -> Goroutine[Any]:
     coro = coroutine_of(fn, args, "go()")
     g = current_g()
     context = background() if g is None else g.context
-    return Goroutine(sched.newproc(coro, context, name or name_of(fn)))
+    made = sched.make_g(coro, context, name or name_of(fn))
+    handle: Goroutine[Any] = Goroutine(made)  # before another thread may see it end unheld (E2)
+    sched.start_g(made)
+    return handle
 
 
 def gosched() -> Gosched:

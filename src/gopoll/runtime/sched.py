@@ -15,11 +15,10 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
-from types import FrameType
 from typing import Any
 
 from gopoll.errors import Canceled, ClosedError, DeadlockError, ForkedError, InternalError
-from gopoll.runtime import debug, notify
+from gopoll.runtime import debug, notify, stacks
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
@@ -352,19 +351,20 @@ class Scheduler(ExecBase):
     def _abandon(self) -> None:
         """If all that is left is stuck in calls that do not return, leave it behind (E10)."""
         left = [g for g in self.goroutines() if not g.system]
-        frames = sys._current_frames()
+        threads = stacks.spots()
         spots: dict[GBase, object] = {}
         for g in left:
-            frame = frames.get(self.thread_of(g))
-            if g.state_name == "running" and frame is not None:
-                spots[g] = (frame, frame.f_lasti)
+            spot = threads.get(self.thread_of(g))
+            if g.state_name == "running" and spot is not None:
+                spots[g] = spot
         stuck = self.handoff and left and len(spots) == len(left) and spots == self._spots
         self._spots = spots
         if not stuck:
             self.poller.call_at_ns(time.monotonic_ns() + LOOK_AGAIN_NS, self._abandon)
             return
+        found = stacks.of_threads()
         for g in left:
-            stack = "".join(traceback.format_stack(frames[self.thread_of(g)]))
+            stack = "".join(found.get(self.thread_of(g), traceback.StackSummary()).format())
             text = f"goroutine {g.id} ({g.name}) is stuck since main has ended: it is left behind"
             warnings.warn(f"{text}\n{stack}", RuntimeWarning, stacklevel=2)
         self._spots = {}
@@ -411,9 +411,9 @@ class Scheduler(ExecBase):
 
     # What sysmon says.
 
-    def stalled(self, gid: int, ns: int, due: int, kind: str, frame: FrameType | None) -> int:
+    def stalled(self, gid: int, ns: int, due: int, kind: str, stack: Any) -> int:
         """A goroutine stalls: tell the hooks; the ns at which it is due again. From sysmon."""
-        debug.report_stall(self, gid, ns, due, kind, frame)
+        debug.report_stall(self, gid, ns, due, kind, stack)
         return debug.next_stall(ns)
 
     def trace(self, now: int) -> None:

@@ -1,0 +1,99 @@
+"""Python stacks, read while the program goes on. For dump(), stall reports and warnings.
+
+Any thread. With the GIL a frame may be walked at any time. Without it, walking the frames of a
+thread that runs crashes the interpreter, and so does reading a coroutine that is being resumed:
+there the stacks of threads come from faulthandler, which stops the world, as text, and a goroutine
+is kept from being resumed while its own is read (G2).
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import re
+import sys
+import traceback
+from typing import Any
+
+from gopoll.runtime._g import GBase
+
+__all__ = ["of_goroutine", "of_threads", "spots"]
+
+_THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+)")
+_FRAME = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
+_WRAPPERS = ("async_generator_asend", "async_generator_athrow", "anext_awaitable")
+_INNER = ("coroutine", "async_generator", "generator", *_WRAPPERS)
+
+
+def _have_gil() -> bool:
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
+
+
+def of_threads() -> dict[int, traceback.StackSummary]:
+    """Return the stack of every thread by its identifier, innermost last."""
+    if not _have_gil():
+        return _parse(_written())
+    found = {}
+    for ident, frame in sys._current_frames().items():
+        stack = traceback.StackSummary.extract(traceback.walk_stack(frame))
+        stack.reverse()
+        found[ident] = stack
+    return found
+
+
+def _written() -> str:
+    with os.fdopen(os.memfd_create("gopoll-stacks"), "r+", encoding="utf-8") as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read()
+
+
+def _parse(text: str) -> dict[int, traceback.StackSummary]:
+    found: dict[int, traceback.StackSummary] = {}
+    stack = traceback.StackSummary()
+    for line in text.splitlines():
+        if head := _THREAD.match(line):
+            stack = found[int(head[1], 16)] = traceback.StackSummary()
+        elif frame := _FRAME.fullmatch(line):
+            stack.insert(0, traceback.FrameSummary(frame[1], int(frame[2]), frame[3]))
+    return found
+
+
+def spots() -> dict[int, object]:
+    """Return where every thread is: two equal ones say that it has not moved."""
+    if not _have_gil():
+        return dict(_parse(_written()))
+    return {ident: (frame, frame.f_lasti) for ident, frame in sys._current_frames().items()}
+
+
+def _awaited(coro: Any) -> Any:
+    """Return the coroutine, generator or op that *coro* awaits, or None."""
+    for name in ("cr_await", "ag_await", "gi_yieldfrom"):
+        inner = getattr(coro, name, None)
+        if inner is not None:
+            break
+    else:
+        return None
+    while type(inner).__name__ in _WRAPPERS:
+        # No attribute says what they wrap. An anext() with a default refers to another wrapper.
+        inner = next((r for r in gc.get_referents(inner) if type(r).__name__ in _INNER), None)
+    return inner
+
+
+def of_goroutine(g: GBase) -> list[str] | None:
+    """Return the stack of a goroutine that does not run, outermost first; None if it runs."""
+    if not g.hold():
+        return None
+    try:
+        lines: list[str] = []
+        coro: Any = g.coro
+        while coro is not None:
+            frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+            frame = frame or getattr(coro, "ag_frame", None)
+            if frame is not None:
+                lines += traceback.format_stack(frame, 1)
+            coro = _awaited(coro)
+        return lines
+    finally:
+        g.release()
