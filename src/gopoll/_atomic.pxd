@@ -1,7 +1,8 @@
 """Atomics and the lock that every compiled floor uses; all of it needs no GIL.
 
-Called from any thread, also one that Python never saw. All operations are sequentially
-consistent: the arguments in docs/design.md (P1, P5, S1) lean on that and on nothing else.
+Called from any thread, also one that Python never saw. All operations but peek and poke are
+sequentially consistent: the arguments in docs/design.md (P1, P5, S1) lean on that and on nothing
+else.
 Go: internal/runtime/atomic, runtime/lock_futex.go (go1.27).
 """
 
@@ -26,6 +27,13 @@ cdef extern from * nogil:
       static inline int cas_##name(type *p, type was, type now) {                      \\
         return __atomic_compare_exchange_n(p, &was, now, 0, __ATOMIC_SEQ_CST,          \\
                                            __ATOMIC_SEQ_CST); }
+    #define GOPOLL_RELAXED_OPS(name, type)                                             \\
+      static inline type peek_##name(type *p) {                                        \\
+        return __atomic_load_n(p, __ATOMIC_RELAXED); }                                 \\
+      static inline void poke_##name(type *p, type v) {                                \\
+        __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+    GOPOLL_RELAXED_OPS(int, int)
+    GOPOLL_RELAXED_OPS(i64, int64_t)
     GOPOLL_ATOMIC_OPS(word, uintptr_t)
     GOPOLL_ATOMIC_OPS(u64, uint64_t)
     GOPOLL_ATOMIC_OPS(i64, int64_t)
@@ -82,6 +90,12 @@ cdef extern from * nogil:
     int add_int(int *p, int v) noexcept
     bint cas_int(int *p, int was, int now) noexcept
 
+    # Not ordered: for counters and states that others only look at.
+    int peek_int(int *p) noexcept
+    void poke_int(int *p, int v) noexcept
+    int64_t peek_i64(int64_t *p) noexcept
+    void poke_i64(int64_t *p, int64_t v) noexcept
+
     # A lock is held over bounded C only: no Python API, no system call that can block (A5).
     ctypedef struct gopoll_lock:
         pass
@@ -97,3 +111,8 @@ cdef extern from * nogil:
     # Sleep while *word is seen, at most ns (< 0: for ever), and wake up to n sleepers.
     void futex_wait(int *word, int seen, int64_t ns) noexcept
     void futex_wake(int *word, int n) noexcept
+
+
+cdef inline void bump(int64_t *p, int64_t n) noexcept nogil:
+    """Add *n* to a counter that nobody else writes."""
+    poke_i64(p, peek_i64(p) + n)

@@ -12,7 +12,7 @@ from cpython.object cimport PyObject
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 
-from gopoll._atomic cimport cas_int, load_i64, load_u64
+from gopoll._atomic cimport cas_int, load_i64, load_u64, lock, unlock
 from gopoll._epoll cimport EPOLLET, EPOLLIN, netpollBreak, netpollopen
 from gopoll._netpoll cimport NETPOLL_CAP, netpoll, netpolltimeout
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollServer, regEdge, regLevel,
@@ -190,6 +190,13 @@ cdef class Poller(PollerBase):
         """Return the counters as a dict: polls, events, parks, wakes, spurious, stale, breaks,
         waiters (parked now), descriptors (open now), timers (armed now)."""
         cdef pollServer *ps = self.ps
+        cdef int64_t descriptors, timers
+        lock(&ps.cache.lock)
+        descriptors = ps.cache.in_use
+        unlock(&ps.cache.lock)
+        lock(&ps.timers.lock)
+        timers = ps.timers.len
+        unlock(&ps.timers.lock)
         waiters = load_i64(&ps.waiters)
         wakes = load_u64(&ps.stats.wakes)
         return {
@@ -201,8 +208,8 @@ cdef class Poller(PollerBase):
             "stale": load_u64(&ps.stats.stale),
             "breaks": load_u64(&ps.stats.breaks),
             "waiters": waiters,
-            "descriptors": ps.cache.in_use,
-            "timers": ps.timers.len,
+            "descriptors": descriptors,
+            "timers": timers,
         }
 
 

@@ -16,6 +16,7 @@ from gopoll.runtime._p import PBase
 from gopoll.runtime._runq import RunQ
 from gopoll.runtime._sched import current_sched
 from plugins.guard import wait_parked, wait_until
+from runtime.tools import current_p, until, value
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -462,3 +463,27 @@ def test_with_one_p_and_no_handoff_everything_runs_on_one_thread(run):
 
     run(main, handoff=False)
     assert seen == {threading.get_ident()}
+
+
+def test_work_that_is_queued_to_a_p_too_many_is_not_forgotten(run):
+    """A2: the thread of a goroutine that has lost its P queues to it all the same. Who had the last
+    P was never out of work, so it robbed nobody, and what a dead P had queued was never run."""
+    made = []
+
+    async def stuck():
+        p = current_p()
+        if p.id == 0:
+            return
+        gopoll.gomaxprocs(1)
+        until(lambda: p.status == (0, 0, 1))  # taken, and dead
+        made.append(gopoll.go(value, "found"))
+
+    async def main():
+        async with gopoll.timeout(30):
+            while not made or not made[0].done:
+                g = gopoll.go(stuck)
+                while not g.done or (made and not made[0].done):
+                    await gopoll.gosched()  # the P that is left is never out of work
+        return await made[0]
+
+    assert run(main, procs=2) == ("found",)

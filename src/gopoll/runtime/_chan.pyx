@@ -217,15 +217,22 @@ cdef class Chan:
         return self.h.capacity
 
     def __len__(self):
-        return self.h.count
+        cdef Py_ssize_t count
+        slock(&self.h.lock)
+        count = self.h.count
+        sunlock(&self.h.lock)
+        return count
 
     def __bool__(self):
         """True, empty or not: `if chan` asks whether there is one."""
         return True
 
     def __repr__(self):
-        state = ", closed" if self.h.closed else ""
-        return f"<Chan {self.h.count}/{self.h.capacity}{state}>"
+        cdef bint closed
+        slock(&self.h.lock)
+        closed = self.h.closed
+        sunlock(&self.h.lock)
+        return f"<Chan {len(self)}/{self.h.capacity}{', closed' if closed else ''}>"
 
 
 @cython.final

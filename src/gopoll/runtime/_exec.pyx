@@ -10,10 +10,10 @@ sysmon has taken the P: what the goroutine has yielded for is done with another 
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_i64, cas_u64, load_int, load_u64, load_word, store_i64, store_int,
-                             store_u64)
+from gopoll._atomic cimport (add_i64, bump, cas_u64, load_int, load_u64, load_word, peek_int,
+                             poke_i64, poke_int, store_i64, store_int, store_u64, store_word)
 from gopoll._park cimport ParkRequest, SliceEnd, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
@@ -119,7 +119,7 @@ cdef class ExecBase(FindBase):
             self.resume(m, p, g)
             if m.lockedg != NULL:
                 self.stop_locked(m)
-        m.switches += n
+        bump(&m.counts.switches, n)
 
     cdef int resume(self, MBase m, PBase p, GBase g) except -1:
         """Run one slice of *g* on *m* under *p*, then do what it has yielded for."""
@@ -135,7 +135,7 @@ cdef class ExecBase(FindBase):
         if exc is None and g.parked and g.cancelled_now():
             exc = g.why_canceled()
         g.parked = False
-        g.state = G_RUNNING
+        poke_int(&g.state, G_RUNNING)
         store_int(&g.mid, m.id)
         tw.current = <PyObject *>g
         tw.spent = 0
@@ -210,7 +210,7 @@ cdef class ExecBase(FindBase):
         """Queue *g*: here if *m* has a P, else for all. On the thread of *m*."""
         if m.p != NULL:
             (<PBase>m.p).runq.push(g)
-            return 0 if owns(<PBase>m.p, m) else self.kick()                         # A2
+            return 0 if owns(<PBase>m.p, m) else self.orphan(<PBase>m.p)             # A2
         self.globq.push(g)
         return self.kick()
 
@@ -221,18 +221,18 @@ cdef class ExecBase(FindBase):
         if m.syscalls:
             m.syscalls = 0
             g.add_pending(RuntimeError("await inside gopoll.syscall(): leave its block first"))
-            g.state = G_RUNNABLE
+            poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         if not isinstance(request, ParkRequest):
             g.add_pending(TypeError(
                 f"goroutine awaited {type(request).__name__}, which belongs to another event "
                 "loop; run it there, or through gopoll.embed"))
-            g.state = G_RUNNABLE
+            poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         if isinstance(request, GoschedRequest) or isinstance(request, SliceEnd):
             # An operation that ends a slice has not begun: nothing to cancel yet.
             g.parked = isinstance(request, GoschedRequest)
-            g.state = G_RUNNABLE
+            poke_int(&g.state, G_RUNNABLE)
             self.globq.push(g)
             if m.p == NULL:
                 self.kick()
@@ -240,16 +240,17 @@ cdef class ExecBase(FindBase):
         park = <ParkRequest>request
         context = g.context
         g.parked = True
-        g.state = G_WAITING
-        g.since_ns = nanotime()
+        poke_int(&g.state, G_WAITING)
+        poke_i64(&g.since_ns, nanotime())
         g.publish(<PyObject *>park)
         Py_INCREF(g)
         if not park.commit_word(<PyObject *>g):
             Py_DECREF(g)
-            g.state = G_RUNNABLE
+            poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         # K1: it may run elsewhere by now. G1: our park is published; look at the state.
-        if ((load_int(&g.canceled) == 2 and not g.shielded) or (<ContextBase>context).done_word
+        if ((load_int(&g.canceled) == 2 and not peek_int(&g.shielded))
+                or load_int(&(<ContextBase>context).ended)
                 or load_word(&g.pending)):
             unpark_g(g)
         return 0
@@ -300,7 +301,7 @@ def lock_thread():
     g = <GBase>tw.current
     g.lockcount += 1
     if (<SchedBase>g.sched).handoff:         # without, there is one thread anyway
-        g.lockedm = tw.m
+        store_word(<uintptr_t *>&g.lockedm, <uintptr_t>tw.m)
         (<MBase>tw.m).lockedg = <PyObject *>g
 
 
@@ -315,7 +316,7 @@ def unlock_thread():
         g.lockcount -= 1
         if g.lockcount == 0 and g.lockedm != NULL:
             (<MBase>g.lockedm).lockedg = NULL
-            g.lockedm = NULL
+            store_word(<uintptr_t *>&g.lockedm, 0)
 
 
 cdef class Syscall:
@@ -342,7 +343,7 @@ cdef class Syscall:
         m.p = NULL
         # A1: whoever swaps owns it; sysmon may have been first.
         if p is not None and cas_u64(&p.words.status, m.runword, word_sched(m)):
-            m.handoffs += 1
+            bump(&m.counts.handoffs, 1)
             self.sched.handoffp(p)
 
     def __exit__(self, *exc):
@@ -368,7 +369,7 @@ cdef int wait_for_p(ExecBase sched, MBase m, GBase g) except -1:
     """Queue as a goroutine that belongs to this thread, until an M gives us its P."""
     cdef PyObject *bound = g.lockedm
     error = None
-    g.lockedm = <PyObject *>m
+    store_word(<uintptr_t *>&g.lockedm, <uintptr_t><PyObject *>m)
     sched.globq.push(g)
     sched.kick()
     while m.p == NULL:
@@ -378,7 +379,7 @@ cdef int wait_for_p(ExecBase sched, MBase m, GBase g) except -1:
             sched.sleep_m(m)
         except BaseException as e:           # of a signal handler: when we have a P
             error = e
-    g.lockedm = bound
+    store_word(<uintptr_t *>&g.lockedm, <uintptr_t>bound)
     if error is not None:
         raise error
     return 0

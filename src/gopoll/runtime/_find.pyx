@@ -10,9 +10,9 @@ from cpython.ref cimport Py_DECREF
 from libc.errno cimport EINTR
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_i64, cas_int, futex_wait, load_i64, load_int, load_u64,
-                             load_word, slock, store_i64, store_int, sunlock, swap_i64, swap_int,
-                             swap_word)
+from gopoll._atomic cimport (add_int, bump, cas_i64, cas_int, futex_wait, load_i64, load_int,
+                             load_u64, load_word, poke_int, slock, store_i64, store_int, sunlock,
+                             swap_i64, swap_int, swap_word)
 from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
@@ -125,13 +125,13 @@ cdef class FindBase(SchedBase):
                 if other is mine:
                     continue
                 if other.runq.steal(mine.runq):
-                    m.steals += 1
+                    bump(&m.counts.steals, 1)
                     return True
                 if turn == 3:                # Go: what it is about to run, at last
                     word = swap_word(&other.words.runnext, 0)
                     if word:
                         mine.runq.push_words(&word, 1)
-                        m.steals += 1
+                        bump(&m.counts.steals, 1)
                         return True
         return False
 
@@ -162,7 +162,7 @@ cdef class FindBase(SchedBase):
             return 0
         for i in range(n):
             if isinstance(<object><PyObject *>words[i], GBase):
-                (<GBase><PyObject *>words[i]).state = G_RUNNABLE
+                poke_int(&(<GBase><PyObject *>words[i]).state, G_RUNNABLE)
                 words[k] = words[i]
                 k += 1
             else:

@@ -13,7 +13,7 @@ cdef enum GState:
     G_DEAD
 
 cdef class ContextBase:
-    cdef public bint done_word         # set once, when the context is done (G1)
+    cdef int ended                     # set once, when the context is done; atomic (G1)
     cdef public bint root              # background(), which nobody has to leave
 
 cdef class GBase:
@@ -23,7 +23,7 @@ cdef class GBase:
     cdef public object context         # its ambient gopoll Context; changed by itself alone
     cdef readonly object name
     cdef readonly int64_t id           # 0: the runtime's own
-    cdef int64_t since_ns              # when it got into its state
+    cdef int64_t since_ns              # when it got into its state; atomic
     cdef readonly object home          # the dict of live goroutines that it stands in
     cdef readonly object result        # written before done
     cdef readonly object error         # likewise
@@ -32,16 +32,16 @@ cdef class GBase:
     cdef PyObject *park                # what it waits in, owned; guarded by plock (G1)
     cdef PyObject *first               # a list of Joins, owned; guarded by jlock
     cdef PyObject *last
-    cdef PyObject *lockedm             # the M it belongs to, borrowed; changed by its own M
+    cdef PyObject *lockedm             # the M it belongs to, borrowed; changed by its own M; atomic
     cdef int plock
     cdef int jlock
-    cdef int state
+    cdef int state                     # atomic
     cdef int mid                       # the M that runs it, 0 none; atomic (G2)
     cdef int looked                    # so many read its stack; atomic (G2)
     cdef int canceled                  # 0, 1 about to be, 2 cancelled; atomic (G1)
     cdef int finished                  # atomic; after result and error
     cdef int awaited                   # somebody has seen, or will see, its outcome; atomic
-    cdef int shielded                  # changed by itself alone
+    cdef int shielded                  # changed by itself alone; atomic
     cdef int handles                   # atomic
     cdef int lockcount                 # lock_os_thread calls; changed by itself alone
     cdef bint parked                   # it comes back from a park: look at cancellation

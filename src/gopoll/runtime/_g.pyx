@@ -18,7 +18,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uintptr_t
 
 from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake, load_int,
-                             load_word, slock, store_int, sunlock, swap_word)
+                             load_word, peek_i64, peek_int, poke_i64, poke_int, slock, store_int,
+                             sunlock, swap_word)
 from gopoll._park cimport Awaitable, ParkRequest
 from gopoll._timers cimport nanotime
 
@@ -34,6 +35,15 @@ STATES = ("runnable", "running", "waiting", "dead")
 cdef class ContextBase:
     """What the scheduler reads of a Context."""
 
+    @property
+    def done_word(self):
+        """Whether it is done; set once (G1)."""
+        return bool(load_int(&self.ended))
+
+    @done_word.setter
+    def done_word(self, bint done):
+        store_int(&self.ended, done)
+
 
 cdef class GBase:
     """A goroutine. Fields without a lock or an atomic are its own M's, or constant."""
@@ -46,7 +56,7 @@ cdef class GBase:
         self.id = number
         self.name = name
         self.home = home
-        self.state = G_RUNNABLE
+        poke_int(&self.state, G_RUNNABLE)
 
     def __dealloc__(self):
         Py_XDECREF(self.park)
@@ -57,7 +67,7 @@ cdef class GBase:
     cdef bint cancelled_now(self) noexcept:
         """Whether a park of this goroutine must raise."""
         return ((load_int(&self.canceled) == 2 and not self.shielded)
-                or (<ContextBase>self.context).done_word)
+                or load_int(&(<ContextBase>self.context).ended))
 
     cdef object why_canceled(self):
         """What a park raises now: the cause of the goroutine's own cancel, else the context's."""
@@ -141,8 +151,8 @@ cdef class GBase:
         first = self.first
         self.first = self.last = NULL
         sunlock(&self.jlock)
-        self.state = G_DEAD
-        self.since_ns = nanotime()
+        poke_int(&self.state, G_DEAD)
+        poke_i64(&self.since_ns, nanotime())
         self.coro = None
         return first
 
@@ -188,17 +198,17 @@ cdef class GBase:
     @property
     def is_locked(self):
         """Whether it belongs to a thread."""
-        return self.lockedm != NULL
+        return load_word(<uintptr_t *>&self.lockedm) != 0
 
     @property
     def state_name(self):
         """One of runnable, running, waiting, dead."""
-        return STATES[self.state]
+        return STATES[peek_int(&self.state)]
 
     @property
     def since(self):
         """Monotonic ns at which it began to wait or ended, 0 before."""
-        return self.since_ns
+        return peek_i64(&self.since_ns)
 
     @property
     def park_request(self):
@@ -244,7 +254,7 @@ cdef class GBase:
 
     def shield(self, int delta):
         """Enter (1) or leave (-1) a shield. By itself."""
-        self.shielded += delta
+        poke_int(&self.shielded, self.shielded + delta)
 
 
 cdef class Join(Awaitable):

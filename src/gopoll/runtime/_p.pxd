@@ -29,11 +29,16 @@ cdef class PBase:
     cdef readonly int id
     cdef readonly RunQ runq
     cdef PyObject *link        # the idle list; guarded by SchedBase.lock
-    cdef int chain             # goroutines run in a row from runnext; the owner's
+    cdef int chain             # goroutines run in a row from runnext; the owner's, atomic
     cdef int ready(self, object g) except -1
     cdef object pop(self)
     cdef bint has_work(self) noexcept nogil
     cdef int flush(self, RunQ to) except -1
+
+cdef struct MCounts:           # written by the M alone; atomic
+    int64_t switches
+    int64_t steals
+    int64_t handoffs           # Ps given up in syscall()
 
 cdef class MBase:
     cdef readonly int id
@@ -52,9 +57,7 @@ cdef class MBase:
     cdef int syscalls          # syscall() bodies it is inside of
     cdef void *tstate          # Python's state of its thread; guarded by SchedBase.lock
     cdef int clock             # the CPU clock of its thread, -1 before it has begun; atomic
-    cdef readonly int64_t switches
-    cdef readonly int64_t steals
-    cdef readonly int64_t handoffs     # Ps given up in syscall()
+    cdef MCounts counts
     cdef readonly int64_t ident
     cdef public object thread
     cdef public dict gs        # the live goroutines that were started here

@@ -7,14 +7,17 @@ A1: a P has one status word. An M stores RUN(m, tick) before it resumes a gorout
     itself RUN -> SCHED when it gives its P up inside a slice. Who wins the swap owns the P.
 A2: only the M that owns a P in SCHED runs or idles it. A goroutine whose P may be gone pushes to
     the queue of its P and then looks at the status word: if the P is not its own any more, whoever
-    took it may have looked at the queue before, so the push is followed by a kick (ready_g).
+    took it may have looked at the queue before, so the push is followed by a kick (ready_g). A dead
+    P's queue is emptied into the global one by who kills it and by who sees it dead: an M that is
+    never out of work robs nobody.
 """
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t, uintptr_t
 
-from gopoll._atomic cimport load_u64, load_word, store_int, swap_word
+from gopoll._atomic cimport (load_u64, load_word, peek_i64, peek_int, poke_int, store_int,
+                             swap_word)
 from gopoll.runtime._runq cimport OUT_CAP, RunQ
 
 
@@ -50,7 +53,7 @@ cdef class PBase:
     cdef int ready(self, object g) except -1:
         """Queue *g* to run next; the one that was to run next goes to the tail. Go: runqput."""
         cdef uintptr_t old
-        if self.chain >= CHAIN:              # a pair that wakes each other must not starve others
+        if peek_int(&self.chain) >= CHAIN:   # a pair that wakes each other must not starve others
             return self.runq.push(g)
         Py_INCREF(g)
         old = swap_word(&self.words.runnext, <uintptr_t><PyObject *>g)
@@ -64,11 +67,11 @@ cdef class PBase:
         if load_word(&self.words.runnext):
             next = swap_word(&self.words.runnext, 0)
             if next:
-                self.chain += 1
+                poke_int(&self.chain, self.chain + 1)
                 g = <object><PyObject *>next
                 Py_DECREF(g)
                 return g
-        self.chain = 0
+        poke_int(&self.chain, 0)
         return self.runq.pop()
 
     cdef bint has_work(self) noexcept nogil:
@@ -116,6 +119,21 @@ cdef class MBase:
         self.ident = ident
         self.tstate = PyThreadState_Get()
         store_int(&self.clock, gopoll_cpu_clock())
+
+    @property
+    def switches(self):
+        """How many slices it has run."""
+        return peek_i64(&self.counts.switches)
+
+    @property
+    def steals(self):
+        """How often it has taken from another P."""
+        return peek_i64(&self.counts.steals)
+
+    @property
+    def handoffs(self):
+        """How many Ps it has given up in syscall()."""
+        return peek_i64(&self.counts.handoffs)
 
     @property
     def has_p(self):

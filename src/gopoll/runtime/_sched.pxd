@@ -59,6 +59,7 @@ cdef class SchedBase:
     cdef int after_idle(self) except -1
     cdef bint work_anywhere(self) noexcept
     cdef int kick(self) except -1
+    cdef int orphan(self, PBase p) except -1
     cdef int wakep(self) except -1
 
 cdef int ready_g(GBase g, bint soon=*) except -1

@@ -25,7 +25,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uintptr_t
 
 from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64, load_int,
-                             load_u64, load_word, slock, store_i64, store_int, store_u64,
+                             load_u64, load_word, poke_int, slock, store_i64, store_int, store_u64,
                              store_word, sunlock, swap_int)
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
@@ -57,7 +57,7 @@ cdef int ready_g(GBase g, bint soon=True) except -1:
     cdef SchedBase sched = <SchedBase>g.sched
     cdef MBase m
     cdef PBase p
-    g.state = G_RUNNABLE
+    poke_int(&g.state, G_RUNNABLE)
     if tw.owner == <PyObject *>sched and tw.m != NULL:
         m = <MBase>tw.m
         if m.p != NULL and owns(<PBase>m.p, m):
@@ -66,8 +66,8 @@ cdef int ready_g(GBase g, bint soon=True) except -1:
                 p.ready(g)
             else:
                 p.runq.push(g)
-            if not owns(p, m):               # A2: somebody else's by now, who may not look again
-                sched.kick()
+            if not owns(p, m):
+                sched.orphan(p)              # A2
             elif load_int(&sched.words.npidle):
                 sched.wakep()
             return 0
@@ -357,6 +357,9 @@ cdef class SchedBase:
             at[0] = (<PBase>at[0]).link
             add_int(&self.words.npidle, -1)
         sunlock(&self.lock)
+        for i in range(n, load_int(&self.nallp)):
+            if load_u64(&(<PBase>self.parray[i]).words.status) == P_DEAD:
+                (<PBase>self.parray[i]).flush(self.globq)                            # A2
         if self.work_anywhere():             # S3
             self.kick()
         return was
@@ -384,11 +387,10 @@ cdef class SchedBase:
         return self.new_m()
 
     def drop_m(self, MBase m not None):
-        """Forget an M whose thread ends. Its object stays: sysmon may still look at it."""
+        """Forget an M whose thread ends. It stays in its place: sysmon may still look at it."""
         slock(&self.lock)
         m.tstate = NULL
         sunlock(&self.lock)
-        store_word(<uintptr_t *>&self.marray[m.id - 1], 0)
         self.spare_ids.append(m.id)
 
     cdef MBase midleget(self):
@@ -529,6 +531,12 @@ cdef class SchedBase:
             self.wake_net_poller()
             return 0
         return self.wakep()
+
+    cdef int orphan(self, PBase p) except -1:
+        """Something has been queued to *p* by a thread that has lost it (A2)."""
+        if load_u64(&p.words.status) == P_DEAD:
+            p.flush(self.globq)
+        return self.kick()
 
     cdef int wakep(self) except -1:
         """Start one more M for an idle P, unless one looks for work already. Go: wakep."""

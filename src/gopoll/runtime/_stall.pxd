@@ -26,7 +26,7 @@ cdef class WatchBase:
     cdef Thread seen           # the loop's, and its word at the watcher's last look
     cdef readonly unsigned long ident
     cdef readonly str name
-    cdef readonly int64_t stalls       # pieces of work that lasted for the threshold
+    cdef int64_t count         # of stalls; the watcher's, atomic
     cdef int lock_             # guards tstate
     cdef void *tstate
     cdef object owner          # the loop's thread

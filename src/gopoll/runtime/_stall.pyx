@@ -12,8 +12,8 @@ import threading
 
 from libc.stdint cimport int64_t, uint64_t
 
-from gopoll._atomic cimport (add_int, futex_wait, futex_wake, load_i64, load_int, load_u64, slock,
-                             store_i64, store_int, store_u64, sunlock)
+from gopoll._atomic cimport (add_int, bump, futex_wait, futex_wake, load_i64, load_int, load_u64,
+                             peek_i64, slock, store_i64, store_int, store_u64, sunlock)
 from gopoll._timers cimport nanotime
 
 from gopoll.runtime import stacks
@@ -178,6 +178,11 @@ cdef class WatchBase:
         self.thread = threading.Thread(target=self.watch, name="gopoll-stallwatch", daemon=True)
         self.thread.start()
 
+    @property
+    def stalls(self):
+        """How many pieces of work have lasted for the threshold."""
+        return peek_i64(&self.count)
+
     def tick(self):
         """Say that a piece of work begins. RuntimeError on another thread than the loop's."""
         self.step(True)
@@ -227,7 +232,7 @@ cdef class WatchBase:
                 elif now - since >= due:
                     if not counted:
                         counted = True
-                        self.stalls += 1
+                        bump(&self.count, 1)
                     if stall_wanted():
                         self.seen.cpu = cpu_ns(self.seen.clock)
                         self.seen.cpus = cpus_ns()

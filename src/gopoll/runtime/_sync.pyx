@@ -43,7 +43,8 @@ cdef class Mutex:
         cdef bint free
         slock(&self.lock_)
         free = not self.held
-        self.held = True
+        if free:
+            self.held = True                 # who holds it looks without the lock
         sunlock(&self.lock_)
         return free
 

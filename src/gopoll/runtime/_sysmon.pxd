@@ -27,17 +27,20 @@ cdef struct Seen:              # what sysmon knows of the slice of a P
     bint counted               # it has lasted too long
     Slice slice
 
+cdef struct Counts:            # written by sysmon alone; atomic
+    int64_t polls              # network polls that it made
+    int64_t overruns           # slices that kept a P for 10 ms
+    int64_t retakes            # Ps that it has taken from such
+    int64_t starved            # Ps left alone because the GIL was not to be had
+    int64_t stalls             # slices that lasted for the stall threshold
+    int64_t sleeps             # deep sleeps
+
 cdef class Sysmon:
     cdef ExecBase sched
     cdef Seen seen[MAX_PROCS]
     cdef Slice stuck[MAX_STUCK]        # slices that have lost their P
     cdef int nstuck
-    cdef readonly int64_t polls        # network polls that it made
-    cdef readonly int64_t overruns     # slices that kept a P for 10 ms
-    cdef readonly int64_t retakes      # Ps that it has taken from such
-    cdef readonly int64_t starved      # Ps left alone because the GIL was not to be had
-    cdef readonly int64_t stalls       # slices that lasted for the stall threshold
-    cdef readonly int64_t sleeps       # deep sleeps
+    cdef Counts counts
     cdef readonly int64_t trace_ns     # print a line every so often; 0 never
     cdef bint lowered                  # the switch interval is ours
     cdef int poll(self, int64_t now, uintptr_t *words) noexcept nogil

@@ -13,8 +13,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64, load_word,
-                             store_int)
+from gopoll._atomic cimport (bump, cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64,
+                             load_word, peek_i64, poke_int, store_int)
 from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
@@ -53,14 +53,44 @@ cdef class Sysmon:
         """Make one cycle as if it were *now* (monotonic ns); True if it polled the network."""
         cdef uintptr_t words[OUT_CAP]
         cdef int n, want
-        cdef int64_t polls = self.polls
+        cdef int64_t polls = self.counts.polls
         with nogil:
             n = self.poll(now, words)
             want = self.look(now)
         self.inject(words, n)
         if want:
             self.attend(want, now)
-        return self.polls != polls
+        return self.counts.polls != polls
+
+    @property
+    def polls(self):
+        """How many network polls it has made."""
+        return peek_i64(&self.counts.polls)
+
+    @property
+    def overruns(self):
+        """How many slices have kept a P for 10 ms."""
+        return peek_i64(&self.counts.overruns)
+
+    @property
+    def retakes(self):
+        """How many Ps it has taken from such."""
+        return peek_i64(&self.counts.retakes)
+
+    @property
+    def starved(self):
+        """How many Ps it has left alone because the GIL was not to be had."""
+        return peek_i64(&self.counts.starved)
+
+    @property
+    def stalls(self):
+        """How many slices have lasted for the stall threshold."""
+        return peek_i64(&self.counts.stalls)
+
+    @property
+    def sleeps(self):
+        """How many deep sleeps it has had."""
+        return peek_i64(&self.counts.sleeps)
 
     # -- without the GIL
 
@@ -75,7 +105,7 @@ cdef class Sysmon:
         if not cas_i64(&w.lastpoll, last, now):
             store_int(&w.sysmonpolls, 0)
             return 0
-        self.polls += 1
+        bump(&self.counts.polls, 1)
         n = netpoll(self.sched.ps, 0, words, OUT_CAP)
         if n == 0:
             store_int(&w.sysmonpolls, 0)
@@ -85,6 +115,7 @@ cdef class Sysmon:
         """Look at every slice under way: what there is to do about them."""
         cdef int i, k, want = 0
         cdef uint64_t status
+        cdef uintptr_t m
         cdef Seen *seen
         cdef Slice *s
         for i in range(load_int(&self.sched.nallp)):
@@ -109,7 +140,7 @@ cdef class Sysmon:
                 s.word = status
                 s.due = s.stalls = s.report = 0
                 seen.counted = True
-                self.overruns += 1
+                bump(&self.counts.overruns, 1)
             seen.late = self.sched.handoff and self.needs_others(i)
             if seen.late:
                 want |= LATE
@@ -139,7 +170,7 @@ cdef class Sysmon:
             return False
         if not s.stalls:
             s.stalls = True
-            self.stalls += 1
+            bump(&self.counts.stalls, 1)
         s.report = stall_wanted()
         return s.report
 
@@ -167,7 +198,7 @@ cdef class Sysmon:
             g = <object><PyObject *>words[i]
             Py_DECREF(g)
             if isinstance(g, GBase):
-                (<GBase>g).state = G_RUNNABLE
+                poke_int(&(<GBase>g).state, G_RUNNABLE)
             found.append(g)
         self.sched.incidlelocked(-1)
         try:
@@ -206,11 +237,11 @@ cdef class Sysmon:
             return 0
         cpu = cpu_ns(load_int(&(<MBase>seen.slice.m).clock)) - seen.slice.cpu
         if waited > SLICE_NS and cpu < waited // 8 and 2 * waited > now - seen.slice.since:
-            self.starved += 1                # it waits for the GIL, as we did
+            bump(&self.counts.starved, 1)                # it waits for the GIL, as we did
             return 0
         if not cas_u64(&p.words.status, seen.status, P_RETAKEN):
             return 0
-        self.retakes += 1
+        bump(&self.counts.retakes, 1)
         if self.nstuck < MAX_STUCK:
             self.stuck[self.nstuck] = seen.slice
             self.nstuck += 1
@@ -234,7 +265,7 @@ cdef class Sysmon:
             return 0                         # it has come back while we waited
         if not s.stalls:
             s.stalls = True
-            self.stalls += 1
+            bump(&self.counts.stalls, 1)
         s.report = False
         found = look_at(&t, waited, m.ident) if stall_wanted() else None
         if found is not None:
@@ -262,7 +293,7 @@ cdef class Sysmon:
                     note = load_int(&w.note)
                     store_int(&w.sysmonwait, 1)
                     if load_int(&w.npidle) == load_int(&w.nprocs) and load_int(&w.stop) == 0:
-                        self.sleeps += 1                                             # S2
+                        bump(&self.counts.sleeps, 1)                                 # S2
                         futex_wait(&w.note, note, -1)
                     store_int(&w.sysmonwait, 0)
                     idle_since = 0
