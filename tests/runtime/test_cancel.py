@@ -386,7 +386,7 @@ def test_a_cancel_does_not_end_a_park_under_shield(run, way):
         parks = {
             "note": gate.wait,
             "join": lambda: gopoll.go(gate.wait),
-            "sleep": lambda: gopoll.sleep(0.005),
+            "sleep": lambda: gopoll.sleep(0.1),
         }
         seen = []
 

@@ -228,14 +228,14 @@ def test_what_still_runs_is_cancelled_and_its_finally_blocks_run():
     async def main():
         gate, _ = gopoll.with_cancel(gopoll.background())
         (a, b), (c, d) = ([adopt(s) for s in socket.socketpair()] for _ in range(2))
+        joined = gopoll.go(worker, "sleep", forever)
         gs = [
-            gopoll.go(worker, "sleep", forever),
+            joined,
             gopoll.go(worker, "note", gate.wait),
             gopoll.go(worker, "read", lambda: a.read(1), a, b),
             gopoll.go(worker, "write", lambda: c.write(MORE_THAN_FITS), c, d),
             gopoll.go(worker, "join", lambda: joined),
         ]
-        joined = gs[0]
         await wait_parked(*gs)
         raise LookupError("main ends with them parked")
 

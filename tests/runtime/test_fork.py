@@ -74,6 +74,7 @@ def test_a_new_run_works_in_the_child_and_the_parents_goes_on():
                     return len(threading.enumerate())
 
         async def main():
+            gopoll.lock_os_thread()  # the thread that forks is the child's only one: run()'s
             sleepers = [gopoll.go(gopoll.sleep, 3600) for _ in range(10)]
             await parked(*sleepers)
             await talk("before")

@@ -693,6 +693,7 @@ async def compute(world, dice):
     """Keep a P for longer than sysmon allows, and wake others from there."""
     chan = Chan(100)
     receiver = gopoll.go(chan.recv)
+    chan.try_send(1)
     end = time.monotonic() + dice.choice((0.002, 0.015, 0.03))
     while time.monotonic() < end:
         chan.try_send(1)
