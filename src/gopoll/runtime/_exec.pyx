@@ -6,6 +6,8 @@ Go: runtime/proc.go, execute, gopark, entersyscall, startlockedm (go1.27).
 
 A1 (see _p): RUN is stored before the coroutine runs and swapped away after it. If that swap fails,
 sysmon has taken the P: what the goroutine has yielded for is done with another P or with none.
+A4: an M that has lost its P says that it settles before it says that its slice is over, and until
+    its goroutine is on a list. Who looks for a deadlock looks at the slice, at that, at the lists.
 """
 
 from cpython.object cimport PyObject
@@ -117,6 +119,7 @@ cdef class ExecBase(FindBase):
                 break
             n += 1
             self.resume(m, p, g)
+            store_int(&m.settling, 0)
             if m.lockedg != NULL:
                 self.stop_locked(m)
         bump(&m.counts.switches, n)
@@ -198,9 +201,11 @@ cdef class ExecBase(FindBase):
         """End the slice on *m* (A1): it decides again, with its P, with another, or with none."""
         cdef PBase p = <PBase>m.p if m.p != NULL else None
         cdef uint64_t running = m.runword
-        store_u64(&m.runword, word_sched(m))
         if p is not None and cas_u64(&p.words.status, running, word_sched(m)):
+            store_u64(&m.runword, word_sched(m))
             return 0
+        store_int(&m.settling, 1)            # A4
+        store_u64(&m.runword, word_sched(m))
         m.p = NULL
         if not load_int(&self.words.finished):
             self.acquirep(m)
@@ -289,6 +294,7 @@ cdef class ExecBase(FindBase):
                     self.die(err)
             if m.p != NULL:
                 self.resume(m, <PBase>m.p, g)
+                store_int(&m.settling, 0)
         return 0
 
 

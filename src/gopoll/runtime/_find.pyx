@@ -17,9 +17,9 @@ from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, GBase
-from gopoll.runtime._p cimport MBase, PBase
+from gopoll.runtime._p cimport P_RUN, MBase, PBase, stateMask
 from gopoll.runtime._runq cimport OUT_CAP
-from gopoll.runtime._sched cimport SchedBase
+from gopoll.runtime._sched cimport MAX_MS, SchedBase
 
 cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
@@ -234,6 +234,18 @@ cdef class FindBase(SchedBase):
                 and not load_int(&self.words.sysmonpolls)            # after the waiters
                 and load_int(&self.words.npidle) == load_int(&self.words.nprocs)
                 and not load_int(&self.words.finished))
+
+    @property
+    def is_anyone_running(self):
+        """Whether an M is inside a slice, with a P or without, or ends one without (A4)."""
+        cdef int i
+        cdef PyObject *m
+        for i in range(min(load_int(&self.nallm), MAX_MS)):
+            m = <PyObject *>load_word(<uintptr_t *>&self.marray[i])
+            if m != NULL and (load_u64(&(<MBase>m).runword) & stateMask == P_RUN
+                              or load_int(&(<MBase>m).settling)):
+                return True
+        return False
 
     cdef int maybe_dead(self, bint polls) except -1:
         """Look whether anything can ever run again. Go: checkdead.

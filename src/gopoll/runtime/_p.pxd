@@ -50,6 +50,7 @@ cdef class MBase:
     cdef uint64_t runword      # the status word of the slice under way; its own thread's, atomic
     cdef uint64_t tick
     cdef int64_t gid           # the goroutine of that slice; written before, atomic
+    cdef int settling          # its slice is over, its P lost, and its goroutine on no list; atomic
     cdef int note              # a futex word: its bed; 1 when it has been woken
     cdef bint listed           # it is on the idle list; guarded by SchedBase.lock
     cdef public bint leaving   # its thread ends with the goroutine that was locked to it

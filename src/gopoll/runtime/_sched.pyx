@@ -34,7 +34,7 @@ from gopoll._pollserver cimport netpollGenericInit
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
-from gopoll.runtime._p cimport (P_DEAD, P_IDLE, P_RUN, MBase, PBase, owns, stateMask, word_sched)
+from gopoll.runtime._p cimport (P_DEAD, P_IDLE, MBase, PBase, owns, word_sched)
 from gopoll.runtime._runq cimport RunQ
 
 cdef extern from "Python.h":
@@ -221,17 +221,6 @@ cdef class SchedBase:
     def is_forked(self):
         """Whether this is a copy in a forked child, to be left alone (A9)."""
         return self.ps != self.poller.ps
-
-    @property
-    def is_anyone_running(self):
-        """Whether an M is inside a slice, with a P or without."""
-        cdef int i
-        cdef PyObject *m
-        for i in range(min(load_int(&self.nallm), MAX_MS)):
-            m = <PyObject *>load_word(<uintptr_t *>&self.marray[i])
-            if m != NULL and load_u64(&(<MBase>m).runword) & stateMask == P_RUN:
-                return True
-        return False
 
     def incidlelocked(self, int v):
         """Adjust nmidlelocked. Go: incidlelocked."""
