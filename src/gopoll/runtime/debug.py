@@ -157,7 +157,9 @@ def report_stall(
         _tell(gid, name, ns, due, kind, stack)
 
 
-def _tell(gid: int, name: str, ns: int, due: int, kind: str, stack: traceback.StackSummary | None) -> None:
+def _tell(
+    gid: int, name: str, ns: int, due: int, kind: str, stack: traceback.StackSummary | None
+) -> None:
     stall = Stall(gid, name, ns / 1e9, kind, stack)
     with _lock:
         hooks = [fn for fn, limit in _hooks if due <= limit <= ns]

@@ -13,6 +13,7 @@ import gc
 import os
 import re
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -24,6 +25,17 @@ _THREAD = re.compile(r"(?:Current thread|Thread) 0x([0-9a-f]+)")
 _FRAME = re.compile(r'  File "(.*)", line ([0-9]+) in (.*)')
 _WRAPPERS = ("async_generator_asend", "async_generator_athrow", "anext_awaitable")
 _INNER = ("coroutine", "async_generator", "generator", *_WRAPPERS)
+
+# Two at once must not make the frame of one coroutine. A handler of SIGQUIT may come in between.
+_reading = threading.RLock()
+
+
+def _renew() -> None:
+    global _reading
+    _reading = threading.RLock()  # another thread of the parent may have had it
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def _have_gil() -> bool:
@@ -83,17 +95,21 @@ def _awaited(coro: Any) -> Any:
 
 def of_goroutine(g: GBase) -> list[str] | None:
     """Return the stack of a goroutine that does not run, outermost first; None if it runs."""
-    if not g.hold():
-        return None
-    try:
-        lines: list[str] = []
-        coro: Any = g.coro
-        while coro is not None:
-            frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
-            frame = frame or getattr(coro, "ag_frame", None)
-            if frame is not None:
-                lines += traceback.format_stack(frame, 1)
-            coro = _awaited(coro)
-        return lines
-    finally:
-        g.release()
+    with _reading:
+        if not g.hold():
+            return None
+        try:
+            return _walk(g.coro)
+        finally:
+            g.release()
+
+
+def _walk(coro: Any) -> list[str]:
+    lines: list[str] = []
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None)
+        frame = frame or getattr(coro, "ag_frame", None)
+        if frame is not None:
+            lines += traceback.format_stack(frame, 1)
+        coro = _awaited(coro)
+    return lines
