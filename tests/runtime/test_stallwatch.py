@@ -10,7 +10,7 @@ import gopoll
 from gopoll import StallWatch, on_stall
 from runtime.tools import until, voluntary_switches
 
-BLOCK = bytes(1 << 20)
+BLOCK = bytes(1 << 26)
 STACK_OF = {"python": "compute", "c_nogil": "in_c"}
 
 
@@ -30,7 +30,7 @@ def compute(done):
 
 def in_c(done):
     while not done():
-        hashlib.sha256(BLOCK * 64).digest()  # one call lasts longer than the threshold
+        hashlib.sha256(BLOCK).digest()  # one call lasts longer than the threshold
 
 
 def in_thread(fn):

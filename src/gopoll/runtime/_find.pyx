@@ -221,6 +221,16 @@ cdef class FindBase(SchedBase):
         self.acquirep(m)
         return self.take(m, n, words)
 
+    def start_idle(self, int n):
+        """Start an M for each of up to *n* idle Ps: so much has been queued for all."""
+        cdef PBase p
+        while n > 0 and self.handoff:
+            p = self.pidleget()
+            if p is None:
+                break
+            self.startm(p, False)
+            n -= 1
+
     @property
     def is_quiet(self):
         """Whether nothing runs, nothing is queued, and nothing in the network or a timer can wake.

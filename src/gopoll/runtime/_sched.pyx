@@ -483,16 +483,6 @@ cdef class SchedBase:
         store_int(&m.note, 1)
         futex_wake(&m.note, 1)
 
-    def start_idle(self, int n):
-        """Start an M for each of up to *n* idle Ps: so much has been queued for all."""
-        cdef PBase p
-        while n > 0 and self.handoff:
-            p = self.pidleget()
-            if p is None:
-                break
-            self.startm(p, False)
-            n -= 1
-
     def finish_all(self):
         """Every goroutine has ended: have every M leave. Any thread."""
         store_int(&self.words.finished, 1)

@@ -115,7 +115,6 @@ cdef class Sysmon:
         """Look at every slice under way: what there is to do about them."""
         cdef int i, k, want = 0
         cdef uint64_t status
-        cdef uintptr_t m
         cdef Seen *seen
         cdef Slice *s
         for i in range(load_int(&self.sched.nallp)):
