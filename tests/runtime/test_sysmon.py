@@ -247,7 +247,7 @@ async def nothing():
 def test_sysmon_of_an_idle_program_makes_no_wake_ups_at_all():
     thread, watcher, cancel, sched = parked_run(nothing)
     try:
-        until(lambda: sched.sysmon.sleeps == 1)
+        until(lambda: sched.sysmon.sleeps >= 1)  # more, where main was slow to park
 
         def is_still():
             seen = voluntary_switches(watcher)
@@ -255,7 +255,9 @@ def test_sysmon_of_an_idle_program_makes_no_wake_ups_at_all():
             return voluntary_switches(watcher) == seen
 
         until(is_still)
-        assert sched.sysmon.sleeps == 1
+        slept = sched.sysmon.sleeps
+        assert is_still()
+        assert sched.sysmon.sleeps == slept
     finally:
         cancel()
         thread.join(60)
@@ -271,7 +273,7 @@ def test_after_its_deep_sleep_it_watches_again():
 
     done = []
     thread, _, cancel, sched = parked_run(compute)
-    until(lambda: sched.sysmon.sleeps == 1)
+    until(lambda: sched.sysmon.sleeps >= 1)  # more, where main was slow to park
     cancel()
     thread.join(90)
     assert done == [True]
