@@ -229,7 +229,7 @@ def test_the_loser_s_late_connection_is_closed(run):
 
             script = Script({A: loser, C: winner}, fallback_delay=1e-9)
             async with await script.dial_parallel(background(), [A], [C]) as conn:
-                assert stats().goroutines == alone + 1
+                await until(lambda: stats().goroutines == alone + 1)
                 release()
                 await until(lambda: stats().goroutines == alone)
                 peers = [await ln.accept(), await ln.accept()]

@@ -95,6 +95,8 @@ async def one(a, b):
     await b.send(await a.recv())
 
 async def join():
+    while len(box) < 2:  # both, with many Ps
+        await gopoll.gosched()
     await box[-1 if gopoll.current() == box[0] else 0]
 """,
     )

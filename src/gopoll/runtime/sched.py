@@ -104,13 +104,16 @@ class Scheduler(ExecBase):
         for m in list(self.allm):
             yield from list(m.gs.values())
 
-    def unwaited(self, g: GBase) -> None:
-        """Nobody can see the error of *g* any more: end run() with it (E2). Any thread."""
+    def unwaited(self, g: GBase, canceled: type = Canceled, module: Any = sys) -> None:
+        """Nobody can see the error of *g* any more: end run() with it (E2). Any thread.
+
+        It may come when the interpreter ends, and the globals of this module are gone.
+        """
         error = g.error
-        if error is None or g.system or isinstance(error, Canceled) or not g.claim():
+        if error is None or g.system or isinstance(error, canceled) or not g.claim():
             return
         if self.is_finished:  # too late to end run(), never too late to say so
-            sys.excepthook(type(error), error, error.__traceback__)
+            module.excepthook(type(error), error, error.__traceback__)
             return
         self.die(error, f"goroutine {g.id} ({g.name}) ended with {error!r} too")
 
