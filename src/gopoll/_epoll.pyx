@@ -8,7 +8,7 @@ Go: runtime/netpoll_epoll.go (go1.27).
 from libc.errno cimport ENOSYS, EPERM, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from gopoll._atomic cimport cas_int, store_int
+from gopoll._atomic cimport cas_int, load_int, store_int
 from gopoll._throw cimport (THROW_BREAK_WRITE, THROW_EPOLLCREATE, THROW_EPOLLCTL,
                             THROW_EVENTFD)
 
@@ -83,7 +83,7 @@ cdef extern from * nogil:
     void gopoll_print_epollcreate(int err)
 
 
-# 0 not tried, 1 there, -1 missing or forbidden. A plain word: every writer writes the same.
+# 0 not tried, 1 there, -1 missing or forbidden. Atomic; every writer writes the same.
 cdef int have_pwait2 = 0
 
 
@@ -193,21 +193,21 @@ cdef int netpollwait(Epoll *ep, epoll_event *events, int n, int64_t delay_ns) no
     something happened (Go truncates to milliseconds; we do not): nanoseconds where the kernel has
     epoll_pwait2, milliseconds rounded up where it does not.
     """
-    global have_pwait2
-    cdef int got
+    cdef int got, have = load_int(&have_pwait2)
     cdef int64_t ms
     if delay_ns <= 0:
         got = epoll_wait(ep.epfd, events, n, -1 if delay_ns < 0 else 0)
         return got if got >= 0 else -errno
-    if have_pwait2 >= 0:
+    if have >= 0:
         got = gopoll_epoll_pwait2(ep.epfd, events, n, delay_ns)
         if got >= 0:
-            have_pwait2 = 1
+            if have == 0:
+                store_int(&have_pwait2, 1)
             return got
         # An old kernel says ENOSYS, a seccomp filter EPERM; all else is the wait's own error.
-        if have_pwait2 > 0 or (errno != ENOSYS and errno != EPERM):
+        if have > 0 or (errno != ENOSYS and errno != EPERM):
             return -errno
-        have_pwait2 = -1
+        store_int(&have_pwait2, -1)
     ms = delay_ns // 1000000 + (delay_ns % 1000000 != 0)
     if ms > 1000000000:
         ms = 1000000000

@@ -237,7 +237,7 @@ def test_a_due_sleeper_and_ready_input_come_between_goroutines_that_only_yield(r
 
     async def main():
         with half_pair() as (fd, peer):
-            waiters = [gopoll.go(gopoll.sleep, 0.002), gopoll.go(fd.read, 1)]
+            waiters = [gopoll.go(gopoll.sleep, 0.05), gopoll.go(fd.read, 1)]
             await wait_parked(*waiters)
             stop = []
 
