@@ -11,7 +11,7 @@ from gopoll._timers cimport TimerNode
 cdef class PollDesc:
     cdef readonly PollerBase poller
     cdef pollServer *ps        # the server it was opened on: differs from poller.ps after a fork
-    cdef pollDesc *pd          # NULL when closed
+    cdef pollDesc *pd          # NULL when closed; atomic
     cdef readonly int fd
     cdef ParkRequest reader
     cdef ParkRequest writer

@@ -11,7 +11,7 @@ from libc.errno cimport EPERM
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
-from gopoll._atomic cimport cas_word, load_int, load_word, swap_word
+from gopoll._atomic cimport cas_word, load_int, load_word, store_word, swap_word
 from gopoll._park cimport Awaitable, ParkRequest
 from gopoll._pollcache cimport (blockPark, modeBoth, modeRead, modeWrite, netpollabort,
                                 netpollblockcommit, pdNil, pdReady, pdWait,
@@ -95,12 +95,13 @@ cdef class PollDesc:
 
     cdef pollDesc *live(self) except NULL:
         """The open descriptor; ClosedError or ForkedError."""
-        if self.pd == NULL:
+        cdef pollDesc *pd = <pollDesc *>load_word(<uintptr_t *>&self.pd)
+        if pd == NULL:
             raise closed_error("poll", "", None, None)
         if self.ps != self.poller.ps:
             raise ForkedError(f"descriptor {self.fd} was opened in the parent process: open it "
                               "again in the child")
-        return self.pd
+        return pd                            # whatever close() does meanwhile: P4
 
     def reset(self, int mode):
         """Prepare READ or WRITE for I/O: raise if it is closing or past its deadline.
@@ -203,14 +204,14 @@ cdef class PollDesc:
         evict(). Go: poll_runtime_pollClose.
         """
         cdef int rc = 0
-        if self.pd == NULL:
+        if load_word(<uintptr_t *>&self.pd) == 0:
             return
         try:
             with cython.critical_section(self):
                 if self.poller.hold() and self.pd != NULL and self.ps == self.poller.ps:
                     rc = poll_runtime_pollClose(self.ps, self.pd)
                 if rc == 0:
-                    self.pd = NULL
+                    store_word(<uintptr_t *>&self.pd, 0)
                     self.reader = self.writer = None     # they hold us: no work for the collector
         finally:
             self.poller.leave()
