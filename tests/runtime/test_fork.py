@@ -74,7 +74,7 @@ def test_a_new_run_works_in_the_child_and_the_parents_goes_on():
                     return len(threading.enumerate())
 
         async def main():
-            gopoll.lock_os_thread()  # the thread that forks is the child's only one: run()'s
+            gopoll.lock_os_thread()  # see FORKS
             sleepers = [gopoll.go(gopoll.sleep, 3600) for _ in range(10)]
             await parked(*sleepers)
             await talk("before")
@@ -105,6 +105,7 @@ def test_inherited_connections_raise_forked_error_and_can_only_be_closed():
     lines = said(
         """
         async def main():
+            gopoll.lock_os_thread()  # see FORKS
             async with await gopoll.listen("tcp", "127.0.0.1:0") as ln:
                 conn, peer = await gopoll.dial("tcp", ln.addr), await ln.accept()
                 kept.extend((ln, conn, peer))
@@ -193,6 +194,7 @@ def test_what_is_parked_in_the_parent_never_wakes_in_the_child():
                 say(name, "finally", os.getpid() == pid)
 
         async def main():
+            gopoll.lock_os_thread()  # see FORKS
             async with await gopoll.listen("tcp", "127.0.0.1:0") as ln:
                 conn, peer = await gopoll.dial("tcp", ln.addr), await ln.accept()
                 async with conn, peer:
@@ -228,6 +230,7 @@ def test_goroutines_that_were_runnable_at_the_fork_are_not_run_in_the_child():
                 say("finally in the parent:", os.getpid() == pid)
 
         async def main():
+            gopoll.lock_os_thread()  # see FORKS
             gopoll.go(worker)
             gopoll.go(worker)
             await gopoll.gosched()
