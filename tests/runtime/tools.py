@@ -96,8 +96,8 @@ def voluntary_switches(thread):
     raise ValueError(f"no count for {os.getpid()}/{thread.native_id}")
 
 
-# The thread that forks is all that the child has; if that is not run()'s, there is no run() to raise
-# in it. A main that has awaited something before it forks locks itself to run()'s thread first.
+# The thread that forks is all that the child has; if that is not run()'s, there is no run() to
+# raise in it. A main that awaits something before it forks locks itself to run()'s thread first.
 FORKS = """
 import os, socket, sys, threading, time, warnings
 warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork.*")
