@@ -101,6 +101,11 @@ def test_an_event_of_a_descriptor_that_was_closed_is_stale(run):
     run(main, **ONE)
 
 
+def test_a_hook_must_be_callable():
+    with pytest.raises(TypeError, match=r"^on_stall\(\) wants a function, not int$"):
+        gopoll.on_stall(5)
+
+
 def test_a_break_is_counted_when_a_thread_wakes_the_sleeping_network(run):
     async def main():
         sched = gopoll.current()._g.sched

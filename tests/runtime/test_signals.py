@@ -196,6 +196,23 @@ def test_the_goroutines_that_are_left_run_to_their_end_after_ctrl_c():
     assert seen == ["cleaned up"]
 
 
+def test_each_ctrl_c_that_main_gets_over_is_followed_by_the_next():
+    caught = []
+
+    async def interrupted():
+        interrupt()
+        await gopoll.sleep(60)
+
+    async def main():
+        for n in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                await interrupted()
+            caught.append(n)
+
+    gopoll.run(main, **ONE)
+    assert caught == [0, 1, 2]
+
+
 def test_a_second_ctrl_c_raises_in_place():
     steps = []
 

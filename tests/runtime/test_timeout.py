@@ -273,3 +273,8 @@ def test_a_deadline_may_be_moved_from_another_thread(run):
         assert isinstance(await g, DeadlineExceeded)
 
     run(main)
+
+
+def test_nan_is_no_timeout():
+    with pytest.raises(ValueError, match=r"^timeout must not be nan$"):
+        gopoll.timeout(math.nan)

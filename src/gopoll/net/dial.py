@@ -13,10 +13,10 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
 
 from gopoll._polldesc import Note
 from gopoll.errors import (
+    Addr,
     AddrError,
     DeadlineExceeded,
     OpError,
@@ -55,12 +55,8 @@ __all__ = ["Dialer", "dial"]
 _FALLBACK_DELAY = 0.3  # seconds, RFC 6555
 _SANE_MINIMUM = 2.0  # seconds that one address gets at least, if there are as many
 
-LocalAddr: TypeAlias = str | tuple[str, int] | tuple[str, int, int, int]
 
-
-async def dial(
-    network: str, address: str | tuple[str, int], *, timeout: float | None = None
-) -> Conn:
+async def dial(network: str, address: Addr, *, timeout: float | None = None) -> Conn:
     """Connect to *address* on *network*, within *timeout* seconds. An op. Go: net.Dial.
 
     Raises OpError: ConnectionRefusedError and its like, DNSError, AddrError, UnknownNetworkError,
@@ -88,7 +84,7 @@ class Dialer:
         *,
         timeout: float | None = None,
         deadline: float | None = None,
-        local_addr: LocalAddr | None = None,
+        local_addr: Addr | None = None,
         fallback_delay: float = _FALLBACK_DELAY,
         keep_alive: KeepAlive = 15.0,
         resolver: AddrResolver | None = None,
@@ -108,13 +104,11 @@ class Dialer:
         self.resolver = resolver if resolver is not None else Resolver()
         self.control = control
 
-    async def dial(self, network: str, address: str | tuple[str, int]) -> Conn:
+    async def dial(self, network: str, address: Addr) -> Conn:
         """Connect under the ambient context. An op. Go: Dialer.Dial."""
         return await self.dial_context(current_context(), network, address)
 
-    async def dial_context(
-        self, ctx: Context, network: str, address: str | tuple[str, int]
-    ) -> Conn:
+    async def dial_context(self, ctx: Context, network: str, address: Addr) -> Conn:
         """Connect while *ctx* lasts; it has no effect on the connection afterwards. An op.
 
         Raises as dial(); a cancelled ctx is "operation was canceled", errno ECANCELED. The

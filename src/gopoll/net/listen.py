@@ -48,9 +48,9 @@ class Listener(FD):
         raise NotImplementedError
 
     @property
-    def addr(self) -> Addr | None:
+    def addr(self) -> Addr:
         """The address it listens on."""
-        addr: Addr | None = self.local_addr
+        addr: Addr = self.local_addr
         return addr
 
     def close(self) -> Awaitable[None]:
@@ -137,7 +137,7 @@ class ListenConfig:
         self.backlog = backlog
         self.resolver = resolver if resolver is not None else Resolver()
 
-    async def listen(self, network: str, address: str | tuple[str, int]) -> Listener:
+    async def listen(self, network: str, address: Addr) -> Listener:
         """Listen on *address* ("" or ":0": every address, any port). An op. Raises OpError.
 
         Where a name stands for several addresses, one is taken, IPv4 first. SO_REUSEADDR is set,
@@ -176,7 +176,7 @@ def _listen_error(network: str, laddr: IPSockAddr, exc: OSError) -> OpError:
 
 async def listen(
     network: str,
-    address: str | tuple[str, int],
+    address: Addr,
     *,
     control: Control | None = None,
     keep_alive: KeepAlive = 15.0,

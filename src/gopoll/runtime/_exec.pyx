@@ -231,7 +231,7 @@ cdef class ExecBase(FindBase):
         if not isinstance(request, ParkRequest):
             g.add_pending(TypeError(
                 f"goroutine awaited {type(request).__name__}, which belongs to another event "
-                "loop; run it there, or through gopoll.embed"))
+                "loop: run it there, or use gopoll's own"))
             poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         if isinstance(request, GoschedRequest) or isinstance(request, SliceEnd):

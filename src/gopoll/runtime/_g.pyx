@@ -88,6 +88,11 @@ cdef class GBase:
         Py_INCREF(exc)
         Py_XDECREF(<PyObject *>swap_word(&self.pending, <uintptr_t><PyObject *>exc))
 
+    @property
+    def has_pending(self):
+        """Whether set_pending() has left something that nothing has thrown yet. Any thread."""
+        return load_word(&self.pending) != 0
+
     cdef int add_pending(self, exc) except -1:
         """set_pending() unless something is pending already, such as a Ctrl-C."""
         Py_INCREF(exc)

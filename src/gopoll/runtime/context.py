@@ -387,6 +387,8 @@ def timeout(seconds: float | None) -> _Deadline:
     Inside, parks raise Canceled; it becomes DeadlineExceeded on leaving. None means no bound; the
     object's reschedule(when) moves it.
     """
+    if seconds is not None and not seconds == seconds:
+        raise ValueError("timeout must not be nan")
     return _Deadline(None if seconds is None else time.monotonic() + seconds)
 
 

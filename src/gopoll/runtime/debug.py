@@ -112,6 +112,8 @@ def on_stall(fn: Hook, threshold: float = 0.05) -> Callable[[], None]:
     """Have fn(Stall) called, on the watching thread, when a goroutine keeps its thread for
     *threshold* seconds. Returns a function that ends it. fn must be quick. Any thread.
     """
+    if not callable(fn):
+        raise TypeError(f"on_stall() wants a function, not {type(fn).__name__}")
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0 seconds, not {threshold}")
     entry = (fn, max(1, int(threshold * 1e9)))

@@ -368,7 +368,9 @@ class Scheduler(ExecBase):
         found = stacks.of_threads()
         for g in left:
             stack = "".join(found.get(self.thread_of(g), traceback.StackSummary()).format())
-            text = f"goroutine {g.id} ({g.name}) is stuck since main has ended: it is left behind"
+            here = self.thread_of(g) == self.m0.ident
+            what = "run() waits for it" if here else "it is left behind"
+            text = f"goroutine {g.id} ({g.name}) is stuck since main has ended: {what}"
             warnings.warn(f"{text}\n{stack}", RuntimeWarning, stacklevel=2)
         self._spots = {}
         self.finish_all()

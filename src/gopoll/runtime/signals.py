@@ -1,4 +1,5 @@
-"""Signals while run() is on the main thread: Ctrl-C interrupts the main goroutine, at once.
+"""Signals while run() is on the main thread: Ctrl-C interrupts the main goroutine, at once if it
+waits; one that does not is interrupted by the second.
 
 Used by Scheduler.run. Python's handlers run on the main thread only, which may be asleep in the
 network: the wake-up descriptor ends that sleep whatever the moment the signal came at.
@@ -33,7 +34,6 @@ class Signals:
         self._sched = sched  # the Scheduler, which imports us
         self._reader = -1
         self._pd: PollDesc | None = None
-        self._interrupted = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -78,13 +78,12 @@ class Signals:
                 pass  # as Python does: a full or closed wake-up descriptor loses bytes
 
     def _on_sigint(self, signum: int, frame: FrameType | None) -> None:
-        """Record the first Ctrl-C for the main goroutine; raise a second one in place.
+        """Leave a Ctrl-C to the main goroutine; raise in place if it has not come to the last yet.
 
         In place is where a goroutine runs on this thread; else it ends run() as any error does.
         """
         main = self._sched.main
-        if not self._interrupted and main is not None and not main.done:
-            self._interrupted = True
+        if main is not None and not main.done and not main.has_pending:
             main.set_pending(KeyboardInterrupt())  # G1: the state, then the park
             interrupt(main)
         elif main is None or current_g() is not None:
