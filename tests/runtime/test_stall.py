@@ -144,7 +144,7 @@ def test_who_waits_for_the_gil_is_told_apart(run):
         return [stall for stall in heard if stall.kind == "gil_starved"]
 
     async def victim():
-        compute_until(time.monotonic() + 0.1)
+        compute_until(time.monotonic() + 0.5)  # sysmon has to wait for the GIL too
 
     async def main():
         threads = [threading.Thread(target=hog) for _ in range(4)]
