@@ -115,7 +115,8 @@ cdef str stuck_in(Thread *t):
     needs it goes on, unless others of this process have it; one that sleeps uses nothing.
     """
     cdef int zero = 0, looks = 0, attached = 0
-    cdef int64_t before, held = 0, free = 0, wall = 0, cpus = 0, began, late = gil_late_ns()
+    cdef int64_t before, all, held = 0, free = 0, wall = 0, cpus = 0, began
+    cdef int64_t late = gil_late_ns()
     for _ in range(SAMPLES):
         if load_u64(t.runword) != t.word:
             return None
@@ -129,15 +130,14 @@ cdef str stuck_in(Thread *t):
         held += cpu_ns(t.clock) - before
         if held > HOLD_NS // 2 and not FREE_THREADED:
             return "c_nogil"
-        before, began = cpu_ns(t.clock), nanotime()
-        cpus -= cpus_ns()
+        before, all, began = cpu_ns(t.clock), cpus_ns(), nanotime()
         with nogil:
             futex_wait(&zero, 0, SAMPLE_NS)
-        before = cpu_ns(t.clock) - before
-        if before > late and not FREE_THREADED:
+        before, all = cpu_ns(t.clock) - before, cpus_ns() - all
+        if before > late and 2 * before > all and not FREE_THREADED:
             return "gil_held"
         free += before
-        cpus += cpus_ns()
+        cpus += all
         wall += nanotime() - began
         if wall > 2 * late or (free > 2 * SAMPLE_NS and wall < late):
             break
