@@ -292,7 +292,7 @@ def make_future():
 )
 def test_a_foreign_awaitable_gets_a_type_error_at_that_await(run, make, name):
     async def main():
-        text = rf"^goroutine awaited {name}, which belongs to another event loop; run it there"
+        text = rf"^goroutine awaited {name}, which belongs to another event loop: run it there"
         for _ in range(2):
             with pytest.raises(TypeError, match=text):
                 await make()
