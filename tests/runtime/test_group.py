@@ -4,6 +4,7 @@ What asyncio.TaskGroup, trio's nursery and errgroup promise their users, tried o
 """
 
 import gc
+import time
 import weakref
 
 import pytest
@@ -461,8 +462,9 @@ def test_a_timeout_around_a_group_is_told(run, where):
     seen = []
 
     async def block():
-        async with gopoll.timeout(0.001), Group() as group:
-            group.go(reports, seen)
+        async with gopoll.timeout(None) as bound, Group() as group:
+            await wait_parked(group.go(reports, seen))
+            bound.reschedule(time.monotonic() + 0.001)
             if where == "in the body":
                 await forever()
 
