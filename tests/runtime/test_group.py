@@ -398,7 +398,7 @@ def test_an_error_of_the_outer_group_ends_the_inner_one_without_an_error(run):
         try:
             async with Group() as group:
                 group.go(forever)
-                await wait_parked(gopoll.current())
+                await forever()
         except BaseException as exc:
             seen.append(exc)
             raise
