@@ -279,3 +279,21 @@ def test_a_call_that_never_returns_is_reported_and_left():
     assert done.returncode == 0, done.stderr
     assert "is still in a blocking() call 5 s after run():" in done.stdout
     assert "stuck_in_here" in done.stdout
+
+
+def test_where_no_thread_is_to_be_had_the_call_fails_and_the_run_goes_on(run, monkeypatch):
+    start = threading.Thread.start
+
+    def none_for_us(thread):
+        if thread.name.startswith("gopoll-blocking"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    async def main():
+        monkeypatch.setattr(threading.Thread, "start", none_for_us)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await gopoll.blocking(int)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        return await gopoll.blocking(int, "7")
+
+    assert run(main) == 7

@@ -6,6 +6,7 @@ What stands in Go's runtime/chan_test.go has its name there in the docstring.
 import gc
 import sys
 import threading
+import warnings
 import weakref
 
 import pytest
@@ -543,3 +544,18 @@ def test_none_keeps_its_count():
         chan.try_recv()
     del chan
     assert abs(sys.getrefcount(None) - before) < 100
+
+
+def test_an_operation_that_waits_is_queued_once_and_left_by_its_waiter_alone():
+    chan, got = Chan(), []
+    op = chan.recv()
+    first, second = (lambda: got.append(1)), (lambda: got.append(2))
+    assert op.commit(first)
+    assert not op.commit(second)
+    assert not op.abort(second)
+    assert chan.try_send("x")
+    assert not chan.try_send("y")
+    assert got == [1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was never awaited
+        del op

@@ -4,6 +4,7 @@ What asyncio.TaskGroup, trio's nursery and errgroup promise their users, tried o
 """
 
 import gc
+import sys
 import time
 import weakref
 
@@ -720,3 +721,20 @@ def test_a_group_keeps_nothing_when_it_is_over(run):
     run(main)
     gc.collect()
     assert [ref() for ref in refs] == [None] * 2
+
+
+def test_a_function_after_the_context_that_exits_does_not_hang_the_group(run, capsys):
+    async def fail():
+        raise ValueError("first")
+
+    async def block():
+        async with Group() as group:
+            gopoll.current_context().after_func(lambda: sys.exit(3))
+            group.go(fail)
+            await forever()
+
+    async def main():
+        assert [str(e) for e in (await raised_by(block())).exceptions] == ["first"]
+
+    run(main)
+    assert "SystemExit: 3" in capsys.readouterr().err

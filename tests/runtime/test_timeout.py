@@ -278,3 +278,7 @@ def test_a_deadline_may_be_moved_from_another_thread(run):
 def test_nan_is_no_timeout():
     with pytest.raises(ValueError, match=r"^timeout must not be nan$"):
         gopoll.timeout(math.nan)
+    with pytest.raises(ValueError, match="nan"):
+        gopoll.deadline(math.nan)
+    with pytest.raises(ValueError, match="nan"):
+        gopoll.timeout(1).reschedule(math.nan)

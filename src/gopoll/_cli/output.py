@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 
 from gopoll.errors import op_error
 
@@ -17,6 +18,10 @@ class OutputClosedError(Exception):
     """Nobody reads stdout any more (`gopoll demo | head -1`); no reason to say anything."""
 
 
+# Writing blocks while a pipe is full, and the others go on meanwhile: no line into another's midst.
+_stdout = threading.Lock()
+
+
 def say(text: str = "", end: str = "\n") -> None:
     """Print *text* on stdout at once. Raises OutputClosedError, or OpError "write stdout".
 
@@ -25,8 +30,9 @@ def say(text: str = "", end: str = "\n") -> None:
     if sys.stdout is None:  # started with it closed
         return
     try:
-        sys.stdout.write(text + end)
-        sys.stdout.flush()
+        with _stdout:
+            sys.stdout.write(text + end)
+            sys.stdout.flush()
     except BrokenPipeError:
         raise OutputClosedError from None
     except OSError as exc:

@@ -136,7 +136,10 @@ cdef class ExecBase(FindBase):
         g.unpublish()
         exc = g.take_pending()
         if exc is None and g.parked and g.cancelled_now():
-            exc = g.why_canceled()
+            try:
+                exc = g.why_canceled()
+            except BaseException as e:       # of a signal handler: it has been popped, so it is run
+                exc = e
         g.parked = False
         poke_int(&g.state, G_RUNNING)
         store_int(&g.mid, m.id)

@@ -129,7 +129,7 @@ cdef class WaitOp(Awaitable):
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         Py_INCREF(self)                      # the queue's reference
         slock(self.lock)
-        if not self.must_wait():             # H3
+        if self.node.state == W_QUEUED or not self.must_wait():                      # H1, H3
             sunlock(self.lock)
             Py_DECREF(self)
             return False
@@ -141,7 +141,7 @@ cdef class WaitOp(Awaitable):
     cdef int abort_word(self, PyObject *waiter) noexcept:
         cdef bint ours
         slock(self.lock)
-        ours = self.node.state == W_QUEUED
+        ours = self.node.state == W_QUEUED and self.waiter == waiter
         if ours:
             unlink(&self.node, W_OFF)        # H1
         sunlock(self.lock)

@@ -69,7 +69,16 @@ class Pool:
                 target=self._work, name=f"gopoll-blocking-{len(self._threads)}", daemon=True
             )
             self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had
+            with self._ready:
+                self._threads.remove(thread)
+                if self._threads:  # it waits for one of those
+                    return
+                if job in self._jobs:
+                    self._jobs.remove(job)
+            raise
 
     @property
     def is_busy(self) -> bool:

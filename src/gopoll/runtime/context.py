@@ -240,12 +240,12 @@ class Context(ContextBase):
 def _call(fn: Callable[[], object]) -> None:
     try:
         fn()
-    except Exception as err:
+    except BaseException as err:  # the end of a context has more to do than this
         sys.excepthook(type(err), err, err.__traceback__)
 
 
 def _to_ns(when: float) -> int:
-    return max(1, int(min(when, 9.2e9) * 1e9))  # as float first: it may be inf
+    return max(1, int(min(max(when, 0.0), 9.2e9) * 1e9))  # as float first: it may be inf
 
 
 _background = Context(None)
@@ -331,6 +331,7 @@ class _Deadline:
     def reschedule(self, when: float | None) -> None:
         """Move the deadline to *when*; None removes it. RuntimeError once it has expired."""
         ctx = self._ctx
+        _check_when(when)
         if ctx is None:
             self._when = when
             return
@@ -375,6 +376,11 @@ class _Deadline:
             raise cause from exc
 
 
+def _check_when(when: float | None) -> None:
+    if when is not None and not when == when:
+        raise ValueError("timeout must not be nan")
+
+
 def _earlier(a: float | None, b: float | None) -> float | None:
     if a is None or b is None:
         return b if a is None else a
@@ -387,13 +393,13 @@ def timeout(seconds: float | None) -> _Deadline:
     Inside, parks raise Canceled; it becomes DeadlineExceeded on leaving. None means no bound; the
     object's reschedule(when) moves it.
     """
-    if seconds is not None and not seconds == seconds:
-        raise ValueError("timeout must not be nan")
+    _check_when(seconds)
     return _Deadline(None if seconds is None else time.monotonic() + seconds)
 
 
 def deadline(when: float | None) -> _Deadline:
     """As timeout(), at *when* (time.monotonic() seconds)."""
+    _check_when(when)
     return _Deadline(when)
 
 

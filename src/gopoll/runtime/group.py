@@ -60,11 +60,11 @@ class Group:
         try:
             coro = coroutine_of(fn, args, "Group.go()")
             g = sched.make_g(coro, ctx, name or name_of(fn))
+            made: Goroutine[Any] = Goroutine(g)
+            Join(g).commit(functools.partial(self._child_ended, g))  # the first to hear of its end
         except BaseException:
             self._one_less()
             raise
-        made: Goroutine[Any] = Goroutine(g)
-        Join(g).commit(functools.partial(self._child_ended, g))  # the first to hear of its end
         sched.start_g(g)
         return made
 

@@ -305,7 +305,8 @@ class Scheduler(ExecBase):
             self.leave_thread()
             if not self.is_forked:
                 self.sysmon.stop()
-                watcher.join()
+                if watcher.ident is not None:  # else no thread was to be had
+                    watcher.join()
                 self._join_threads()
                 self.restore_switch_interval()
                 self.poller.close()

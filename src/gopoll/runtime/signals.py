@@ -92,8 +92,11 @@ class Signals:
             self._sched.die(KeyboardInterrupt())
 
     def _on_sigquit(self, signum: int, frame: FrameType | None) -> None:
-        """Print every goroutine, and go on."""
-        dump()
+        """Print every goroutine, and go on, also where nothing can be printed."""
+        try:
+            dump()
+        except (OSError, ValueError, RuntimeError):
+            pass  # stderr is closed, broken, or in the midst of a write
 
     def __exit__(self, *exc: object) -> None:
         end_of_run(self._sched)
