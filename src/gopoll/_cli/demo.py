@@ -163,11 +163,10 @@ async def client(conn: gopoll.Conn, message: bytes, until: float, tally: Tally) 
 
     One client that fails and Ctrl-C end the demo for all: one line says why, not one for each.
     """
-    answer = bytearray(len(message))
     try:
         while True:
             start = time.monotonic_ns()
-            await exchange(conn, message, answer)
+            answer = await exchange(conn, message)
             tally.add(time.monotonic_ns() - start)
             check(conn, answer == message)
             if time.monotonic() >= until:
@@ -177,27 +176,30 @@ async def client(conn: gopoll.Conn, message: bytes, until: float, tally: Tally) 
             tally.error = exc
 
 
-async def exchange(conn: gopoll.Conn, message: bytes, answer: bytearray) -> None:
-    """Write *message* and read as much into *answer*."""
+async def exchange(conn: gopoll.Conn, message: bytes) -> bytes:
+    """Write *message* and read as much."""
     if len(message) <= TOGETHER:
         await conn.write(message)
-        await fill(conn, answer)
-        return
+        return await receive(conn, len(message))
     # With full buffers both ends would write and neither read.
     writer = gopoll.go(conn.write(message))
     try:
-        await fill(conn, answer)
+        return await receive(conn, len(message))
     finally:
         await writer  # one that nobody awaits would tell of the same failure again
 
 
-async def fill(conn: gopoll.Conn, answer: bytearray) -> None:
-    """Read until *answer* is full."""
-    view = memoryview(answer)
-    while view:
-        n = await conn.readinto(view)
-        check(conn, n > 0)
-        view = view[n:]
+async def receive(conn: gopoll.Conn, size: int) -> bytes:
+    """Read *size* bytes.
+
+    Not into a bytearray: without a GIL the count of its exports is not safe between threads.
+    """
+    data = await conn.read(size)
+    while len(data) < size:
+        more = await conn.read(size - len(data))
+        check(conn, bool(more))
+        data += more
+    return data
 
 
 def check(conn: gopoll.Conn, ok: bool) -> None:
