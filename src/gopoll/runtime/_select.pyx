@@ -35,13 +35,13 @@ from gopoll.errors import ChanClosed
 cdef extern from *:
     """
     #include <stdint.h>
-    static __thread uint32_t gopoll_seed;
-    static uint32_t gopoll_cheaprand(int64_t salt) {
-      uint32_t x = gopoll_seed;
-      if (x == 0) x = (uint32_t)(uintptr_t)&gopoll_seed ^ (uint32_t)salt ^ 0x9E3779B9u;
-      if (x == 0) x = 1;
-      x ^= x << 13; x ^= x >> 17; x ^= x << 5;
-      return gopoll_seed = x;
+    static __thread uint64_t gopoll_seed;
+    static uint32_t gopoll_cheaprand(int64_t salt) {      /* splitmix64 */
+      uint64_t z = gopoll_seed ? gopoll_seed : (uint64_t)(uintptr_t)&gopoll_seed ^ (uint64_t)salt;
+      gopoll_seed = z += 0x9E3779B97F4A7C15u;
+      z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+      z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+      return (uint32_t)((z ^ (z >> 31)) >> 32);
     }
     """
     uint32_t gopoll_cheaprand(int64_t salt) noexcept nogil
