@@ -4,6 +4,7 @@ Go: context/context_test.go; timeout() and deadline() are ours.
 """
 
 import math
+import sys
 import threading
 import time
 
@@ -130,6 +131,136 @@ def test_a_context_expires_outside_of_run_too():
     assert isinstance(ctx.cause, DeadlineExceeded)
 
 
+# A run that waits for a context whose deadline nobody keeps would end with a DeadlockError.
+
+
+@pytest.mark.parametrize("below", [False, True], ids=["itself", "a child"])
+def test_a_deadline_is_kept_by_every_run_that_waits_for_it(below):
+    async def make():
+        top, _ = gopoll.with_timeout(gopoll.background(), 0.02)
+        return gopoll.with_cancel(gopoll.with_value(top, "key", 1))[0] if below else top
+
+    async def wait(ctx):
+        await ctx.wait()
+        return ctx.cause
+
+    ctx = gopoll.run(make)
+    for _ in range(2):
+        assert isinstance(gopoll.run(wait, ctx), DeadlineExceeded)
+
+
+def test_a_deadline_whose_run_has_ended_is_kept_without_one_too():
+    async def make():
+        return gopoll.with_timeout(gopoll.background(), 0.02)[0]
+
+    asked, told = gopoll.run(make), gopoll.run(make)
+    called = threading.Event()
+    told.after_func(called.set)
+    assert called.wait(60)
+    until(lambda: asked.done)
+    assert isinstance(asked.cause, DeadlineExceeded)
+
+
+def test_a_run_that_waits_for_the_deadline_of_another_keeps_it_once(run):
+    async def main():
+        ctx, cancel = gopoll.with_timeout(gopoll.background(), 3600)
+        before = gopoll.stats().timers
+        for _ in range(3):
+            ctx.after_func(print)()
+        assert gopoll.stats().timers == before
+
+        async def other():
+            for _ in range(3):
+                ctx.after_func(print)()
+            return gopoll.stats().timers
+
+        assert await gopoll.blocking(gopoll.run, other) == 1
+        cancel()
+
+    run(main)
+
+
+def test_a_deadline_that_has_passed_is_seen_without_a_park(run):
+    async def main():
+        ctx, _ = gopoll.with_timeout(gopoll.background(), 0.001)
+        child, _ = gopoll.with_cancel(ctx)
+        while now() < ctx.deadline:
+            pass
+        assert isinstance(child.cause, DeadlineExceeded)
+        assert child.done
+        assert ctx.done
+
+    run(main, procs=1, handoff=False)
+
+
+def test_no_timer_is_kept_for_an_infinite_deadline(run):
+    async def main():
+        before = gopoll.stats().timers
+        gopoll.with_timeout(gopoll.background(), math.inf)
+        assert gopoll.stats().timers == before
+
+    run(main)
+
+
+def test_an_infinite_or_huge_deadline_outside_of_run(capsys):
+    ctx, _ = gopoll.with_timeout(gopoll.background(), math.inf)
+    huge, cancel = gopoll.with_timeout(gopoll.background(), 1e300)
+    cancel()
+    assert not ctx.done
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(60)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (
+            lambda root: gopoll.with_timeout(root, None),
+            TypeError,
+            "timeout must be seconds, not NoneType (with_cancel() has no deadline)",
+        ),
+        (
+            lambda root: gopoll.with_deadline(root, None),
+            TypeError,
+            "when must be seconds, not NoneType (with_cancel() has no deadline)",
+        ),
+        (
+            lambda root: gopoll.with_timeout(root, "1"),
+            TypeError,
+            "timeout must be seconds, not str",
+        ),
+        (lambda root: gopoll.with_timeout(root, math.nan), ValueError, "timeout must not be nan"),
+        (lambda root: gopoll.with_deadline(root, math.nan), ValueError, "when must not be nan"),
+        (
+            lambda root: gopoll.with_timeout(root, 10**400),
+            ValueError,
+            "timeout must be seconds: timeout is too large",
+        ),
+        (lambda root: gopoll.timeout("1"), TypeError, "timeout must be seconds, not str"),
+        (lambda root: gopoll.deadline([]), TypeError, "when must be seconds, not list"),
+        (
+            lambda root: gopoll.timeout(1).reschedule("1"),
+            TypeError,
+            "when must be seconds, not str",
+        ),
+        (lambda root: gopoll.with_timeout(5, root), TypeError, "parent must be a Context, not int"),
+        (lambda root: gopoll.with_deadline(5, 1), TypeError, "parent must be a Context, not int"),
+        (
+            lambda root: gopoll.with_cancel(None),
+            TypeError,
+            "parent must be a Context, not NoneType",
+        ),
+        (lambda root: gopoll.with_value("k", 1, 2), TypeError, "parent must be a Context, not str"),
+    ],
+)
+def test_what_is_no_context_or_no_time_is_said(call, error, text):
+    with pytest.raises(error) as caught:
+        call(gopoll.background())
+    assert str(caught.value) == text
+
+
 def test_an_infinite_deadline_never_comes(run):
     async def main():
         ctx, cancel = gopoll.with_timeout(gopoll.background(), math.inf)
@@ -165,6 +296,26 @@ def test_a_context_says_how_it_stands():
     assert repr(ctx) == "<Context not done>"
     cancel("why")
     assert repr(ctx) == "<Context done: 'why'>"
+
+
+@pytest.mark.parametrize("views", [False, True], ids=["cancel", "values"])
+def test_a_tree_may_be_deeper_than_the_stack(views):
+    deep = 3 * sys.getrecursionlimit()
+    top, cancel = gopoll.with_deadline(gopoll.background(), when := now(3600))
+    nodes = [gopoll.with_value(top, "key", "top")]
+    for n in range(deep):
+        child = gopoll.with_cancel(nodes[-1])[0]
+        nodes.append(gopoll.with_value(child, n, n) if views else child)
+    leaf = nodes[-1]
+    assert (leaf.value("key"), leaf.deadline, leaf.done) == ("top", when, False)
+    ended = []
+    leaf.after_func(lambda: ended.append("leaf"))
+    top.after_func(lambda: ended.append("top"))
+    cancel("over")
+    assert ended == ["leaf", "top"]
+    assert all(node.done_word for node in nodes)
+    assert leaf.cause == "over"
+    del leaf, child, nodes[:]  # and goes without recursion
 
 
 # -- wait and after_func ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ Go: context/context.go (go1.27).
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gopoll._polldesc import Note
+from gopoll._poller import Poller
 from gopoll.errors import Canceled, DeadlineExceeded
 from gopoll.runtime._g import ContextBase, GBase
 from gopoll.runtime._sched import current_g, interrupt
@@ -52,7 +54,7 @@ class Context(ContextBase):
         "_lock",
         "_parent",
         "_scope",
-        "_timer",
+        "_timers",
         "_up",
         "_value",
         "_views",
@@ -72,7 +74,8 @@ class Context(ContextBase):
         self._goroutines: set[GBase] = set()
         self._funcs: list[Callable[[], object]] = []
         self._cause: object = None
-        self._timer: Any = None
+        # Who ends it at its deadline, and how to stop them: the poller of a run(), or a thread.
+        self._timers: tuple[tuple[Poller | threading.Thread, Callable[[], object]], ...] = ()
         self._key: Hashable = None  # constant
         self._value: object = None  # constant
         self._when = when  # its own end; moved by reschedule() alone
@@ -82,11 +85,13 @@ class Context(ContextBase):
     @property
     def done(self) -> bool:
         """Whether the context has ended. Never goes back."""
+        self._look()
         return bool(self.done_word)
 
     @property
     def cause(self) -> object:
         """Why it ended: a DeadlineExceeded, what cancel() was given, or None."""
+        self._look()
         return self._cause
 
     @property
@@ -112,9 +117,11 @@ class Context(ContextBase):
         """Have fn() called once when the context is done, on the thread that ends it.
 
         fn must be quick. Returns stop(): True if fn will not be called any more, False if it has
-        been or is being called. Go: AfterFunc, which starts a goroutine.
+        been or is being called. The run() that this is called in keeps the deadline, and no run()
+        does when it has ended. Go: AfterFunc, which starts a goroutine.
         """
         scope = self._scope
+        scope._keep_time()
         with scope._lock:
             if not scope.done_word:
                 scope._funcs.append(fn)
@@ -174,36 +181,59 @@ class Context(ContextBase):
 
     def _finish(self, cause: object) -> None:
         """End this node and all below it, once. Any thread."""
-        with self._lock:
-            if self.done_word:
-                return
-            # G1: the state first, then the parked goroutines.
-            self._cause = cause
-            self.done_word = True
-            for view in list(self._views or ()):
-                view._cause, view.done_word = cause, True
-            children, self._children = self._children, set()
-            goroutines = list(self._goroutines)
-            funcs, self._funcs = self._funcs, []
-            timer, self._timer = self._timer, None
-        if timer is not None:
-            timer()
+        ended: list[tuple[list[GBase], list[Callable[[], object]]]] = []
+        rest = [self]  # not by recursion: a tree may be deeper than Python's stack
+        while rest:
+            node = rest.pop()
+            with node._lock:
+                if node.done_word:
+                    continue
+                # G1: the state first, then the parked goroutines.
+                node._cause = cause
+                node.done_word = True
+                for view in list(node._views or ()):
+                    view._cause, view.done_word = cause, True
+                children, node._children = node._children, set()
+                ended.append((list(node._goroutines), node._funcs))
+                node._funcs = []
+                timers, node._timers = node._timers, ()
+            for _, stop in timers:
+                stop()
+            rest += children
         parent = self._parent
-        if parent is not None:
+        if ended and parent is not None:
             with parent._lock:
                 parent._children.discard(self)
-        for child in children:
-            child._finish(cause)
-        for g in goroutines:
-            interrupt(g)
-        for fn in funcs:
-            _call(fn)
+        for goroutines, funcs in reversed(ended):  # what is below comes first
+            for g in goroutines:
+                interrupt(g)
+            for fn in funcs:
+                _call(fn)
 
     def _expire(self) -> None:
         """Its time has come, unless it has been moved since the timer was taken out of the heap."""
         when = self._when
         if when is not None and time.monotonic_ns() >= _to_ns(when):
             self._finish(DeadlineExceeded())
+
+    def _look(self) -> None:
+        """End if a deadline here or above has passed: the run() that kept it may have ended."""
+        node: Context | None = self._scope
+        while node is not None and not node.done_word:
+            node._expire()
+            node = node._parent
+
+    def _keep_time(self) -> None:
+        """Have somebody here end this at its deadlines: a poller keeps time until its run() ends,
+        and this may be another.
+        """
+        poller = _poller_here()
+        node: Context | None = self._scope
+        while node is not None and not node.done_word:
+            when = node._when
+            if when is not None and not any(_keeps_time(who, poller) for who, _ in node._timers):
+                node._arm_or_end(when)
+            node = node._parent
 
     def _arm_or_end(self, when: float) -> None:
         if when <= time.monotonic():
@@ -213,22 +243,25 @@ class Context(ContextBase):
 
     def _arm(self, when: float) -> None:
         """End by itself at *when*: by the poller here, or by a timer thread outside of run()."""
-        stop: Callable[[], object]
-        try:
-            poller = _current_poller()
-        except RuntimeError:
-            thread = threading.Timer(max(0.0, when - time.monotonic()), self._expire)
+        if when == math.inf:
+            return
+        poller = _poller_here()
+        timer: tuple[Poller | threading.Thread, Callable[[], object]]
+        if poller is None:
+            left = min(max(0.0, when - time.monotonic()), threading.TIMEOUT_MAX)
+            thread = threading.Timer(left, self._expire)
             thread.daemon = True
             thread.start()
-            stop = thread.cancel
+            timer = thread, thread.cancel
         else:
-            stop = poller.call_at_ns(_to_ns(when), self._expire).stop
-        old: Callable[[], object] | None = stop
+            timer = poller, poller.call_at_ns(_to_ns(when), self._expire).stop
         with self._lock:
-            if not self.done_word:
-                old, self._timer = self._timer, stop
-        if old is not None:
-            old()
+            done = self.done_word
+            if not done:
+                kept = [old for old in self._timers if _keeps_time(old[0], None)]
+                self._timers = (*kept, timer)
+        if done:
+            timer[1]()
 
     def __repr__(self) -> str:
         state = f"done: {self._cause!r}" if self.done_word else "not done"
@@ -242,6 +275,21 @@ def _call(fn: Callable[[], object]) -> None:
         fn()
     except BaseException as err:  # the end of a context has more to do than this
         sys.excepthook(type(err), err, err.__traceback__)
+
+
+def _poller_here() -> Poller | None:
+    """Return the poller of the run() on this thread, or None."""
+    try:
+        return _current_poller()
+    except RuntimeError:
+        return None
+
+
+def _keeps_time(who: Poller | threading.Thread, here: Poller | None) -> bool:
+    """Report whether *who* ends a context for the run() of the poller *here*, or for no run()."""
+    if isinstance(who, Poller):
+        return not who.is_closed if here is None else who is here
+    return who.is_alive()
 
 
 def _to_ns(when: float) -> int:
@@ -268,6 +316,7 @@ def with_cancel(parent: Context) -> tuple[Context, Callable[..., None]]:
 
     Call cancel in the end in any case: it releases the child from its parent. Go: WithCancelCause.
     """
+    _check_parent(parent)
     return _cancellable(Context(parent))
 
 
@@ -280,6 +329,12 @@ def _cancellable(ctx: Context) -> tuple[Context, Callable[..., None]]:
 
 def with_deadline(parent: Context, when: float) -> tuple[Context, Callable[..., None]]:
     """As with_cancel; the child ends at *when* too (time.monotonic() seconds). Go: WithDeadline."""
+    _check_parent(parent)
+    _check_when("when", when)
+    return _with_deadline(parent, when)
+
+
+def _with_deadline(parent: Context, when: float) -> tuple[Context, Callable[..., None]]:
     ctx = Context(parent, when)
     ctx._arm_or_end(when)
     return _cancellable(ctx)
@@ -287,11 +342,14 @@ def with_deadline(parent: Context, when: float) -> tuple[Context, Callable[..., 
 
 def with_timeout(parent: Context, timeout: float) -> tuple[Context, Callable[..., None]]:
     """As with_deadline, *timeout* seconds from now. Go: WithTimeout."""
-    return with_deadline(parent, time.monotonic() + timeout)
+    _check_parent(parent)
+    _check_when("timeout", timeout)
+    return _with_deadline(parent, time.monotonic() + timeout)
 
 
 def with_value(parent: Context, key: Hashable, value: object) -> Context:
     """Return a child of *parent* that carries *value* under *key*. Go: WithValue."""
+    _check_parent(parent)
     if key is None:
         raise ValueError("the key of a context value must not be None")
     ctx = Context(None)
@@ -331,17 +389,18 @@ class _Deadline:
     def reschedule(self, when: float | None) -> None:
         """Move the deadline to *when*; None removes it. RuntimeError once it has expired."""
         ctx = self._ctx
-        _check_when(when)
+        if when is not None:
+            _check_when("when", when)
         if ctx is None:
             self._when = when
             return
-        if ctx.done:
+        if ctx.done_word:
             raise RuntimeError("the deadline has passed: it cannot be moved any more")
         self._when = ctx._when = when
         with ctx._lock:
-            timer, ctx._timer = ctx._timer, None
-        if timer is not None:
-            timer()
+            timers, ctx._timers = ctx._timers, ()
+        for _, stop in timers:
+            stop()
         if when is not None:
             ctx._arm(when)
 
@@ -376,9 +435,22 @@ class _Deadline:
             raise cause from exc
 
 
-def _check_when(when: float | None) -> None:
-    if when is not None and not when == when:
-        raise ValueError("timeout must not be nan")
+def _check_parent(parent: object) -> None:
+    if not isinstance(parent, Context):
+        raise TypeError(f"parent must be a Context, not {type(parent).__name__}")
+
+
+def _check_when(name: str, when: float) -> None:
+    try:
+        nan = math.isnan(when)
+    except TypeError:
+        kind = type(when).__name__
+        hint = " (with_cancel() has no deadline)" if when is None else ""
+        raise TypeError(f"{name} must be seconds, not {kind}{hint}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be seconds: {name} is too large") from None
+    if nan:
+        raise ValueError(f"{name} must not be nan")
 
 
 def _earlier(a: float | None, b: float | None) -> float | None:
@@ -393,13 +465,16 @@ def timeout(seconds: float | None) -> _Deadline:
     Inside, parks raise Canceled; it becomes DeadlineExceeded on leaving. None means no bound; the
     object's reschedule(when) moves it.
     """
-    _check_when(seconds)
-    return _Deadline(None if seconds is None else time.monotonic() + seconds)
+    if seconds is None:
+        return _Deadline(None)
+    _check_when("timeout", seconds)
+    return _Deadline(time.monotonic() + seconds)
 
 
 def deadline(when: float | None) -> _Deadline:
     """As timeout(), at *when* (time.monotonic() seconds)."""
-    _check_when(when)
+    if when is not None:
+        _check_when("when", when)
     return _Deadline(when)
 
 
