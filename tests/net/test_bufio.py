@@ -237,6 +237,9 @@ def test_a_limit_that_makes_no_sense_is_a_value_error(limit: int) -> None:
 
 def test_bad_arguments_are_named() -> None:
     reader: Any = Reader(FakeConn(b"abc"))
+    text = r"^conn must have an awaitable read\(n\), as connections do; int has none$"
+    with pytest.raises(TypeError, match=text):
+        Reader(5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="limit must be an int, not float"):
         Reader(FakeConn(), limit=1.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="sep must be bytes, not str"):

@@ -415,6 +415,27 @@ def test_an_option_that_the_system_refuses_is_an_error(run):
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("setter", "value", "error", "text"),
+    [
+        ("set_linger", "x", TypeError, "timeout must be seconds, not str"),
+        ("set_linger", True, TypeError, "timeout must be seconds, not bool"),
+        ("set_linger", float("nan"), ValueError, "timeout must not be nan"),
+        ("set_no_delay", "yes", TypeError, "no_delay must be a bool, not str"),
+        ("set_read_buffer", b"4096", TypeError, "size must be an int, not bytes"),
+        ("set_write_buffer", 1.5, TypeError, "size must be an int, not float"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(run, setter, value, error, text):
+    async def main():
+        async with pair() as (a, _):
+            with pytest.raises(error) as caught:
+                getattr(a, setter)(value)
+            assert str(caught.value) == text
+
+    run(main)
+
+
 def test_linger_zero_resets_on_close(run):
     async def main():
         for linger, expected in ((0, ConnectionResetError), (None, None), (0.5, None)):

@@ -249,6 +249,26 @@ def test_a_keep_alive_that_makes_no_sense_is_refused_at_once(value):
         check_keep_alive(value)
 
 
+@pytest.mark.parametrize(
+    ("fields", "error", "text"),
+    [
+        (
+            {"enable": 15},
+            TypeError,
+            "enable must be a bool, not int (seconds go to idle and interval)",
+        ),
+        ({"idle": "15"}, TypeError, "idle must be seconds, not str"),
+        ({"interval": True}, TypeError, "interval must be seconds, not bool"),
+        ({"interval": float("nan")}, ValueError, "interval must not be nan"),
+        ({"count": 1.5}, TypeError, "count must be an int, not float"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused_when_it_is_made(fields, error, text):
+    with pytest.raises(error) as caught:
+        KeepAliveConfig(**fields)
+    assert str(caught.value) == text
+
+
 def test_the_backlog_is_the_system_s(monkeypatch, tmp_path):
     """Row 80."""
     file = tmp_path / "somaxconn"

@@ -496,7 +496,7 @@ def test_schedtrace_prints_a_line_each_period(monkeypatch, capfd):
     assert min(b - a for a, b in itertools.pairwise(ages)) >= 9
 
 
-@pytest.mark.parametrize("value", ["", "schedtrace", "schedtrace=0", "schedtrace=often", "x=1,y"])
+@pytest.mark.parametrize("value", ["", "schedtrace=0", "stall=1s,schedtrace=0ms"])
 def test_without_a_period_no_line_is_printed(monkeypatch, capfd, value):
     monkeypatch.setenv("GOPOLL_DEBUG", value)
 
@@ -505,3 +505,37 @@ def test_without_a_period_no_line_is_printed(monkeypatch, capfd, value):
 
     gopoll.run(main)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("GOPOLL_DEBUG", "stall", "GOPOLL_DEBUG: 'stall' is ignored: {} stall=50ms"),
+        ("GOPOLL_DEBUG", "stall=soon", "GOPOLL_DEBUG: 'stall=soon' is ignored: {} stall=50ms"),
+        (
+            "GOPOLL_DEBUG",
+            "stall=1s,schedtrace=1 h",
+            "GOPOLL_DEBUG: 'schedtrace=1 h' is ignored: {} schedtrace=50ms",
+        ),
+        (
+            "GOPOLL_DEBUG",
+            "x=1",
+            "GOPOLL_DEBUG: 'x=1' is ignored: known are stall and schedtrace",
+        ),
+        ("GOMAXPROCS", "0", "GOMAXPROCS='0' is ignored: it must be a number from 1 up"),
+        ("GOMAXPROCS", "two", "GOMAXPROCS='two' is ignored: it must be a number from 1 up"),
+    ],
+)
+def test_what_the_environment_asks_for_in_vain_is_told_once(monkeypatch, name, value, text):
+    monkeypatch.setattr("gopoll.runtime.debug._warned", set())
+    monkeypatch.setattr("gopoll.runtime.goroutine._procs", None)
+    monkeypatch.setenv(name, value)
+
+    async def main():
+        return "ran"
+
+    with pytest.warns(RuntimeWarning) as told:
+        assert gopoll.run(main) == "ran"
+    assert [str(w.message) for w in told] == [text.format("give a duration, such as")]
+    assert told[0].filename == __file__
+    assert gopoll.run(main) == "ran"  # a second warning would be an error

@@ -201,6 +201,10 @@ def test_off_the_main_thread_without_a_run_there_it_says_so():
 def test_what_is_no_signal_is_refused():
     with pytest.raises(ValueError, match="at least one signal"):
         signal_notify()
+    for wrong in ("USR1", [USR1], True, 1.5):
+        text = "signals are numbers such as signal.SIGUSR1, one argument each, not "
+        with pytest.raises(TypeError, match=f"^{text}{type(wrong).__name__}$"):
+            signal_notify(USR1, wrong)
     with pytest.raises(ValueError, match=r"no such signals: \[4711\]"):
         signal_notify(USR1, 4711)
     with pytest.raises(OSError, match="Invalid argument"):

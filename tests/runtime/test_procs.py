@@ -442,6 +442,9 @@ def test_wrong_numbers_of_ps_are_refused():
         gopoll.run(main, procs=2, handoff=False)
     with pytest.raises(ValueError, match=r"gomaxprocs\(2000\): at most 1024"):
         gopoll.gomaxprocs(2000)
+    for n in ("2", True, 1.5):
+        with pytest.raises(TypeError, match=f"^n must be an int, not {type(n).__name__}$"):
+            gopoll.gomaxprocs(n)
 
 
 def test_with_one_p_and_no_handoff_everything_runs_on_one_thread(run):

@@ -314,7 +314,7 @@ def test_a_threshold_of_nothing_is_refused(threshold):
 @pytest.mark.parametrize(
     ("setting", "prints"),
     [("stall=50ms", 1), ("stall=0.05s", 1), ("stall=50", 1), ("schedtrace=0,stall=50ms", 1),
-     ("stall=20s", 0), ("stall=0", 0), ("stall=soon", 0), ("stall", 0), ("", 0)],
+     ("stall=20s", 0), ("stall=0", 0), ("", 0)],
 )  # fmt: skip
 def test_the_environment_has_stalls_printed(monkeypatch, setting, prints):
     monkeypatch.setenv("GOPOLL_DEBUG", setting)

@@ -50,6 +50,11 @@ class Reader:
 
     def __init__(self, conn: _Source, limit: int = _CHUNK) -> None:
         """Read from *conn*, which stays the caller's to close."""
+        if not callable(getattr(conn, "read", None)):
+            kind = type(conn).__name__
+            raise TypeError(
+                f"conn must have an awaitable read(n), as connections do; {kind} has none"
+            )
         if isinstance(limit, bool) or not isinstance(limit, int):
             raise TypeError(f"limit must be an int, not {type(limit).__name__}")
         if limit <= 0:

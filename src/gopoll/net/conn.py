@@ -19,6 +19,7 @@ from gopoll.net.sock import (
     KeepAlive,
     KeepAliveConfig,
     check_keep_alive,
+    check_seconds,
     set_keep_alive,
     set_no_delay,
 )
@@ -67,10 +68,12 @@ class Conn(FD):
 
     def set_read_buffer(self, size: int) -> None:
         """Ask for a receive buffer of *size* bytes; the kernel doubles it. Raises OpError."""
+        _check_int("size", size)
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size))
 
     def set_write_buffer(self, size: int) -> None:
         """Ask for a send buffer of *size* bytes; the kernel doubles it. Raises OpError."""
+        _check_int("size", size)
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size))
 
     def _set_option(self, apply: Callable[[socket.socket], object]) -> None:
@@ -98,6 +101,8 @@ class TCPConn(Conn):
 
     def set_no_delay(self, no_delay: bool) -> None:
         """Send small writes at once (True, the default) or gather them. Raises OpError."""
+        if not isinstance(no_delay, int):
+            raise TypeError(f"no_delay must be a bool, not {type(no_delay).__name__}")
         self._set_option(lambda s: set_no_delay(s, no_delay))
 
     def set_keep_alive(self, config: KeepAlive | bool) -> None:
@@ -115,6 +120,13 @@ class TCPConn(Conn):
         peer gets a reset. Above: the kernel tries for so many seconds, rounded up; close(2)
         itself may block that long.
         """
+        if timeout is not None:
+            check_seconds("timeout", timeout)
         seconds = -1 if timeout is None else math.ceil(min(timeout, _MAX_LINGER))
         linger = struct.pack("ii", seconds >= 0, max(seconds, 0))
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger))
+
+
+def _check_int(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")

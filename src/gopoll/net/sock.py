@@ -40,6 +40,7 @@ __all__ = [
     "Plan",
     "RawConn",
     "check_keep_alive",
+    "check_seconds",
     "favorite_addr_family",
     "internet_socket",
     "local_name",
@@ -388,6 +389,24 @@ class KeepAliveConfig:
     idle: float = 0.0
     interval: float = 0.0
     count: int = 0
+
+    def __post_init__(self) -> None:
+        """TypeError or ValueError for what is no figure: options that fail make no noise later."""
+        if not isinstance(self.enable, bool):
+            kind = type(self.enable).__name__
+            raise TypeError(f"enable must be a bool, not {kind} (seconds go to idle and interval)")
+        check_seconds("idle", self.idle)
+        check_seconds("interval", self.interval)
+        if isinstance(self.count, bool) or not isinstance(self.count, int):
+            raise TypeError(f"count must be an int, not {type(self.count).__name__}")
+
+
+def check_seconds(name: str, seconds: object) -> None:
+    """Raise TypeError or ValueError if *seconds* is none."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} must be seconds, not {type(seconds).__name__}")
+    if math.isnan(seconds):
+        raise ValueError(f"{name} must not be nan")
 
 
 KeepAlive: TypeAlias = float | KeepAliveConfig

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -26,6 +27,7 @@ from gopoll.runtime._stall import WatchBase, set_stall
 __all__ = ["Stall", "StallWatch", "Stats", "dump", "on_stall", "stats"]
 
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s)?")
 _DEFAULT_STALL_NS = 50 * 10**6
 _NEVER_NS = 1 << 62
 
@@ -84,6 +86,7 @@ running: weakref.WeakSet[Any] = weakref.WeakSet()  # the schedulers of this proc
 _lock = threading.Lock()  # guards all that follow
 _hooks: list[tuple[Hook, int]] = []
 _env_stall_ns = 0
+_warned: set[str] = set()
 
 
 def _parse(text: str) -> dict[str, str]:
@@ -91,9 +94,31 @@ def _parse(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def warn_once(text: str) -> None:
+    """Tell what is wrong with the environment, once in this process.
+
+    Where a function two calls up was called: run() and gomaxprocs() are.
+    """
+    with _lock:
+        new = text not in _warned
+        _warned.add(text)
+    if new:
+        warnings.warn(text, RuntimeWarning, stacklevel=4)
+
+
+def check_environment() -> None:
+    """Warn of what GOPOLL_DEBUG asks for and does not get. From run()."""
+    for key, value in _parse(os.environ.get("GOPOLL_DEBUG", "")).items():
+        item = f"{key}={value}" if value else key
+        if key not in ("stall", "schedtrace"):
+            warn_once(f"GOPOLL_DEBUG: {item!r} is ignored: known are stall and schedtrace")
+        elif not _DURATION.fullmatch(value):
+            warn_once(f"GOPOLL_DEBUG: {item!r} is ignored: give a duration, such as {key}=50ms")
+
+
 def _duration_ns(text: str) -> int:
     """Return "50ms", "2s" or "50" (ms) in ns, 0 for what is none."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s)?", text)
+    match = _DURATION.fullmatch(text)
     return int(float(match[1]) * _UNITS[match[2] or "ms"]) if match else 0
 
 

@@ -19,7 +19,7 @@ from gopoll.runtime._g import GBase, Join
 from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
 from gopoll.runtime._waits import Gosched, Sleep
 from gopoll.runtime.context import background
-from gopoll.runtime.debug import wait_reason
+from gopoll.runtime.debug import check_environment, wait_reason, warn_once
 from gopoll.runtime.sched import Scheduler, name_of
 
 __all__ = [
@@ -174,6 +174,8 @@ def default_procs() -> int:
     text = os.environ.get("GOMAXPROCS", "")
     if text.isascii() and text.isdigit() and int(text) > 0:
         return min(int(text), MAX_PROCS)
+    if text:
+        warn_once(f"GOMAXPROCS={text!r} is ignored: it must be a number from 1 up")
     return 1 if getattr(sys, "_is_gil_enabled", lambda: True)() else _usable_cpus()
 
 
@@ -197,6 +199,7 @@ def run(main: Any, *args: Any, procs: int | None = None, handoff: bool = True) -
         raise ValueError(
             f"procs={procs} with handoff=False: goroutines that run one at a time need one P"
         )
+    check_environment()
     coro = coroutine_of(main, args, "run()")
     count = 1 if not handoff else default_procs() if procs is None else procs
     return Scheduler(count, handoff).run(coro)
@@ -244,6 +247,8 @@ def gomaxprocs(n: int = 0) -> int:
     in a run with handoff=False.
     """
     global _procs
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n must be an int, not {type(n).__name__}")
     if n > MAX_PROCS:
         raise ValueError(f"gomaxprocs({n}): at most {MAX_PROCS}")
     try:

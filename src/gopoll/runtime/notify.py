@@ -150,6 +150,12 @@ def signal_notify(*signals: int) -> Chan[int]:
     """
     if not signals:
         raise ValueError("signal_notify() needs at least one signal")
+    for signum in signals:
+        if isinstance(signum, bool) or not isinstance(signum, int):
+            kind = type(signum).__name__
+            raise TypeError(
+                f"signals are numbers such as signal.SIGUSR1, one argument each, not {kind}"
+            )
     numbers = {int(signum) for signum in signals}
     if numbers - signal.valid_signals():
         raise ValueError(f"no such signals: {sorted(numbers - signal.valid_signals())}")
