@@ -28,6 +28,7 @@ cdef enum:
     EVENTS = 128       # the size of the caller's event array, as in Go
 
 cdef int netpollinit(Epoll *ep) noexcept nogil
+cdef int netpollinit_errno() noexcept nogil
 cdef void netpollfini(Epoll *ep) noexcept nogil
 cdef int netpollopen(Epoll *ep, int fd, uint32_t events, uint64_t data) noexcept nogil
 cdef int netpollarm(Epoll *ep, int fd, uint32_t events, uint64_t data) noexcept nogil

@@ -57,6 +57,8 @@ cdef extern from * nogil:
       return rc;
     }
 
+    static __thread int gopoll_init_errno;    /* why netpollinit failed last on this thread */
+
     static void gopoll_print_epollcreate(int err) {
       dprintf(2, "runtime: epollcreate failed with %d\\n", err);
     }
@@ -81,6 +83,7 @@ cdef extern from * nogil:
     int gopoll_epoll_create(int size)
     int gopoll_epoll_pwait2(int epfd, epoll_event *ev, int n, int64_t ns)
     void gopoll_print_epollcreate(int err)
+    int gopoll_init_errno
 
 
 # 0 not tried, 1 there, -1 missing or forbidden. Atomic; every writer writes the same.
@@ -107,8 +110,10 @@ cdef int netpollinit(Epoll *ep) noexcept nogil:
     """
     cdef epoll_event ev
     cdef int rc = 0
+    global gopoll_init_errno
     cdef int epfd = _create()
     if epfd < 0:
+        gopoll_init_errno = -epfd
         gopoll_print_epollcreate(-epfd)
         return THROW_EPOLLCREATE
     cdef int efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
@@ -120,6 +125,7 @@ cdef int netpollinit(Epoll *ep) noexcept nogil:
         if epoll_ctl(epfd, EPOLL_CTL_ADD, efd, &ev) != 0:
             rc = THROW_EPOLLCTL
     if rc != 0:
+        gopoll_init_errno = errno
         close(epfd)
         if efd >= 0:
             close(efd)
@@ -128,6 +134,11 @@ cdef int netpollinit(Epoll *ep) noexcept nogil:
     store_int(&ep.wakesig, 0)
     store_int(&ep.epfd, epfd)
     return 0
+
+
+cdef int netpollinit_errno() noexcept nogil:
+    """The errno behind the last throw of netpollinit on this thread."""
+    return gopoll_init_errno
 
 
 cdef void netpollfini(Epoll *ep) noexcept nogil:

@@ -9,20 +9,20 @@ import weakref
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EBADF
+from libc.errno cimport EBADF, EMFILE, ENFILE, ENOMEM
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
 from gopoll._atomic cimport add_int, cas_int, load_int
-from gopoll._epoll cimport netpollBreak, netpollfini
+from gopoll._epoll cimport netpollBreak, netpollfini, netpollinit_errno
 from gopoll._pollcache cimport (poll_runtime_pollUnblock, pollBlockSize, pollDesc, pollDescSize,
                                 pollServer)
 from gopoll._pollserver cimport (netpollGenericInit, pollserver_fini, pollserver_init,
                                  ready_push, ready_take)
-from gopoll._throw cimport throw
+from gopoll._throw cimport THROW_EPOLLCREATE, THROW_EVENTFD, throw
 from gopoll._timers cimport TIMER_WAITER, Due, timers_pop_any
 
-from gopoll.errors import ClosedError
+from gopoll.errors import ClosedError, op_error
 
 
 cdef extern from "<unistd.h>" nogil:
@@ -138,6 +138,27 @@ cdef class PollerBase:
         except BaseException:
             Py_DECREF(waiter)
             raise
+
+
+def init_poller(PollerBase poller not None):
+    """Create the epoll instance of *poller*, which else comes with its first use.
+
+    OSError if the kernel has no descriptor or memory for it: of those a program may think, where
+    any other failure is a throw. Any thread.
+    """
+    cdef int err, rc
+    poller.enter()
+    try:
+        rc = netpollGenericInit(poller.ps)
+        err = netpollinit_errno()
+    finally:
+        poller.leave()
+    if rc == THROW_EPOLLCREATE and err in (EMFILE, ENFILE, ENOMEM):
+        raise op_error("epoll_create", "", None, None, err)
+    if rc == THROW_EVENTFD and err in (EMFILE, ENFILE, ENOMEM):
+        raise op_error("eventfd", "", None, None, err)
+    if rc != 0:
+        throw(rc)
 
 
 def _after_fork_in_child():

@@ -4,6 +4,7 @@ Go: runtime/proc.go. What becomes of errors and of goroutines that are left stan
 """
 
 import asyncio
+import errno
 import re
 import socket
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 import gopoll
 from gopoll import Canceled
+from helpers.child import run_python
 from helpers.fds import adopt, half_pair
 from plugins.guard import wait_parked
 from runtime.tools import ONE, Foreign, Value, fails, in_thread, value
@@ -159,6 +161,44 @@ def test_a_number_of_ps_below_one_is_refused(procs):
 def test_outside_of_run_the_error_names_the_remedy(call):
     with pytest.raises(RuntimeError, match=r"no scheduler runs on this thread: call gopoll\.run"):
         call()
+
+
+@pytest.mark.parametrize("main_thread", [True, False])
+def test_a_run_without_descriptors_is_an_os_error_that_says_what_for(main_thread):
+    """They used to be corrupted state: runtime: netpollinit failed."""
+    done = run_python(
+        """
+        import resource, sys, threading
+        import gopoll
+
+        async def main():
+            return "ran"
+
+        def start():
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            for limit in (3, 4, 6, soft):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                try:
+                    print(gopoll.run(main))
+                except OSError as exc:
+                    print(exc.errno, exc)
+
+        if sys.argv[1] == "True":
+            start()
+        else:
+            thread = threading.Thread(target=start)
+            thread.start()
+            thread.join()
+        """,
+        main_thread,
+    )
+    text = "{} {}: too many open files (limit {}; raise RLIMIT_NOFILE)"
+    whats = ["epoll_create", "eventfd", "pipe"]
+    lines = [text.format(errno.EMFILE, what, n) for what, n in zip(whats, (3, 4, 6), strict=True)]
+    if not main_thread:
+        lines[2] = "ran"  # it needs no pipe for signals
+    assert done.stdout.splitlines() == [*lines, "ran"]
+    assert done.stderr == f"runtime: epollcreate failed with {errno.EMFILE}\n"
 
 
 def test_after_run_the_thread_is_outside_again():

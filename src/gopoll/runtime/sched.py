@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from gopoll._pollerbase import init_poller
 from gopoll.errors import Canceled, ClosedError, DeadlockError, ForkedError, InternalError
 from gopoll.runtime import debug, notify, stacks
 from gopoll.runtime._exec import ExecBase
@@ -279,6 +280,7 @@ class Scheduler(ExecBase):
     def run(self, coro: Coroutine[Any, Any, Any]) -> Any:
         """Run *coro* as the main goroutine. Go: schedinit, main, exit."""
         try:
+            init_poller(self.poller)
             self._enter(self.m0)
         except BaseException:
             coro.close()

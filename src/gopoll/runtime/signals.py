@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from gopoll._polldesc import PollDesc
 from gopoll._poller import READ
+from gopoll.errors import op_error
 from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime.context import background
 from gopoll.runtime.debug import dump
@@ -38,7 +39,10 @@ class Signals:
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             return self
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            raise op_error("pipe", "", None, None, exc) from None
         self._outer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         # Only Python's own handler is replaced: a program that has one of its own keeps it.
         self._own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
