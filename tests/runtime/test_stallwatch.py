@@ -179,7 +179,18 @@ def test_closing_again_does_nothing_and_ends_the_thread():
     in_thread(watch.close)
     watch.close()
     assert "gopoll-stallwatch" not in [t.name for t in threading.enumerate()]
-    watch.tick()  # harmless
+    for call in (watch.tick, watch.idle):
+        with pytest.raises(RuntimeError, match=r"^stall watch 'loop' is closed: make another$"):
+            call()
+
+
+def test_the_loop_need_not_know_that_another_thread_has_closed_its_watch():
+    with StallWatch() as watch:
+        in_thread(watch.close)
+        watch.tick()
+        watch.idle()
+    with pytest.raises(RuntimeError, match=r"^stall watch 'loop' is closed: make another$"):
+        watch.tick()
 
 
 def test_the_name_is_a_string():

@@ -24,6 +24,7 @@ cdef class WatchBase:
     cdef int waits             # the watcher sleeps without an end (S5); atomic
     cdef int stop              # atomic
     cdef Thread seen           # the loop's, and its word at the watcher's last look
+    cdef unsigned long user    # who may tick: the loop's thread, 0 once it has called close()
     cdef readonly unsigned long ident
     cdef readonly str name
     cdef int64_t count         # of stalls; the watcher's, atomic

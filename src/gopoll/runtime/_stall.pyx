@@ -168,7 +168,7 @@ cdef class WatchBase:
 
     def __init__(self, str name not None="loop"):
         self.name = name
-        self.ident = PyThread_get_thread_ident()
+        self.ident = self.user = PyThread_get_thread_ident()
         self.seen.runword = &self.word
         self.seen.clock = gopoll_own_clock()
         self.seen.tstate = &self.tstate
@@ -192,15 +192,23 @@ cdef class WatchBase:
         self.step(False)
 
     def close(self):
-        """End the watch and its thread. Closing again does nothing. Any thread, also in a hook."""
+        """End the watch and its thread. Closing again does nothing. Any thread, also in a hook.
+
+        After that tick() and idle() raise RuntimeError, but do nothing if it was another thread
+        that closed: the loop need not know.
+        """
         store_int(&self.stop, 1)
         add_int(&self.note, 1)
         futex_wake(&self.note, 1)
+        if PyThread_get_thread_ident() == self.ident:
+            self.user = 0
         if self.thread is not threading.current_thread():
             self.thread.join()
 
     cdef int step(self, bint works) except -1:
-        if PyThread_get_thread_ident() != self.ident:
+        if PyThread_get_thread_ident() != self.user:
+            if PyThread_get_thread_ident() == self.ident:
+                raise RuntimeError(f"stall watch {self.name!r} is closed: make another")
             raise RuntimeError(f"stall watch {self.name!r}: tick() and idle() are for the thread "
                                "that made it")
         store_u64(&self.word, ((self.word + 2) & ~<uint64_t>1) | works)
