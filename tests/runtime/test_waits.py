@@ -3,6 +3,7 @@
 Go: time/sleep.go, timeSleep and Gosched in runtime.
 """
 
+import asyncio
 import math
 import time
 
@@ -125,11 +126,51 @@ def test_a_sleep_is_awaited_once(run):
         sleep = gopoll.sleep(3600)
         g = gopoll.go(sleep)
         await wait_parked(g)
-        with pytest.raises(RuntimeError, match=r"^cannot await a sleep twice$"):
+        with pytest.raises(RuntimeError, match=r"^cannot await the same sleep\(\) twice$"):
             await sleep
         g.cancel()
         with pytest.raises(Canceled):
             await g
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: gopoll.sleep(0.001), "sleep"),
+        (lambda: gopoll.sleep(0), "gosched"),
+        (gopoll.gosched, "gosched"),
+    ],
+    ids=["sleep", "sleep of nothing", "gosched"],
+)
+def test_one_that_is_over_is_not_awaited_again(run, make, name):
+    async def main():
+        op = make()
+        await op
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=rf"^cannot await the same {name}\(\) twice$"):
+                await op
+
+    run(main)
+
+
+def test_in_a_task_of_asyncio_it_says_so(run):
+    async def task(op):
+        with pytest.raises(RuntimeError, match=r"gosched\(\) outside a goroutine: await it inside"):
+            await gopoll.gosched()
+        with pytest.raises(RuntimeError, match=r"gosched\(\) outside a goroutine: await it inside"):
+            await gopoll.sleep(0)
+        with pytest.raises(RuntimeError, match="no scheduler runs on this thread"):
+            await gopoll.sleep(0.001)
+        with pytest.raises(RuntimeError, match="a sleep belongs to the scheduler it was made on"):
+            await op
+        return "went on"
+
+    async def main():
+        op = gopoll.sleep(0.001)
+        assert await gopoll.blocking(lambda: asyncio.run(task(op))) == "went on"
+        await op
 
     run(main)
 

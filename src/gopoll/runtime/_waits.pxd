@@ -8,9 +8,10 @@ from gopoll.runtime._sched cimport SchedBase
 
 
 cdef class Gosched(Awaitable):
-    cdef bint yielded
+    cdef int steps
 
 cdef class Sleep(Awaitable):
     cdef SchedBase sched
     cdef int64_t when
+    cdef bint over
     cdef TimerNode node

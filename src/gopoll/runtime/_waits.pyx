@@ -19,11 +19,17 @@ cdef class Gosched(Awaitable):
     """Yield once. Go: Gosched."""
 
     cdef int step(self, PyObject **out) except -1:
-        if self.yielded:
+        self.steps += 1
+        if self.steps == 2:
             Py_INCREF(None)
             out[0] = <PyObject *>None
             return 1
-        self.yielded = True
+        if self.steps > 2:
+            raise RuntimeError("cannot await the same gosched() twice")
+        if thread_words().current == NULL:
+            self.steps = 0
+            raise RuntimeError("gosched() outside a goroutine: await it inside gopoll.run(...), "
+                               "and asyncio.sleep(0) in a task of asyncio")
         Py_INCREF(GOSCHED)
         out[0] = <PyObject *>GOSCHED
         return 0
@@ -50,10 +56,11 @@ cdef class Sleep(Awaitable):
 
     cdef int step(self, PyObject **out) except -1:
         cdef bint due = nanotime() >= self.when
-        if self.node.pos >= 0:
-            raise RuntimeError("cannot await a sleep twice")
+        if self.over or self.node.pos >= 0:
+            raise RuntimeError("cannot await the same sleep() twice")
         if thread_words().owner != <PyObject *>self.sched:
             raise RuntimeError("a sleep belongs to the scheduler it was made on: await it there")
+        self.over = due
         value = <object>None if due else self
         Py_INCREF(value)
         out[0] = <PyObject *>value
