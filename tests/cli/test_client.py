@@ -182,6 +182,29 @@ def test_a_question_without_a_newline_is_shown_before_its_answer():
         assert peer.line() == b"me\n"
 
 
+def test_ctrl_d_after_a_piece_of_a_line_sends_it_as_cat_does():
+    """It used to take three: the reader put the pieces together and asked for more."""
+    with Peer() as peer, Terminal("dial", "tcp", peer.address) as terminal:
+        conn = peer.accept()
+        terminal.expect(SEND)
+        terminal.type(b"one \x04")
+        assert peer.take(4) == b"one "
+        terminal.type(b"line\n")
+        assert peer.take(5) == b"line\n"
+        conn.sendall(b"two?\n")
+        assert terminal.expect(SEND) == f"one line\n{MESSAGE}two?\n{SEND}"
+        terminal.type(b"and\x04")
+        assert peer.take(3) == b"and"
+        conn.sendall(b"what\n")
+        assert terminal.expect(SEND) == f"and\n{MESSAGE}what\n{SEND}"
+        terminal.type(b"\x04")
+        assert peer.line() == b"\n"  # what the server may wait for, then the end
+        conn.sendall(b"bye\n")
+        assert peer.line() == b""
+        conn.close()
+        assert terminal.finish() == (0, f"\n{MESSAGE}bye\n")
+
+
 def test_a_server_that_never_answers_gets_all_lines():
     """The first line waits a second for its answer, the others not at all."""
     with Peer() as peer, running("dial", "tcp", peer.address, text=True) as process:

@@ -90,14 +90,14 @@ class Screen:
         self._at_prompt = False
 
     def prompt(self) -> None:
-        """Ask for text."""
-        if self.interactive:
+        """Ask for text, unless the user is in the midst of a line."""
+        if self.interactive and not self._at_prompt:
             say(PROMPT, end="")
             self._at_prompt = True
 
     def sent(self, line: bytes) -> None:
         """Show a line that goes to the server."""
-        self._at_prompt = False
+        self._at_prompt = self.interactive and not line.endswith(b"\n")
         if not self.interactive:
             say(PROMPT + _text(line))
 
@@ -139,6 +139,8 @@ class Conversation:
         self._lines = gopoll.Reader(self._stdin, LONGEST)
         self._unsent = False  # a line was read and has not left in full
         self._at_end = False  # of stdin
+        self._unfinished = False  # the last that was typed is a piece of a line
+        self._no_more = False  # a terminal has said its end, and would go on if it were asked
         self._write_error: gopoll.OpError | None = None
         self._patient = True  # the server answers line by line, as far as we know
         self._answered: Callable[..., None] = lambda: None
@@ -226,13 +228,30 @@ class Conversation:
 
     async def _next_line(self) -> bytes:
         """Return a line with its newline, a piece of one that is too long, or b"" at the end."""
-        self._screen.prompt()
+        if self._screen.interactive:
+            return await self._typed()
         try:
             line = await self._lines.read_line()
         except gopoll.LimitError:
             return await self._lines.read(LONGEST)
         # A server that answers line by line waits for the newline that a file may lack.
         return line + b"\n" if line and not line.endswith(b"\n") else line
+
+    async def _typed(self) -> bytes:
+        """Return what a terminal hands over: a line, or the piece that Ctrl-D is pressed after.
+
+        Pressed where nothing is typed it means the end, b"".
+        """
+        if self._no_more:
+            return b""
+        self._screen.prompt()
+        line = await self._stdin.read(LONGEST)
+        if not line:
+            self._no_more = True
+            self._screen.end_line()
+            return b"\n" if self._unfinished else b""
+        self._unfinished = not line.endswith(b"\n")
+        return line
 
     async def _receive(self) -> None:
         """Show what the server says, line by line, until it ends. Raises OpError."""
