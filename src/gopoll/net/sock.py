@@ -392,13 +392,17 @@ class KeepAliveConfig:
 
     def __post_init__(self) -> None:
         """TypeError or ValueError for what is no figure: options that fail make no noise later."""
-        if not isinstance(self.enable, bool):
-            kind = type(self.enable).__name__
-            raise TypeError(f"enable must be a bool, not {kind} (seconds go to idle and interval)")
+        _check_enable(self.enable)
         check_seconds("idle", self.idle)
         check_seconds("interval", self.interval)
         if isinstance(self.count, bool) or not isinstance(self.count, int):
             raise TypeError(f"count must be an int, not {type(self.count).__name__}")
+
+
+def _check_enable(enable: object) -> None:
+    if not isinstance(enable, bool):
+        kind = type(enable).__name__
+        raise TypeError(f"enable must be a bool, not {kind} (seconds go to idle and interval)")
 
 
 def check_seconds(name: str, seconds: object) -> None:

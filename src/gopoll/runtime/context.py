@@ -440,7 +440,7 @@ def _check_parent(parent: object) -> None:
         raise TypeError(f"parent must be a Context, not {type(parent).__name__}")
 
 
-def _check_when(name: str, when: float) -> None:
+def _check_when(name: str, when: Any) -> None:
     try:
         nan = math.isnan(when)
     except TypeError:

@@ -209,7 +209,8 @@ class StallWatch(WatchBase):
     for events cost some ten nanoseconds; both raise RuntimeError on another thread. A piece of work
     that lasts for the threshold is reported once, as a Stall of goroutine 0 with *name*, by a
     thread of the watch's own, which sleeps while the loop idles. close() ends it, also from another
-    thread; `with` does that. Once the loop's thread has closed it both raise RuntimeError. Only the loop's thread is ever looked at. Go: none.
+    thread; `with` does that. Once the loop's thread has closed it both raise RuntimeError. Only the
+    loop's thread is ever looked at. Go: none.
     """
 
     def report(self, ns: int, due: int, kind: str, stack: traceback.StackSummary | None) -> int:
