@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from gopoll.errors import UNKNOWN_PORT_TEXT, AddrError, UnknownNetworkError, format_addr
 
@@ -18,6 +18,7 @@ __all__ = [
     "IPAddr",
     "IPSockAddr",
     "Network",
+    "TCPNetwork",
     "format_addr",
     "ip_literal",
     "is_ipv4",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 IPSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+TCPNetwork: TypeAlias = Literal["tcp", "tcp4", "tcp6"]
 
 # The families of each network; AF_UNSPEC is "whichever the address has".
 _FAMILIES = {

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from typing import overload
 
 from gopoll._polldesc import Note
 from gopoll.errors import (
@@ -23,7 +24,7 @@ from gopoll.errors import (
     deadline_error,
     op_error,
 )
-from gopoll.net.addr import IPSockAddr, split_by_family
+from gopoll.net.addr import IPSockAddr, TCPNetwork, split_by_family
 from gopoll.net.conn import Conn, TCPConn
 from gopoll.net.resolve import (
     AddrResolver,
@@ -54,6 +55,14 @@ __all__ = ["Dialer", "dial"]
 
 _FALLBACK_DELAY = 0.3  # seconds, RFC 6555
 _SANE_MINIMUM = 2.0  # seconds that one address gets at least, if there are as many
+
+
+@overload
+async def dial(network: TCPNetwork, address: Addr, *, timeout: float | None = None) -> TCPConn: ...
+
+
+@overload
+async def dial(network: str, address: Addr, *, timeout: float | None = None) -> Conn: ...
 
 
 async def dial(network: str, address: Addr, *, timeout: float | None = None) -> Conn:
@@ -104,9 +113,21 @@ class Dialer:
         self.resolver = resolver if resolver is not None else Resolver()
         self.control = control
 
+    @overload
+    async def dial(self, network: TCPNetwork, address: Addr) -> TCPConn: ...
+
+    @overload
+    async def dial(self, network: str, address: Addr) -> Conn: ...
+
     async def dial(self, network: str, address: Addr) -> Conn:
         """Connect under the ambient context. An op. Go: Dialer.Dial."""
         return await self.dial_context(current_context(), network, address)
+
+    @overload
+    async def dial_context(self, ctx: Context, network: TCPNetwork, address: Addr) -> TCPConn: ...
+
+    @overload
+    async def dial_context(self, ctx: Context, network: str, address: Addr) -> Conn: ...
 
     async def dial_context(self, ctx: Context, network: str, address: Addr) -> Conn:
         """Connect while *ctx* lasts; it has no effect on the connection afterwards. An op.

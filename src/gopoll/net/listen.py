@@ -10,11 +10,11 @@ import functools
 import socket
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, overload
 
 from gopoll._fd import FD
 from gopoll.errors import Addr, AddrError, ClosedError, OpError, format_addr, op_error
-from gopoll.net.addr import IPSockAddr, is_ipv4
+from gopoll.net.addr import IPSockAddr, TCPNetwork, is_ipv4
 from gopoll.net.conn import Conn, TCPConn
 from gopoll.net.resolve import AddrResolver, Resolver, resolve_addr_list
 from gopoll.net.sock import (
@@ -95,6 +95,10 @@ class TCPListener(Listener):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
+
+        async def __anext__(self) -> TCPConn: ...
+
     async def accept(self) -> TCPConn:
         """Wait for a connection and return it; see Listener. Go: netFD.accept, newTCPConn.
 
@@ -137,6 +141,12 @@ class ListenConfig:
         self.backlog = backlog
         self.resolver = resolver if resolver is not None else Resolver()
 
+    @overload
+    async def listen(self, network: TCPNetwork, address: Addr) -> TCPListener: ...
+
+    @overload
+    async def listen(self, network: str, address: Addr) -> Listener: ...
+
     async def listen(self, network: str, address: Addr) -> Listener:
         """Listen on *address* ("" or ":0": every address, any port). An op. Raises OpError.
 
@@ -172,6 +182,28 @@ def _listen_error(network: str, laddr: IPSockAddr, exc: OSError) -> OpError:
     if not isinstance(exc, AddrError):
         exc.source, exc.addr = None, laddr
     return exc
+
+
+@overload
+async def listen(
+    network: TCPNetwork,
+    address: Addr,
+    *,
+    control: Control | None = None,
+    keep_alive: KeepAlive = 15.0,
+    backlog: int | None = None,
+) -> TCPListener: ...
+
+
+@overload
+async def listen(
+    network: str,
+    address: Addr,
+    *,
+    control: Control | None = None,
+    keep_alive: KeepAlive = 15.0,
+    backlog: int | None = None,
+) -> Listener: ...
 
 
 async def listen(

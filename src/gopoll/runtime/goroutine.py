@@ -10,10 +10,11 @@ import inspect
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import CoroutineType, FunctionType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple, overload
 
+from gopoll._park import Awaitable as Op
 from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
 from gopoll.runtime._g import GBase, Join
 from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
 
 MAX_PROCS = 1024
 _LONGEST = 4e9  # seconds that a sleep can last
@@ -179,7 +181,22 @@ def default_procs() -> int:
     return 1 if getattr(sys, "_is_gil_enabled", lambda: True)() else _usable_cpus()
 
 
-def run(main: Any, *args: Any, procs: int | None = None, handoff: bool = True) -> Any:
+@overload
+def run(
+    main: Callable[[*_Args], Awaitable[_T]],
+    *args: *_Args,
+    procs: int | None = None,
+    handoff: bool = True,
+) -> _T: ...
+
+
+@overload
+def run(main: Awaitable[_T], *, procs: int | None = None, handoff: bool = True) -> _T: ...
+
+
+def run(  # type: ignore[misc]  # mypy: the variadic overload is never covered
+    main: Any, *args: Any, procs: int | None = None, handoff: bool = True
+) -> Any:
     """Run *main* (an async function with *args*, or a coroutine) to its end; return its result.
 
     When it returns, the goroutines that still run are cancelled and their `finally` blocks run. An
@@ -205,7 +222,19 @@ def run(main: Any, *args: Any, procs: int | None = None, handoff: bool = True) -
     return Scheduler(count, handoff).run(coro)
 
 
-def go(fn: Any, *args: Any, name: str | None = None) -> Goroutine[Any]:
+@overload
+def go(
+    fn: Callable[[*_Args], Awaitable[_T]], *args: *_Args, name: str | None = None
+) -> Goroutine[_T]: ...
+
+
+@overload
+def go(fn: Awaitable[_T], *, name: str | None = None) -> Goroutine[_T]: ...
+
+
+def go(  # type: ignore[misc]  # as run
+    fn: Any, *args: Any, name: str | None = None
+) -> Goroutine[Any]:
     """Start a goroutine: an async function with *args*, or any awaitable.
 
     It inherits a copy of the contextvars and the ambient Context. RuntimeError outside run().
@@ -225,7 +254,7 @@ def gosched() -> Gosched:
     return Gosched()
 
 
-def sleep(seconds: float) -> Any:
+def sleep(seconds: float) -> Op[None]:
     """Park for *seconds*, never shorter; 0 or less is gosched(). An op. Go: time.Sleep."""
     if seconds > 0:
         return Sleep(current_sched(), int(min(seconds, _LONGEST) * 1e9) + 1)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, TypeVarTuple, overload
 
 from gopoll.errors import Canceled
 from gopoll.runtime._g import GBase, Join
@@ -19,6 +20,9 @@ from gopoll.runtime.goroutine import Goroutine, coroutine_of
 from gopoll.runtime.sched import Scheduler, name_of
 
 __all__ = ["Group"]
+
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
 
 _EXITS = (KeyboardInterrupt, SystemExit)  # they end the program: raised as themselves
 
@@ -44,7 +48,17 @@ class Group:
         self._live = 0  # goroutines and the body; once it has come back to 0 the group is over
         self._errors: list[BaseException] = []
 
-    def go(self, fn: Any, *args: Any, name: str | None = None) -> Goroutine[Any]:
+    @overload
+    def go(
+        self, fn: Callable[[*_Args], Awaitable[_T]], *args: *_Args, name: str | None = None
+    ) -> Goroutine[_T]: ...
+
+    @overload
+    def go(self, fn: Awaitable[_T], *, name: str | None = None) -> Goroutine[_T]: ...
+
+    def go(  # type: ignore[misc]  # as go()
+        self, fn: Any, *args: Any, name: str | None = None
+    ) -> Goroutine[Any]:
         """Start a goroutine in the group, as gopoll.go() does, from any goroutine of this run.
 
         RuntimeError outside the block. Awaiting the handle gives its result or raises its error.

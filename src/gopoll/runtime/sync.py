@@ -6,7 +6,8 @@ Used by goroutines. Go: sync/waitgroup.go, sync/once.go (go1.27).
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, TypeVarTuple, overload
 
 from gopoll.runtime._sync import Mutex, WaitCounter
 from gopoll.runtime.goroutine import Goroutine, go
@@ -14,10 +15,20 @@ from gopoll.runtime.goroutine import Goroutine, go
 __all__ = ["Once", "WaitGroup"]
 
 
+_T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
+
+
 class WaitGroup(WaitCounter):
     """Waits for a number of goroutines: add(n), done(), `await wait()`. Go: sync.WaitGroup."""
 
-    def go(self, fn: Any, *args: Any) -> Goroutine[Any]:
+    @overload
+    def go(self, fn: Callable[[*_Args], Awaitable[_T]], *args: *_Args) -> Goroutine[_T]: ...
+
+    @overload
+    def go(self, fn: Awaitable[_T]) -> Goroutine[_T]: ...
+
+    def go(self, fn: Any, *args: Any) -> Goroutine[Any]:  # type: ignore[misc]  # as go()
         """Start a goroutine, counted until it ends in whatever way. Its error is go()'s to tell."""
         self.add(1)
         try:

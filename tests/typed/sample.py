@@ -1,0 +1,113 @@
+"""What a type checker makes of programs: mypy reads this with the sources; nobody runs it.
+
+An ignored error is one that must be found: mypy complains of an ignore that is not needed.
+"""
+
+from collections.abc import Awaitable
+from typing import Any, assert_type
+
+import gopoll
+from gopoll import Conn, Goroutine, Listener, TCPConn
+
+
+async def length(text: str, times: int = 1) -> int:
+    """Take one argument or two."""
+    return len(text) * times
+
+
+async def sums(*numbers: int) -> int:
+    """Take any number."""
+    return sum(numbers)
+
+
+class Server:
+    """Has a method to run."""
+
+    async def serve(self, port: int) -> str:
+        """Take one argument."""
+        return f"served {port}"
+
+    async def __call__(self) -> None:
+        """Take none."""
+
+
+def later(n: int) -> Awaitable[bytes]:
+    """Be no coroutine function, and return something to await."""
+    return gopoll.blocking(bytes, n)
+
+
+async def starts() -> float:
+    """Start goroutines in every way."""
+    g = gopoll.go(length, "abc")
+    assert_type(g, Goroutine[int])
+    assert_type(await g, int)
+    assert_type(g.result(), int)
+    assert_type(await gopoll.go(length, "abc", 2, name="twice"), int)
+    assert_type(await gopoll.go(length("abc")), int)
+    assert_type(await gopoll.go(sums, 1, 2, 3), int)
+    assert_type(await gopoll.go(Server().serve, 80), str)
+    assert_type(gopoll.go(Server()), Goroutine[None])
+    assert_type(await gopoll.go(later, 3), bytes)
+    assert_type(await gopoll.go(gopoll.sleep, 1), None)
+    gopoll.go(length)  # type: ignore[call-arg,arg-type]
+    gopoll.go(length, 5)  # type: ignore[arg-type]
+    gopoll.go(length, "abc", nome="typo")  # type: ignore[call-overload]
+    gopoll.go(len, "abc")  # type: ignore[arg-type]
+    gopoll.go(5)  # type: ignore[call-overload]
+    async with gopoll.Group() as group:
+        assert_type(await group.go(length, "abc", name="one"), int)
+        assert_type(await group.go(length("abc")), int)
+        group.go(length, b"abc")  # type: ignore[arg-type]
+    waits = gopoll.WaitGroup()
+    assert_type(await waits.go(length, "abc"), int)
+    assert_type(await waits.go(length("abc")), int)
+    waits.go(length)  # type: ignore[call-arg,arg-type]
+    assert_type(await gopoll.blocking(divmod, 7, 2), tuple[int, int])
+    assert_type(await gopoll.blocking(sorted, "bca", reverse=True), list[str])
+    await gopoll.blocking(length("abc"))  # type: ignore[arg-type]
+    assert_type(await gopoll.sleep(1), None)
+    assert_type(await gopoll.gosched(), None)
+    return 1.5
+
+
+async def connects(network: str, anything: Any) -> None:
+    """Dial and listen on networks that are known and that are not."""
+    async with await gopoll.dial("tcp", "localhost:80") as conn:
+        assert_type(conn, TCPConn)
+        conn.close_write()
+        conn.set_no_delay(False)
+        assert_type(await conn.read(), bytes)
+        assert_type(await conn.write(b"x"), int)
+        assert_type(await gopoll.Reader(conn).read_line(), bytes)
+    unknown = await gopoll.dial(network, "localhost:80", timeout=1)
+    assert_type(unknown, Conn)
+    unknown.close_write()
+    unknown.set_no_delay(False)  # type: ignore[attr-defined]
+    dialer = gopoll.Dialer(timeout=1)
+    assert_type(await dialer.dial("tcp4", ("::1", 80)), TCPConn)
+    assert_type(await dialer.dial(network, ("::1", 80)), Conn)
+    background = gopoll.background()
+    assert_type(await dialer.dial_context(background, "tcp6", ("::1", 80)), TCPConn)
+    assert_type(await dialer.dial_context(background, network, ("::1", 80)), Conn)
+    listener = await gopoll.listen("tcp", ":0", backlog=5)
+    assert_type(await listener.accept(), TCPConn)
+    async for accepted in listener:
+        assert_type(accepted, TCPConn)
+    some: Listener = listener
+    assert_type(await some.accept(), Conn)
+    async for each in await gopoll.listen(network, ":0"):
+        assert_type(each, Conn)
+    await gopoll.dial(80, "localhost")  # type: ignore[call-overload]
+    gopoll.Reader(5)  # type: ignore[arg-type]
+    gopoll.go(connects, network, anything)
+
+
+def runs() -> None:
+    """Run programs."""
+    assert_type(gopoll.run(starts), float)
+    assert_type(gopoll.run(starts()), float)
+    assert_type(gopoll.run(length, "abc", procs=1, handoff=False), int)
+    assert_type(gopoll.run(connects, "tcp", None), None)
+    gopoll.run(length, procs=1)  # type: ignore[call-arg,arg-type]
+    gopoll.run(starts, procs="1")  # type: ignore[call-overload,call-arg]
+    gopoll.run(starts, 1)  # type: ignore[arg-type]
