@@ -277,10 +277,14 @@ class DNSError(OpError, socket.gaierror):
 
 
 class DeadlineExceeded(TimeoutError):
-    """A Context, timeout() or dial deadline passed (not a connection's own); errno ETIMEDOUT."""
+    """A Context, timeout() or dial deadline passed (not a connection's own); errno ETIMEDOUT.
+
+    written: bytes that had left if timeout() or deadline() cut a write, else None; see Canceled.
+    """
 
     is_timeout: bool = True
     is_temporary: bool = True
+    written: int | None = None
 
     def __init__(self, text: str = "context deadline exceeded") -> None:
         """Describe which deadline passed."""

@@ -10,6 +10,7 @@ import pytest
 
 import gopoll
 from gopoll import Canceled, DeadlineExceeded
+from helpers.fds import MORE_THAN_FITS, drain, half_pair
 from plugins.guard import wait_parked, wait_until
 
 PAST = -1.0
@@ -271,6 +272,27 @@ def test_a_deadline_may_be_moved_from_another_thread(run):
         await wait_parked(g)
         await gopoll.blocking(scope.reschedule, now(0.001))
         assert isinstance(await g, DeadlineExceeded)
+
+    run(main)
+
+
+def test_a_write_that_is_cut_says_at_the_border_how_much_has_left(run):
+    async def main():
+        with half_pair() as (fd, peer):
+            error = await expires(gopoll.timeout(0.01), lambda: fd.write(MORE_THAN_FITS))
+            assert error.written == error.__cause__.written
+            assert error.written == len(drain(peer)) > 0
+            assert (await expires(gopoll.timeout(0.001))).written is None
+            async with gopoll.timeout(3600):  # the outermost that has expired is the one to say it
+                drain(peer)
+                outer = gopoll.timeout(0.01)
+                error = await expires(outer, lambda: within(fd.write(MORE_THAN_FITS)))
+                assert error is outer.context.cause
+                assert error.written == len(drain(peer)) > 0
+
+    async def within(op):
+        async with gopoll.timeout(3600):
+            await op
 
     run(main)
 

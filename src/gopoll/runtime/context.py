@@ -432,6 +432,7 @@ class _Deadline:
         if not isinstance(cause, DeadlineExceeded) or cause is self._outer._cause:
             return
         if isinstance(exc, Canceled) and exc.cause is cause:
+            cause.written = exc.written
             raise cause from exc
 
 
