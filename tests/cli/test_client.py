@@ -21,6 +21,7 @@ from cli.tools import (
     running,
     shell,
 )
+from gopoll._cli import client
 
 SEND = "Text to send: "
 MESSAGE = "Message from server: "
@@ -170,6 +171,24 @@ def test_what_nobody_asked_for_is_shown_and_the_prompt_again():
         assert terminal.expect(f"more news\n{SEND}") == (
             f"\n{MESSAGE}news\n{SEND}\n{MESSAGE}more news\n{SEND}"
         )
+
+
+def test_a_message_that_comes_while_the_prompt_is_printed_redraws_it(monkeypatch):
+    """Two goroutines print, and with many Ps at once: the prompt had been printed but not noted."""
+    shown = []
+
+    def say(text="", end="\n"):
+        shown.append(text + end)
+        if shown == [SEND]:
+            thread.start()
+            thread.join(0.05)  # it has to wait until the prompt is noted
+
+    monkeypatch.setattr(client, "say", say)
+    screen = client.Screen(True)
+    thread = threading.Thread(target=screen.message, args=(b"news\n",))
+    screen.prompt()
+    thread.join(60)
+    assert "".join(shown) == f"{SEND}\n{MESSAGE}news\n{SEND}"
 
 
 def test_a_question_without_a_newline_is_shown_before_its_answer():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Generator
 
 import gopoll
@@ -87,33 +88,39 @@ class Screen:
 
     def __init__(self, interactive: bool) -> None:
         self.interactive = interactive
+        # What is shown and the note of it are one: both goroutines may run at once.
+        self._lock = threading.RLock()
         self._at_prompt = False
 
     def prompt(self) -> None:
         """Ask for text, unless the user is in the midst of a line."""
-        if self.interactive and not self._at_prompt:
-            say(PROMPT, end="")
-            self._at_prompt = True
+        with self._lock:
+            if self.interactive and not self._at_prompt:
+                say(PROMPT, end="")
+                self._at_prompt = True
 
     def sent(self, line: bytes) -> None:
         """Show a line that goes to the server."""
-        self._at_prompt = self.interactive and not line.endswith(b"\n")
-        if not self.interactive:
-            say(PROMPT + _text(line))
+        with self._lock:
+            self._at_prompt = self.interactive and not line.endswith(b"\n")
+            if not self.interactive:
+                say(PROMPT + _text(line))
 
     def message(self, line: bytes) -> None:
         """Show a line that came from the server; one that nobody waited for redraws the prompt."""
-        asked = self._at_prompt
-        self.end_line()
-        say(MESSAGE + _text(line))
-        if asked:
-            self.prompt()
+        with self._lock:
+            asked = self._at_prompt
+            self.end_line()
+            say(MESSAGE + _text(line))
+            if asked:
+                self.prompt()
 
     def end_line(self) -> None:
         """Leave the line of the prompt."""
-        if self._at_prompt:
-            say()
-            self._at_prompt = False
+        with self._lock:
+            if self._at_prompt:
+                say()
+                self._at_prompt = False
 
 
 async def _drop(sender: gopoll.Goroutine[None]) -> None:
