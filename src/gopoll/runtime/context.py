@@ -181,6 +181,8 @@ class Context(ContextBase):
 
     def _finish(self, cause: object) -> None:
         """End this node and all below it, once. Any thread."""
+        if self.done_word:
+            return
         ended: list[tuple[list[GBase], list[Callable[[], object]]]] = []
         rest = [self]  # not by recursion: a tree may be deeper than Python's stack
         while rest:
@@ -191,17 +193,19 @@ class Context(ContextBase):
                 # G1: the state first, then the parked goroutines.
                 node._cause = cause
                 node.done_word = True
-                for view in list(node._views or ()):
-                    view._cause, view.done_word = cause, True
+                if node._views is not None:
+                    for view in list(node._views):
+                        view._cause, view.done_word = cause, True
                 children, node._children = node._children, set()
-                ended.append((list(node._goroutines), node._funcs))
-                node._funcs = []
+                if node._goroutines or node._funcs:
+                    ended.append((list(node._goroutines), node._funcs))
+                    node._funcs = []
                 timers, node._timers = node._timers, ()
             for _, stop in timers:
                 stop()
             rest += children
         parent = self._parent
-        if ended and parent is not None:
+        if parent is not None:
             with parent._lock:
                 parent._children.discard(self)
         for goroutines, funcs in reversed(ended):  # what is below comes first
@@ -220,7 +224,8 @@ class Context(ContextBase):
         """End if a deadline here or above has passed: the run() that kept it may have ended."""
         node: Context | None = self._scope
         while node is not None and not node.done_word:
-            node._expire()
+            if node._when is not None:
+                node._expire()
             node = node._parent
 
     def _keep_time(self) -> None:
@@ -258,7 +263,8 @@ class Context(ContextBase):
         with self._lock:
             done = self.done_word
             if not done:
-                kept = [old for old in self._timers if _keeps_time(old[0], None)]
+                old = self._timers
+                kept = tuple(t for t in old if _keeps_time(t[0], None)) if old else ()
                 self._timers = (*kept, timer)
         if done:
             timer[1]()
