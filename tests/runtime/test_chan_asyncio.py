@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 
-import gopoll
 from gopoll import Chan, ChanClosed, Cond, Mutex, RWMutex, WaitGroup, select
 
 
@@ -41,28 +40,6 @@ def test_two_tasks_talk():
             await pong.recv()
 
     asyncio.run(main())
-
-
-@pytest.mark.parametrize("procs", [1, 2])
-def test_tasks_and_goroutines_share_channels(procs):
-    count = 300
-    ping, pong = Chan(), Chan(2)
-
-    async def there():
-        async for value in ping:
-            await pong.send(value + 1)
-        pong.close()
-
-    async def here():
-        for i in range(count):
-            await ping.send(i)
-            assert await pong.recv() == i + 1
-        ping.close()
-
-    thread = threading.Thread(target=gopoll.run, args=(there(),), kwargs={"procs": procs})
-    thread.start()
-    asyncio.run(here())
-    thread.join()
 
 
 def test_a_plain_thread_wakes_a_task():
@@ -127,7 +104,8 @@ def test_a_timeout_of_asyncio_that_came_too_late_cancels_nothing_else():
                 loop.call_soon(chan.try_send, "just in time")
                 loop.call_soon(cm.reschedule, loop.time() - 1)
                 value = await chan.recv()
-            await asyncio.sleep(0.001)  # would be cancelled
+            for _ in range(10):
+                await asyncio.sleep(0)  # would be cancelled
             return value
 
         assert await asyncio.create_task(body()) == "just in time"
@@ -274,7 +252,8 @@ def test_values_are_conserved_under_random_cancellation(senders):
                 taker = takers.pop()
                 taker.cancel()
                 takers.add(asyncio.create_task(take()))
-        await asyncio.sleep(0.01)
+        while len(got) < 200 * senders:
+            await asyncio.sleep(0)
         for taker in takers:
             taker.cancel()
         await asyncio.gather(*takers, return_exceptions=True)

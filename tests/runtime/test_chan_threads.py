@@ -1,5 +1,6 @@
 """Channels from plain threads, other loops and other runs; and Go's own tests of channels."""
 
+import asyncio
 import signal
 import threading
 
@@ -153,8 +154,9 @@ def test_where_nothing_can_park_a_wait_is_refused():
 
 
 @pytest.mark.parametrize("procs", [1, 2])
-def test_two_runs_in_two_threads_share_channels(procs):
-    count = 200
+@pytest.mark.parametrize("mine", [asyncio.run, gopoll.run])
+def test_two_loops_in_two_threads_share_channels(mine, procs):
+    count = 300
     ping, pong = Chan(), Chan(2)
 
     async def there():
@@ -170,7 +172,7 @@ def test_two_runs_in_two_threads_share_channels(procs):
 
     thread = threading.Thread(target=gopoll.run, args=(there(),), kwargs={"procs": procs})
     thread.start()
-    gopoll.run(here(), procs=procs)
+    mine(here())
     thread.join()
 
 

@@ -18,6 +18,20 @@ async def nothing():
 async def parked(*gs):
     while any(g.state != "waiting" for g in gs):
         await gopoll.sleep(0.0005)
+
+def until(condition):
+    end = time.monotonic() + 60
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+
+def asleep(g):
+    "Wait on a plain thread, or in a slice, until *g* is parked."
+    until(lambda: g.state == "waiting")
+
+def keep_it():
+    "Keep a P for as long as makes a slice too long."
+    before = gopoll.stats().overruns
+    until(lambda: gopoll.stats().overruns > before)
 """
 
 OPTIONS = ["procs=1", "procs=4", "handoff=False"]
@@ -45,9 +59,9 @@ ASLEEP = {
     "after a sleep": ("await gopoll.sleep(0.01)\nawait gopoll.Chan().recv()", "recv"),
     "after a blocking call": ("await gopoll.blocking(nothing().close)\nawait gopoll.Chan().recv()",
                               "recv"),
-    "after a syscall": ("with gopoll.syscall():\n    time.sleep(0.02)\nawait gopoll.Chan().recv()",
+    "after a syscall": ("with gopoll.syscall():\n    time.sleep(0)\nawait gopoll.Chan().recv()",
                         "recv"),
-    "after a slice without a P": ("time.sleep(0.05)\nawait gopoll.Chan().recv()", "recv"),
+    "after a slice without a P": ("keep_it()\nawait gopoll.Chan().recv()", "recv"),
     "after a thread": (
         ("t = threading.Thread(target=len, args=('',))\nt.start()\nt.join()\n"
          "await gopoll.Chan().recv()"), "recv"),
@@ -151,27 +165,27 @@ AWAKE = {
         "    await (await g).close()\n"
         "os.waitpid(pid, 0)"),
     "a thread that sends": (
-        "chan = gopoll.Chan()\n"
-        "def late():\n    time.sleep(0.1)\n    chan.send_sync(1)\n"
+        "chan, main = gopoll.Chan(), gopoll.current()\n"
+        "def late():\n    asleep(main)\n    chan.send_sync(1)\n"
         "threading.Thread(target=late).start()\nawait chan.recv()"),
     "a thread that is blocked in the channel": (
         "chan, back = gopoll.Chan(), gopoll.Chan()\n"
-        "def thread():\n    chan.send_sync(chan.recv_sync())\n"
+        "def thread():\n    back.send_sync(chan.recv_sync())\n"
         "threading.Thread(target=thread).start()\n"
-        "await gopoll.sleep(0.05)\nawait chan.send(1)\nawait chan.recv()"),
+        "await chan.send(1)\nawait back.recv()"),
     "a blocking call": "await gopoll.blocking(time.sleep, 0.1)",
     "a blocking call that sends": (
-        "chan = gopoll.Chan()\n"
-        "def late():\n    time.sleep(0.1)\n    chan.send_sync(1)\n"
+        "chan, main = gopoll.Chan(), gopoll.current()\n"
+        "def late():\n    asleep(main)\n    chan.send_sync(1)\n"
         "g = gopoll.go(gopoll.blocking, late)\nawait chan.recv()\nawait g"),
     "a syscall": (
-        "chan = gopoll.Chan()\n"
-        "async def late():\n    with gopoll.syscall():\n        time.sleep(0.1)\n"
+        "chan, main = gopoll.Chan(), gopoll.current()\n"
+        "async def late():\n    with gopoll.syscall():\n        asleep(main)\n"
         "    await chan.send(1)\n"
         "gopoll.go(late)\nawait chan.recv()"),
     "a slice without a P": (
         "chan = gopoll.Chan()\n"
-        "async def late():\n    time.sleep(0.1)\n    await chan.send(1)\n"
+        "async def late():\n    keep_it()\n    await chan.send(1)\n"
         "gopoll.go(late)\nawait chan.recv()"),
     "a signal": (
         "chan = gopoll.signal_notify(signal.SIGALRM)\nsignal.setitimer(signal.ITIMER_REAL, 0.1)\n"

@@ -1,6 +1,7 @@
 """ExecBase: the switch loop. See _exec.pyx."""
 
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
 
 from gopoll._park cimport ParkRequest
 from gopoll.runtime._g cimport GBase
@@ -11,6 +12,8 @@ cdef class ExecBase(FindBase):
     cdef public object main            # the main goroutine
     cdef int resume(self, MBase m, PBase p, GBase g) except -1
     cdef int leave_slice(self, MBase m) except -1
+    cdef int keep_name(self, MBase m, GBase g) except -1
+    cdef object late_name(self, MBase m, int64_t gid)
     cdef int settle(self, MBase m, GBase g, object request) except -1
     cdef int queue(self, MBase m, GBase g) except -1
     cdef int start_locked(self, MBase m, GBase g) except -1

@@ -10,9 +10,10 @@ A4: an M that has lost its P says that it settles before it says that its slice 
     its goroutine is on a list. Who looks for a deadlock looks at the slice, at that, at the lists.
 """
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_i64, bump, cas_u64, load_int, load_u64, load_word, peek_int,
                              poke_i64, poke_int, store_i64, store_int, store_u64, store_word)
@@ -175,6 +176,8 @@ cdef class ExecBase(FindBase):
                 error = e
             exc = None
         self.leave_slice(m)
+        if load_u64(&m.watched) == running:                  # S7
+            self.keep_name(m, g)
         PyContext_Exit(g.vars)
         tw.current = NULL
         if how == PYGEN_NEXT:
@@ -213,6 +216,19 @@ cdef class ExecBase(FindBase):
         if not load_int(&self.words.finished):
             self.acquirep(m)
         return 0
+
+    cdef int keep_name(self, MBase m, GBase g) except -1:
+        """Keep whose slice it was, for sysmon, which may tell of it after the end of *g* (S7)."""
+        late = (g.id, g.name)
+        with cython.critical_section(m):
+            m.late = late
+        return 0
+
+    cdef object late_name(self, MBase m, int64_t gid):
+        """Return what the goroutine *gid* of m's last watched slice was called, or None."""
+        with cython.critical_section(m):
+            late = m.late
+        return late[1] if late is not None and late[0] == gid else None
 
     cdef int queue(self, MBase m, GBase g) except -1:
         """Queue *g*: here if *m* has a P, else for all. On the thread of *m*."""

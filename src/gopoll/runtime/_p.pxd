@@ -50,6 +50,8 @@ cdef class MBase:
     cdef uint64_t runword      # the status word of the slice under way; its own thread's, atomic
     cdef uint64_t tick
     cdef int64_t gid           # the goroutine of that slice; written before, atomic
+    cdef uint64_t watched      # the slice that sysmon may tell of (S7); atomic
+    cdef object late           # whose slice that was: (id, name); in its critical section
     cdef int settling          # its slice is over, its P lost, and its goroutine on no list; atomic
     cdef int note              # a futex word: its bed; 1 when it has been woken
     cdef bint listed           # it is on the idle list; guarded by SchedBase.lock

@@ -6,6 +6,9 @@ something to hand over or to say. Go: sysmon, retake, runtime/proc.go (go1.27).
 
 A7: a thread that waits for the GIL looks stuck. sysmon sees an old slice without the GIL, attaches,
     and looks again; only if it is the same slice still does it swap RUN -> RETAKEN (A1).
+S7: sysmon names the slice that it may tell of in the M's watched, then looks whether it is under way
+    still. The M ends a slice, then looks at watched, then lets the goroutine end. One of them sees
+    the other: the goroutine's name is there when it is told of.
 S2: see _sched.
 """
 
@@ -14,7 +17,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (bump, cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64,
-                             load_word, peek_i64, poke_int, store_int)
+                             load_word, peek_i64, poke_int, store_int, store_u64)
 from gopoll._netpoll cimport netpoll
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
@@ -134,6 +137,7 @@ cdef class Sysmon:
                 if s.m == NULL:
                     continue                 # it has just ended
                 s.gid = load_i64(&(<MBase>s.m).gid)
+                store_u64(&(<MBase>s.m).watched, status)                             # S7
                 if load_u64(&(<PBase>self.sched.parray[i]).words.status) != status:
                     continue
                 s.word = status
@@ -268,7 +272,8 @@ cdef class Sysmon:
         s.report = False
         found = look_at(&t, waited, m.ident) if stall_wanted() else None
         if found is not None:
-            s.due = self.sched.stalled(s.gid, nanotime() - s.since, s.due, *found)
+            name = self.sched.late_name(m, s.gid)
+            s.due = self.sched.stalled(s.gid, name, nanotime() - s.since, s.due, *found)
         return 0
 
     # -- the thread

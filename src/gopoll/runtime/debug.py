@@ -173,15 +173,21 @@ def next_stall(ns: int) -> int:
 
 
 def report_stall(
-    sched: Any, gid: int, ns: int, due: int, kind: str, stack: traceback.StackSummary | None
+    sched: Any,
+    gid: int,
+    name: str | None,
+    ns: int,
+    due: int,
+    kind: str,
+    stack: traceback.StackSummary | None,
 ) -> None:
     """Tell the hooks, and stderr if GOPOLL_DEBUG asks for it. From sysmon.
 
     due: the least threshold that has not been reported; those below it have.
     """
     if gid != 0:  # the runtime's own
-        name = next((str(g.name) for g in sched.goroutines() if g.id == gid), "ended")
-        _tell(gid, name, ns, due, kind, stack)
+        names = (str(g.name) for g in sched.goroutines() if g.id == gid)
+        _tell(gid, name or next(names, "ended"), ns, due, kind, stack)
 
 
 def _tell(

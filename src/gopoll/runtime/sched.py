@@ -419,9 +419,12 @@ class Scheduler(ExecBase):
 
     # What sysmon says.
 
-    def stalled(self, gid: int, ns: int, due: int, kind: str, stack: Any) -> int:
-        """A goroutine stalls: tell the hooks; the ns at which it is due again. From sysmon."""
-        debug.report_stall(self, gid, ns, due, kind, stack)
+    def stalled(self, gid: int, name: str | None, ns: int, due: int, kind: str, stack: Any) -> int:
+        """A goroutine stalls: tell the hooks; the ns at which it is due again. From sysmon.
+
+        name: if its slice is over.
+        """
+        debug.report_stall(self, gid, name, ns, due, kind, stack)
         return debug.next_stall(ns)
 
     def trace(self, now: int) -> None:
