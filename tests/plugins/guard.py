@@ -30,6 +30,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+def collect():
+    """Collect, and set aside what lives on: reports and caches, with no descriptor or thread."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def leak_guard(request):
     """Fail a test that leaves a descriptor or a thread behind (marker `leaks` lifts it)."""
@@ -39,9 +47,7 @@ def leak_guard(request):
     gc.collect()
     fds, threads = open_fds(), set(threading.enumerate())
     yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        gc.collect()
+    collect()
     for thread in set(threading.enumerate()) - threads:
         thread.join(5)
     left = [t.name for t in threading.enumerate() if t not in threads]

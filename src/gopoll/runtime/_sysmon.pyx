@@ -6,7 +6,7 @@ something to hand over or to say. Go: sysmon, retake, runtime/proc.go (go1.27).
 
 A7: a thread that waits for the GIL looks stuck. sysmon sees an old slice without the GIL, attaches,
     and looks again; only if it is the same slice still does it swap RUN -> RETAKEN (A1).
-S7: sysmon names the slice that it may tell of in the M's watched, then looks whether it is under way
+S7: sysmon names the slice that it may tell of in the M's watched, then looks whether it goes on
     still. The M ends a slice, then looks at watched, then lets the goroutine end. One of them sees
     the other: the goroutine's name is there when it is told of.
 S2: see _sched.
