@@ -359,18 +359,26 @@ def test_the_environment_has_stalls_printed(monkeypatch, setting, prints):
     monkeypatch.setenv("GOPOLL_DEBUG", setting)
     done = run_python(
         """
-        import time
+        import sys, threading
         import gopoll
 
+        class Stderr:
+            def write(self, text):
+                sys.__stderr__.write(text)
+                told.set()
+
         async def stuck():
-            time.sleep(0.15)
+            told.wait(float(sys.argv[1]))
 
         async def main():
             await gopoll.go(stuck)
             print(gopoll.stats().stalls)
 
+        told = threading.Event()
+        sys.stderr = Stderr()
         gopoll.run(main)
-        """
+        """,
+        30 if prints else 0.15,
     )
     assert done.stdout == ("0\n" if setting == "stall=20s" else "1\n")
     first = re.findall(
