@@ -28,6 +28,7 @@ from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netp
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
                                 pollErrTimeout, pollNoError)
 from gopoll._polldesc cimport Note
+from gopoll._pollserver cimport pollserver_forked
 from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockopt,
                                sockaddr, sockaddr_storage, sockaddr_to_python, socklen_t)
 from gopoll._sysfd cimport SysFD
@@ -264,7 +265,8 @@ cdef class Op(Awaitable):
         cdef int phase = self.phase
         self.phase = ENDED
         if phase == PARKED:
-            if fd.ps == fd.poller.ps and netpollabort(fd.ps, fd.pd, self.mode, self.waiter) == 1:
+            if (not pollserver_forked(fd.ps)                                         # A9
+                    and netpollabort(fd.ps, fd.pd, self.mode, self.waiter) == 1):
                 # The driver threw in without abort(): the waiter's reference is ours to drop.
                 Py_DECREF(<object><PyObject *>self.waiter)
         elif phase == QUEUED:

@@ -21,7 +21,7 @@ from gopoll._pollcache cimport (blockPark, modeBoth, modeRead, modeWrite, netpol
                                 pollDiscard, pollErrClosing, pollErrTimeout, pollNoError,
                                 pollRearm, regEdge)
 from gopoll._pollerbase cimport PollerBase
-from gopoll._pollserver cimport netpollwake
+from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._throw cimport THROW_OUT_OF_MEMORY, THROW_UNBLOCK_CLOSING, throw
 from gopoll._timers cimport (TIMER_WAITER, TimerNode, nanotime, timer_arm, timer_init, timer_move,
                              timer_orphan, timer_stop)
@@ -304,9 +304,8 @@ cdef class Timer:
             poller.leave()
 
     def __dealloc__(self):
-        # Of the parent's timers the node is left where it is: a thread that does not exist here
-        # may hold the lock of that heap (A9).
-        if self.node != NULL and self.ps == self.poller.ps:
+        # Of the parent's timers the node is left where it is (A9).
+        if self.node != NULL and not pollserver_forked(self.ps):
             if not timer_orphan(&self.ps.timers, self.node):
                 free(self.node)
 

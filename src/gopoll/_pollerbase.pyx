@@ -17,8 +17,8 @@ from gopoll._atomic cimport add_int, cas_int, load_int
 from gopoll._epoll cimport netpollBreak, netpollfini, netpollinit_errno
 from gopoll._pollcache cimport (poll_runtime_pollUnblock, pollBlockSize, pollDesc, pollDescSize,
                                 pollServer)
-from gopoll._pollserver cimport (netpollGenericInit, pollserver_fini, pollserver_init,
-                                 ready_push, ready_take)
+from gopoll._pollserver cimport (netpollGenericInit, pollserver_fini, pollserver_forked,
+                                 pollserver_init, ready_push, ready_take)
 from gopoll._throw cimport THROW_EPOLLCREATE, THROW_EVENTFD, throw
 from gopoll._timers cimport TIMER_WAITER, Due, timers_pop_any
 
@@ -48,7 +48,7 @@ cdef class PollerBase:
         _pollers[id(self)] = self            # here: a subclass may forget our __init__
 
     def __dealloc__(self):
-        if self.ps != NULL:
+        if self.ps != NULL and not pollserver_forked(self.ps):                       # A9
             if cas_int(&self.active, 0, FINISHED):
                 self._finish()
             pollserver_fini(self.ps)

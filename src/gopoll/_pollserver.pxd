@@ -6,6 +6,7 @@ from gopoll._polltypes cimport pollServer
 
 cdef int pollserver_init(pollServer *ps) noexcept nogil
 cdef void pollserver_fini(pollServer *ps) noexcept nogil
+cdef bint pollserver_forked(pollServer *ps) noexcept nogil
 cdef int netpollGenericInit(pollServer *ps) noexcept nogil
 cdef int poll_runtime_pollServerInit(pollServer *ps) noexcept nogil
 cdef bint poll_runtime_isPollServerDescriptor(pollServer *ps, int fd) noexcept nogil

@@ -2,6 +2,11 @@
 
 Called by _pollcache, _netpoll and _poller, on any thread, without the GIL.
 Go: runtime/netpoll.go, netpollGenericInit, netpollWaiters (go1.27).
+
+A9: in a forked child no lock of the parent's is taken: a thread that does not exist there may hold
+    it. A poller's objects see that they are a copy when the fork handler has replaced its ps; what
+    a destructor does looks at pid, for the interpreter of the child destroys what its lost threads
+    held before that handler runs.
 """
 
 from libc.stdint cimport int64_t, uintptr_t
@@ -15,6 +20,9 @@ from gopoll._polltypes cimport readyList
 from gopoll._throw cimport THROW_OUT_OF_MEMORY
 from gopoll._timers cimport timers_fini, timers_init
 
+cdef extern from "<unistd.h>" nogil:
+    int getpid()
+
 
 cdef int pollserver_init(pollServer *ps) noexcept nogil:
     """Make *ps* a poller without an epoll instance; that comes with the first use."""
@@ -22,6 +30,7 @@ cdef int pollserver_init(pollServer *ps) noexcept nogil:
     ps.ep.epfd = -1
     ps.ep.eventfd = -1
     ps.timerfd = -1
+    ps.pid = getpid()
     timers_init(&ps.timers)
     lock_init(&ps.cache.lock)
     lock_init(&ps.ready.lock)
@@ -41,6 +50,11 @@ cdef void pollserver_fini(pollServer *ps) noexcept nogil:
     lock_fini(&ps.cache.lock)
     lock_fini(&ps.ready.lock)
     lock_fini(&ps.initlock)
+
+
+cdef bint pollserver_forked(pollServer *ps) noexcept nogil:
+    """Whether *ps* is the parent's, seen from a forked child, however early (A9)."""
+    return ps.pid != getpid()
 
 
 cdef int netpollGenericInit(pollServer *ps) noexcept nogil:

@@ -100,3 +100,4 @@ cdef struct pollServer:             # Go's package-level poller, one per Poller
     int timerfd        # -1, or the descriptor that makes epfd readable at deadlines
     int64_t waiters    # words parked in rg and wg (netpollWaiters); atomic
     pollStats stats    # all atomic
+    int pid            # whose it is: a forked child leaves it alone (A9)

@@ -19,6 +19,7 @@ from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollDesc, pollDis
                                 poll_runtime_pollSetDeadline, poll_runtime_pollUnblock, regEdge)
 from gopoll._polldesc cimport Note
 from gopoll._poller cimport Poller
+from gopoll._pollserver cimport pollserver_forked
 from gopoll._sockaddr cimport (getpeername, getsockname, sockaddr, sockaddr_storage,
                                sockaddr_to_python, socklen_t)
 from gopoll._throw cimport THROW_UNBLOCK_CLOSING, throw
@@ -155,7 +156,7 @@ cdef class SysFD:
         if rc != muLocked:
             self.mutex_error(rc, "close")
         try:
-            if self.pd != NULL and self.ps == self.poller.ps:
+            if self.pd != NULL and not pollserver_forked(self.ps):                   # A9
                 if self.poller.hold():               # not: the poller has evicted all and gone
                     with nogil:
                         rc = poll_runtime_pollUnblock(self.ps, self.pd)
@@ -174,7 +175,7 @@ cdef class SysFD:
         cdef int rc = 0, fd = self.sysfd
         cdef pollDesc *pd = self.pd
         self.pd = NULL
-        if pd != NULL and self.ps == self.poller.ps:
+        if pd != NULL and not pollserver_forked(self.ps):                            # A9
             if self.poller.hold():                   # DEL and epoll's own close must not race
                 with nogil:
                     rc = poll_runtime_pollClose(self.ps, pd)

@@ -4,6 +4,8 @@ Ours (ruling A9); a Go program cannot fork. Each test forks in a process of its 
 what it saw before this one looks; parent and child write to one pipe.
 """
 
+import os
+
 import pytest
 
 from runtime.tools import said
@@ -304,3 +306,51 @@ def test_subprocesses_are_not_concerned():
         """
     )
     assert lines == ["b'1\\n'"] * 3
+
+
+def test_what_lost_threads_held_is_destroyed_without_the_locks_they_may_have_held(probe):
+    """A9: the interpreter of the child does that before any fork handler has run."""
+    lines = said(
+        f"""
+sys.path.insert(0, {os.path.dirname(probe.__file__)!r})
+import _probe, signal
+from gopoll.runtime._sched import current_poller
+
+async def main():
+    gopoll.lock_os_thread()
+    poller, mine = current_poller(), threading.local()
+    ready, over = threading.Event(), threading.Event()
+    far = time.monotonic_ns() + 3600 * 10**9
+    box = [poller.call_at_ns(far, print), gopoll.sleep(3600), await gopoll.listen("tcp", "")]
+    box[2].set_deadline(time.time() + 3600)
+
+    def holds():
+        mine.things = [box.pop() for _ in range(3)]
+        ready.set()
+        over.wait()
+
+    thread = threading.Thread(target=holds)
+    thread.start()
+    ready.wait()
+    server = _probe.Server.of(poller)
+    server.lock_timers()
+    pid = os.fork()
+    if pid == 0:
+        say("child")
+        os._exit(0)
+    server.unlock_timers()
+    end = time.monotonic() + 20
+    while not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+        await gopoll.sleep(0.001)
+    say("ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    over.set()
+    thread.join()
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    gopoll.run(main)
+"""
+    )
+    assert lines == ["child", "ended with 0"]

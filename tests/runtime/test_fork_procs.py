@@ -3,8 +3,6 @@
 As test_fork.py: each program is a process of its own; parent and child write to one pipe.
 """
 
-import sys
-
 import pytest
 
 from helpers.child import run_python
@@ -151,8 +149,6 @@ gopoll.run(main, procs=4)
 
 @pytest.mark.parametrize("where", ["target()", "await gopoll.blocking(target)"])
 def test_multiprocessing_by_fork(where):
-    if not getattr(sys, "_is_gil_enabled", lambda: True)() and "blocking" in where:
-        pytest.skip("without a GIL a fork beside threads that run may hang in the interpreter")
     lines = said(
         BUSY
         + f"""

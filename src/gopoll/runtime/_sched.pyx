@@ -30,7 +30,7 @@ from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64,
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
-from gopoll._pollserver cimport netpollGenericInit
+from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
@@ -220,7 +220,7 @@ cdef class SchedBase:
     @property
     def is_forked(self):
         """Whether this is a copy in a forked child, to be left alone (A9)."""
-        return self.ps != self.poller.ps
+        return pollserver_forked(self.ps)
 
     def incidlelocked(self, int v):
         """Adjust nmidlelocked. Go: incidlelocked."""

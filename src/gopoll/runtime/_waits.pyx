@@ -8,7 +8,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
 from gopoll._park cimport Awaitable, thread_words
-from gopoll._pollserver cimport netpollwake
+from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._timers cimport (TIMER_WAITER, nanotime, timer_arm, timer_init,
                              timer_stop)
 from gopoll.runtime._exec cimport GOSCHED
@@ -67,5 +67,7 @@ cdef class Sleep(Awaitable):
         return due
 
     def __dealloc__(self):
-        if self.sched is not None and timer_stop(&self.sched.ps.timers, &self.node):
+        if self.over or self.sched is None or pollserver_forked(self.sched.ps):              # A9
+            return
+        if timer_stop(&self.sched.ps.timers, &self.node):
             Py_DECREF(<object><PyObject *>self.node.arg)
