@@ -87,6 +87,8 @@ cdef class Op(Awaitable):
     cdef int step(self, PyObject **out) except -1:
         cdef SysFD fd = self.fd
         cdef int rc
+        if not self.seize():                         # K2
+            self.refuse_twice()
         if self.phase == PARKED:
             fd.check_fork()
             if self.is_parked():

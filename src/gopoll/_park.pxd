@@ -1,7 +1,7 @@
 """Park requests and awaitables, and what a thread knows of itself. See _park.pyx."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
 
 # All borrowed, NULL where no scheduler runs. current: the goroutine that runs. owner: the
 # scheduler. m: the thread as the scheduler knows it. poller: the scheduler's. spent,
@@ -27,6 +27,8 @@ cdef class ParkRequest:
     cdef int abort_word(self, PyObject *waiter) noexcept
 
 cdef class Awaitable(ParkRequest):
+    cdef uintptr_t awaiter     # who awaits it, for good: a goroutine or a thread; atomic (K2)
+    cdef bint seize(self) noexcept
     cdef int step(self, PyObject **out) except -1
 
 cdef class SliceEnd(ParkRequest):

@@ -7,10 +7,14 @@ Go: gopark and its unlock function, runtime/proc.go (go1.27).
 K1: commit_word is given one reference to the waiter. True: it is parked, and the reference
     travels with the word until netpoll hands it out or abort_word gives it back. False: it never
     left, go on. After True the caller touches neither waiter nor request (P3 decides who may).
+K2: an operation belongs to who steps it first: a goroutine or, where none runs, a thread. One swap
+    of `awaiter` decides that; a step looks at nothing else of the operation before. Who is refused
+    has not been in it, and what the first has seen stays its own.
 """
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uintptr_t
 
 
 cdef extern from *:
@@ -36,6 +40,17 @@ cdef extern from *:
       Py_DECREF(v);
       return NULL;
     }
+    /* Who steps is attached: with a GIL nobody comes between the look and the store. */
+    static int gopoll_seize(uintptr_t *word, uintptr_t me) {
+      uintptr_t was = __atomic_load_n(word, __ATOMIC_RELAXED);
+      if (was != 0) return was == me;
+    #ifdef Py_GIL_DISABLED
+      return __atomic_compare_exchange_n(word, &was, me, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    #else
+      *word = me;
+      return 1;
+    #endif
+    }
     typedef PyObject *(*gopoll_iternext)(PyObject *);
     static void gopoll_set_iternext(PyObject *t, gopoll_iternext f) {
       ((PyTypeObject *)t)->tp_iternext = f;
@@ -45,6 +60,7 @@ cdef extern from *:
     ThreadWords gopoll_thread
     ctypedef int (*gopoll_step)(PyObject *, PyObject **) noexcept
     ctypedef PyObject *(*gopoll_iternext)(PyObject *) noexcept
+    bint gopoll_seize(uintptr_t *word, uintptr_t me) noexcept
     PyObject *gopoll_next(PyObject *self, gopoll_step step) noexcept
     void gopoll_set_iternext(object cls, gopoll_iternext f) noexcept
 
@@ -104,8 +120,15 @@ SLICE_END = SliceEnd()
 cdef class Awaitable(ParkRequest):
     """An operation: step() says how it goes on. Awaited once, by one coroutine.
 
-    step returns 0 and a request to yield, or 1 and the result, each as a new reference.
+    step returns 0 and a request to yield, or 1 and the result, each as a new reference. One with a
+    state that a second coroutine could spoil begins with seize().
     """
+
+    cdef bint seize(self) noexcept:
+        """Take it for the calling goroutine, or thread: False if it is another's (K2)."""
+        cdef ThreadWords *tw = thread_words()
+        return gopoll_seize(&self.awaiter,
+                            <uintptr_t>(tw.current if tw.current != NULL else <PyObject *>tw))
 
     cdef int step(self, PyObject **out) except -1:
         raise NotImplementedError

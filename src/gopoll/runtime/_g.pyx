@@ -317,6 +317,8 @@ cdef class Join(Awaitable):
         return 1
 
     cdef int step(self, PyObject **out) except -1:
+        if not self.seize():                 # K2
+            raise RuntimeError("cannot await the same Join twice: await the handle")
         if not load_int(&self.g.finished):
             Py_INCREF(self)
             out[0] = <PyObject *>self

@@ -212,7 +212,10 @@ cdef class SelectOp(WaitOp):
         raise error
 
     cdef int step(self, PyObject **out) except -1:
-        cdef int claim = load_int(&self.claim)
+        cdef int claim
+        if not self.seize():                 # K2
+            self.refuse_twice()
+        claim = load_int(&self.claim)
         if self.phase == PARKED:
             if claim == C_WAITING:
                 self.refuse_twice()

@@ -75,6 +75,8 @@ cdef class WaitOp(Awaitable):
 
     cdef int step(self, PyObject **out) except -1:
         cdef int state
+        if not self.seize():                 # K2
+            self.refuse_twice()
         if self.phase == PARKED:
             state = self.node.state
             if state >= W_DONE:

@@ -56,7 +56,7 @@ cdef class Sleep(Awaitable):
 
     cdef int step(self, PyObject **out) except -1:
         cdef bint due = nanotime() >= self.when
-        if self.over or self.node.pos >= 0:
+        if self.over or not self.seize() or self.node.pos >= 0:              # K2
             raise RuntimeError("cannot await the same sleep() twice")
         if thread_words().owner != <PyObject *>self.sched:
             raise RuntimeError("a sleep belongs to the scheduler it was made on: await it there")
