@@ -230,7 +230,7 @@ def test_threads_are_capped(run, monkeypatch):
         gs = [gopoll.go(blocks, i) for i in range(20)]
         assert [await g for g in gs] == list(range(20))
         assert len(named()) <= 2
-        assert len(gopoll.current()._g.sched.allm) <= 3
+        assert len(gopoll.current()._g.sched.allm) <= 3 + 3  # one for each that may try at once
 
     run(main, procs=2)
     assert refused

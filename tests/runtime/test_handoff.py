@@ -311,7 +311,6 @@ def test_an_m_that_comes_back_just_before_a_p_is_left_idle_takes_it(run):
             blocked.set()
             while sched.nmidle == 0:
                 time.sleep(0.001)
-            sched.drop_m(m)
             return False
 
         sched.start_thread = start_thread

@@ -17,7 +17,6 @@ cdef class ExecBase(FindBase):
     cdef int settle(self, MBase m, GBase g, object request) except -1
     cdef int queue(self, MBase m, GBase g) except -1
     cdef int start_locked(self, MBase m, GBase g) except -1
-    cdef int stop_locked(self, MBase m) except -1
 
 cdef class GoschedRequest(ParkRequest):
     pass

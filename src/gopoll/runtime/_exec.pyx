@@ -15,14 +15,16 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_i64, bump, cas_u64, load_int, load_u64, load_word, peek_int,
-                             poke_i64, poke_int, store_i64, store_int, store_u64, store_word)
+from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_int, load_u64, load_word,
+                             peek_int, poke_i64, poke_int, store_i64, store_int, store_u64,
+                             store_word)
 from gopoll._park cimport ParkRequest, SliceEnd, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
+from gopoll.runtime._base cimport count_of
 from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
 from gopoll.runtime._p cimport (P_RUN, MBase, PBase, owns, stateBits, tickShift,
                                 word_sched)
-from gopoll.runtime._sched cimport SchedBase, unpark_g, wake_joins
+from gopoll.runtime._sched cimport unpark_g, wake_joins
 
 from gopoll.errors import ForkedError
 
@@ -77,6 +79,10 @@ cdef class ExecBase(FindBase):
         """Whether the thread of *m* may end with the goroutine that was locked to it."""
         raise NotImplementedError
 
+    def schedule(self, m):
+        """Called to run goroutines on *m*, again if it raises."""
+        raise NotImplementedError
+
     def this_m(self):
         """Return the M of the calling thread."""
         return <object>thread_words().m
@@ -87,10 +93,7 @@ cdef class ExecBase(FindBase):
         wake: start an idle P if there is one; False keeps a run's first goroutines on its thread.
         """
         cdef MBase m = <MBase>thread_words().m
-        if g.id:
-            add_i64(&self.words.live, 1)
-        else:
-            add_i64(&self.words.system, 1)
+        add_i64(count_of(&self.words, g), 1)
         g.home[id(g)] = g
         self.queue(m, g)
         if wake and load_int(&self.words.npidle) and m.p != NULL:
@@ -105,7 +108,7 @@ cdef class ExecBase(FindBase):
         cdef int n = 0
         cdef GBase g
         cdef PBase p
-        while n < budget and m.p != NULL:
+        while n < budget and m.p != NULL and m.lockedg == NULL:
             p = <PBase>m.p
             g = <GBase>p.pop()
             if g is None:
@@ -119,10 +122,10 @@ cdef class ExecBase(FindBase):
                 self.start_locked(m, g)
                 break
             n += 1
-            self.resume(m, p, g)
-            store_int(&m.settling, 0)
-            if m.lockedg != NULL:
-                self.stop_locked(m)
+            try:
+                self.resume(m, p, g)
+            finally:
+                store_int(&m.settling, 0)
         bump(&m.counts.switches, n)
 
     cdef int resume(self, MBase m, PBase p, GBase g) except -1:
@@ -196,11 +199,13 @@ cdef class ExecBase(FindBase):
         joins = g.end(value, error)
         store_int(&g.mid, 0)                 # G2: its coroutine is gone
         (<dict>g.home).pop(id(g), None)      # counted out before anybody can know of its end
-        add_i64(&self.words.live if g.id else &self.words.system, -1)
-        wake_joins(joins)
-        if (error is not None or not (<ContextBase>g.context).root or g is self.main
-                or load_int(&self.words.ending)):
-            self.goexit(g, error)
+        add_i64(count_of(&self.words, g), -1)
+        try:
+            wake_joins(joins)
+        finally:
+            if (error is not None or not (<ContextBase>g.context).root or g is self.main
+                    or load_int(&self.words.ending)):
+                self.goexit(g, error)
         return 0
 
     cdef int leave_slice(self, MBase m) except -1:
@@ -244,6 +249,9 @@ cdef class ExecBase(FindBase):
         cdef object context
         if m.syscalls:
             m.syscalls = 0
+            if m.outside:
+                m.outside = False
+                self.unbind(m)
             g.add_pending(RuntimeError("await inside gopoll.syscall(): leave its block first"))
             poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
@@ -287,47 +295,71 @@ cdef class ExecBase(FindBase):
         m.p = NULL
         return self.give(<MBase>g.lockedm, p, False)
 
-    cdef int stop_locked(self, MBase m) except -1:
-        """*m* belongs to a goroutine: others go on with our P until it can run. Go: stoplockedm."""
-        cdef GBase g
+    def stop_locked(self, MBase m not None):
+        """Be an M that belongs to a goroutine: others go on with our P until that can run.
+
+        Go: stoplockedm.
+        """
+        cdef GBase g = <GBase>m.lockedg
         cdef PBase p
-        while m.lockedg != NULL and not load_int(&self.words.finished):
-            g = <GBase>m.lockedg
-            if load_int(&g.finished):
-                m.lockedg = NULL
-                m.leaving = self.can_leave(m)
-                if m.leaving and m.p != NULL:            # S6; Go: mexit
+        cdef bint leaves
+        if load_int(&g.finished):
+            leaves = self.can_leave(m)
+            m.lockedg = NULL
+            if leaves:
+                add_int(&self.words.nms, -1)             # L1
+            self.unbind(m)
+            if leaves:
+                m.leaving = True
+                if m.p != NULL:                          # S6; Go: mexit
                     p = <PBase>m.p
                     m.p = NULL
                     self.handoffp(p)
-                return 0
-            if m.p != NULL:
-                p = <PBase>m.p
-                m.p = NULL
-                self.handoffp(p)
-            self.maybe_dead(False)
-            while m.p == NULL and not load_int(&self.words.finished):
-                try:
-                    self.sleep_m(m)
-                except BaseException as err:             # of a signal handler
-                    self.die(err)
-            if m.p != NULL:
+            return
+        if m.p != NULL:
+            p = <PBase>m.p
+            m.p = NULL
+            self.handoffp(p)
+        self.maybe_dead(False)
+        while m.p == NULL and not load_int(&self.words.finished):
+            try:
+                self.sleep_m(m)
+            except BaseException as err:                 # of a signal handler; the P is for g
+                self.survive(err)
+        if m.p != NULL:
+            try:
                 self.resume(m, <PBase>m.p, g)
+            finally:
                 store_int(&m.settling, 0)
-        return 0
+
+    def mloop(self, MBase m not None):
+        """Be *m* until all is over. In C: what a signal handler raises in schedule() stays here."""
+        while not (load_int(&self.words.finished) or m.leaving):
+            try:
+                self.schedule(m)
+            except BaseException as err:
+                self.survive(err)
 
 
 def lock_thread():
     """Bind the running goroutine and its thread to each other, once more. Go: LockOSThread."""
     cdef ThreadWords *tw = thread_words()
+    cdef ExecBase sched
     cdef GBase g
+    cdef MBase m
     if tw.current == NULL:
         raise RuntimeError("lock_os_thread() outside a goroutine")
     g = <GBase>tw.current
-    g.lockcount += 1
-    if (<SchedBase>g.sched).handoff:         # without, there is one thread anyway
+    sched = <ExecBase>g.sched
+    if g.lockcount == 0 and sched.handoff:   # without, there is one thread anyway
+        m = <MBase>tw.m
+        if not sched.bind(m) and not sched.spare_m():
+            sched.unbind(m)
+            raise RuntimeError("lock_os_thread(): the other goroutines need another thread, and "
+                               "none can be started")
         store_word(<uintptr_t *>&g.lockedm, <uintptr_t>tw.m)
-        (<MBase>tw.m).lockedg = <PyObject *>g
+        m.lockedg = <PyObject *>g
+    g.lockcount += 1
 
 
 def unlock_thread():
@@ -341,6 +373,7 @@ def unlock_thread():
         g.lockcount -= 1
         if g.lockcount == 0 and g.lockedm != NULL:
             (<MBase>g.lockedm).lockedg = NULL
+            (<ExecBase>g.sched).unbind(<MBase>g.lockedm)
             store_word(<uintptr_t *>&g.lockedm, 0)
 
 
@@ -365,6 +398,10 @@ cdef class Syscall:
         if m.syscalls > 1 or not self.sched.handoff:
             return
         p = <PBase>m.p if m.p != NULL else None
+        if not self.sched.bind(m) and not self.sched.spare_m():
+            self.sched.unbind(m)             # nobody could go on: it keeps its P
+            return
+        m.outside = True
         m.p = NULL
         # A1: whoever swaps owns it; sysmon may have been first.
         if p is not None and cas_u64(&p.words.status, m.runword, word_sched(m)):
@@ -379,12 +416,14 @@ cdef class Syscall:
             return
         self.m = None
         m.syscalls -= 1
-        if m.syscalls or not sched.handoff:
+        if m.syscalls or not m.outside:
             return
+        m.outside = False
         try:
             if not sched.acquirep(m):
                 wait_for_p(sched, m, <GBase>thread_words().current)
         finally:
+            sched.unbind(m)
             if m.p != NULL:
                 store_u64(&m.runword, begin_slice(m))
                 store_u64(&(<PBase>m.p).words.status, m.runword)             # A1

@@ -6,6 +6,8 @@ from gopoll.runtime._p cimport MBase
 from gopoll.runtime._sched cimport SchedBase
 
 cdef class FindBase(SchedBase):
+    cdef int list_m(self, MBase m) noexcept
+    cdef bint spare_m(self) except -1
     cdef int stop_spinning(self, MBase m) except -1
     cdef int take(self, MBase m, int n, uintptr_t *words) except -1
     cdef int block(self, MBase m) except -1

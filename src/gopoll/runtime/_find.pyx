@@ -45,23 +45,48 @@ cdef class FindBase(SchedBase):
 
     def stopm(self, MBase m not None):
         """Sleep as an idle M until there is a P for it, or all is over. Go: stopm."""
-        if self._take_nextp(m):              # a new one: it was made for a P
+        if m.spare:                          # a new one, and listed: it may be given a P already
+            m.spare = False
+        elif self._take_nextp(m):            # a new one: it was made for a P
             return
+        else:
+            self.list_m(m)
+        try:
+            if load_int(&self.words.npidle):
+                self.after_idle()            # where startm had come to the limit
+            self.maybe_dead(False)
+            while m.p == NULL and not load_int(&self.words.finished):
+                self.sleep_m(m)
+        finally:
+            if m.p == NULL:
+                self._unlist(m)
+
+    cdef int list_m(self, MBase m) noexcept:
+        """Put *m* on the idle list."""
         slock(&self.lock)
         m.link = self.midle
         self.midle = <PyObject *>m
         m.listed = True
         add_int(&self.words.nmidle, 1)
         sunlock(&self.lock)
-        if load_int(&self.words.npidle):
-            self.after_idle()                # where startm had come to the limit
-        self.maybe_dead(False)
-        try:
-            while m.p == NULL and not load_int(&self.words.finished):
-                self.sleep_m(m)
-        finally:
-            if m.p == NULL:
-                self._unlist(m)
+        return 0
+
+    cdef bint spare_m(self) except -1:
+        """Start an M that is idle until it is given a P; False if there can be none (L1)."""
+        cdef MBase m = self.new_m()
+        cdef PBase p
+        if m is None:
+            return False
+        m.spare = True
+        self.list_m(m)                       # before it begins: startm need not make another
+        if self.launch(m):
+            return True
+        self._unlist(m)
+        p = <PBase>m.p if m.p != NULL else None
+        self.drop_m(m)
+        if p is not None:
+            self.handoffp(p)
+        return False
 
     def _unlist(self, MBase m):
         """Take *m* off the idle list, or wait for the P that it is about to be given."""
@@ -179,8 +204,11 @@ cdef class FindBase(SchedBase):
             self.globq.push_words(words, k)
             self.kick()
         if fns is not None:
-            for fn in fns:
-                self.run_callable(fn)
+            for fn in fns:                   # all of them, whatever one of them raises
+                try:
+                    self.run_callable(fn)
+                except BaseException as err:
+                    self.survive(err)
         return n
 
     def idle(self, MBase m not None):

@@ -44,6 +44,7 @@ cdef class GBase:
     cdef int shielded                  # changed by itself alone; atomic
     cdef int handles                   # atomic
     cdef int lockcount                 # lock_os_thread calls; changed by itself alone
+    cdef public bint closes            # the runtime's own, and closes an async generator
     cdef bint parked                   # it comes back from a park: look at cancellation
     cdef object __weakref__
     cdef bint cancelled_now(self) noexcept

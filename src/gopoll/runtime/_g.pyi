@@ -14,6 +14,7 @@ class ContextBase:
 @disjoint_base
 class GBase:
     context: Any
+    closes: bool
     def __init__(
         self,
         sched: Any,

@@ -56,8 +56,12 @@ cdef class MBase:
     cdef int note              # a futex word: its bed; 1 when it has been woken
     cdef bint listed           # it is on the idle list; guarded by SchedBase.lock
     cdef public bint leaving   # its thread ends with the goroutine that was locked to it
+    cdef bint spare            # it begins on the idle list, where spare_m has put it
     cdef bint spinning         # it looks for work to steal; counted in nmspinning
     cdef int syscalls          # syscall() bodies it is inside of
+    cdef bint outside          # in such a body, and its P given up
+    cdef int bound             # reasons for which it runs one goroutine only; its own thread's (L1)
+    cdef readonly int boot     # even: the thread it is given has not begun; odd: it has; (L2)
     cdef void *tstate          # Python's state of its thread; guarded by SchedBase.lock
     cdef int clock             # the CPU clock of its thread, -1 before it has begun; atomic
     cdef MCounts counts

@@ -16,7 +16,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t, uintptr_t
 
-from gopoll._atomic cimport (load_u64, load_word, peek_i64, peek_int, poke_int, store_int,
+from gopoll._atomic cimport (cas_int, load_u64, load_word, peek_i64, peek_int, poke_int, store_int,
                              swap_word)
 from gopoll.runtime._runq cimport OUT_CAP, RunQ
 
@@ -120,6 +120,10 @@ cdef class MBase:
         self.tstate = PyThreadState_Get()
         store_int(&self.clock, gopoll_cpu_clock())
 
+    def begins(self, int boot):
+        """Begin what was started as *boot*, once; False if that has been given up (L2)."""
+        return bool(cas_int(&self.boot, boot, boot + 1))
+
     @property
     def switches(self):
         """How many slices it has run."""
@@ -139,6 +143,11 @@ cdef class MBase:
     def has_p(self):
         """Whether it holds a P. Its own thread's to rely on."""
         return self.p != NULL
+
+    @property
+    def is_locked(self):
+        """Whether it belongs to a goroutine. On its own thread."""
+        return self.lockedg != NULL
 
     @property
     def queued(self):

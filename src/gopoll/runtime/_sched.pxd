@@ -1,10 +1,8 @@
 """SchedBase: the scheduler's words, its idle Ps and Ms, and the network. See _sched.pyx."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uintptr_t
 
-from gopoll._pollcache cimport pollServer
-from gopoll._poller cimport Poller
+from gopoll.runtime._base cimport SchedWords, WordsBase
 from gopoll.runtime._g cimport GBase
 from gopoll.runtime._p cimport MBase, PBase
 from gopoll.runtime._runq cimport RunQ
@@ -13,29 +11,7 @@ cdef enum:
     MAX_PROCS = 1024
     MAX_MS = 2048
 
-cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; all atomic
-    int64_t lastpoll           # time of the last network poll; 0: somebody is blocked in it (S1)
-    int64_t ids                # the number of the last goroutine
-    int64_t live               # goroutines of the program
-    int64_t system             # goroutines of the runtime
-    int nprocs
-    int npidle
-    int nmidle
-    int nmspinning
-    int nmidlelocked
-    int pollingnet             # somebody polls without blocking
-    int syswaiters             # parked in the network for the runtime itself
-    int sysmonwait             # sysmon is in its deep sleep
-    int stop                   # sysmon is to end
-    int note                   # a futex word: sysmon's bed
-    int sysmonpolls            # sysmon has waiters that are on no list yet
-    int ending                 # main has ended, or something fatal has happened
-    int finished               # every goroutine has ended: the Ms leave
-
-cdef class SchedBase:
-    cdef SchedWords words
-    cdef readonly Poller poller
-    cdef pollServer *ps
+cdef class SchedBase(WordsBase):
     cdef readonly RunQ globq
     cdef readonly bint handoff         # Ps may change hands
     cdef readonly list allp
@@ -44,7 +20,7 @@ cdef class SchedBase:
     cdef int nallp                     # how many there have ever been; atomic
     cdef PyObject *marray[MAX_MS]      # of allm, likewise; its number - 1 is its place
     cdef int nallm                     # the highest number so far; some places may be empty
-    cdef list spare_ids                # of Ms that have ended
+    cdef list spare_ms                 # that have ended
     cdef int lock                      # guards both idle lists and every M's listed
     cdef PyObject *pidle
     cdef PyObject *midle
@@ -52,6 +28,10 @@ cdef class SchedBase:
     cdef PBase pidleget(self)
     cdef MBase midleget(self)
     cdef MBase new_m(self)
+    cdef bint launch(self, MBase m) except -1
+    cdef bint bind(self, MBase m) noexcept
+    cdef int unbind(self, MBase m) noexcept
+    cdef int survive(self, object error) except -1
     cdef bint retire(self, PBase p) except -1
     cdef int give(self, MBase m, PBase p, bint spinning) except -1
     cdef int sleep_m(self, MBase m) except -1

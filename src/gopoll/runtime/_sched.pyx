@@ -2,7 +2,8 @@
 
 Called by _exec, which runs goroutines, by sched.py, which decides, by sysmon, and through ready_g
 by whoever makes a goroutine runnable. Transitions are here, in one piece, so that an exception of a
-signal handler never falls between two halves of one. Go: runtime/proc.go (go1.27).
+signal handler never falls between two halves of one; what they call in Python is called again if
+one raises there, or they go on without (survive). Go: runtime/proc.go (go1.27).
 
 S1: who is about to block in the network sets lastpoll to 0, then looks at the global queue, then
     blocks. Who puts work into the global queue does so first and then, if lastpoll is 0, breaks
@@ -15,6 +16,12 @@ S3: who queues work queues it, then looks at npidle, then at nmspinning. An M th
 S4: one M at a time blocks in the network, and lastpoll is 0 while it does: who polls without
     blocking swaps lastpoll from what it has seen. While every P is idle one M does: who leaves a P
     idle and does not go on to block looks at lastpoll after that (after_idle).
+L1: an M is left that is no single goroutine's: it takes the P that startm had no thread for (S3).
+    Who binds its M raises nbound, then looks at nms, which is raised once a thread has been started
+    and lowered before one ends. Of two that bind at once one sees both; who finds none left starts
+    one, or does not bind.
+L2: a thread that is started for an M begins with a swap of its `boot`; who was interrupted in
+    starting it swaps that too, and starts another if it wins. One thread begins.
 S6: a P is on the idle list, or one M has it, or it is on its way to one (nextp). Nobody drops it: a
     thread that ends gives it up first.
 """
@@ -30,12 +37,16 @@ from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64,
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
-from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
+from gopoll._pollserver cimport netpollGenericInit
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
+from gopoll.runtime._base cimport SchedWords, WordsBase
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, MBase, PBase, owns, word_sched)
 from gopoll.runtime._runq cimport RunQ
+
+cdef enum:
+    TURNS = 16                 # so often may a signal handler raise in one piece of Python
 
 cdef extern from "Python.h":
     int Py_MakePendingCalls() except -1
@@ -88,6 +99,7 @@ cdef int wake_joins(PyObject *join) except -1:
     cdef Join node
     cdef PyObject *rest
     cdef bint alone = join != NULL and (<Join>join).next == NULL     # else in their order
+    error = None
     while join != NULL:
         node = <Join>join
         rest = node.next
@@ -98,8 +110,13 @@ cdef int wake_joins(PyObject *join) except -1:
         if isinstance(waiter, GBase):
             ready_g(<GBase>waiter, alone)
         else:
-            waiter()
+            try:
+                waiter()
+            except BaseException as err:     # the others are woken all the same
+                error = err
         join = rest
+    if error is not None:
+        raise error
     return 0
 
 
@@ -140,7 +157,7 @@ def current_poller():
 
 # -- the scheduler ---------------------------------------------------------------------------------
 
-cdef class SchedBase:
+cdef class SchedBase(WordsBase):
     """The scheduler's words, its queues and its idle lists. Policy is in sched.py."""
 
     def __init__(self, bint handoff):
@@ -150,7 +167,7 @@ cdef class SchedBase:
         self.handoff = handoff
         self.allp = []
         self.allm = []
-        self.spare_ids = []
+        self.spare_ms = []
         store_i64(&self.words.lastpoll, nanotime())
 
     def start_thread(self, m):
@@ -158,77 +175,21 @@ cdef class SchedBase:
         raise NotImplementedError
 
     def die(self, error):
-        """Called for an exception of the scheduler's own."""
+        """Called for an exception of the scheduler's own; again if it raises."""
         raise NotImplementedError
 
-    # -- seen from outside
-
-    @property
-    def lastpoll(self):
-        """Monotonic ns of the last network poll; 0 while a thread is blocked in it."""
-        return load_i64(&self.words.lastpoll)
-
-    @property
-    def nprocs(self):
-        """How many Ps there are."""
-        return load_int(&self.words.nprocs)
-
-    @property
-    def npidle(self):
-        """How many Ps are idle."""
-        return load_int(&self.words.npidle)
-
-    @property
-    def nmidle(self):
-        """How many Ms sleep without a P."""
-        return load_int(&self.words.nmidle)
-
-    @property
-    def nmspinning(self):
-        """How many Ms look for work to steal."""
-        return load_int(&self.words.nmspinning)
-
-    @property
-    def nmidlelocked(self):
-        """Idle Ms that are locked to a goroutine; -1 while sysmon injects (incidlelocked)."""
-        return load_int(&self.words.nmidlelocked)
-
-    @property
-    def live(self):
-        """How many goroutines there are, the runtime's own left out."""
-        return load_i64(&self.words.live)
-
-    @property
-    def system_live(self):
-        """How many goroutines of the runtime's own there are."""
-        return load_i64(&self.words.system)
-
-    @property
-    def is_ending(self):
-        """Whether main has ended, or something fatal has happened."""
-        return bool(load_int(&self.words.ending))
-
-    def begin_ending(self):
-        """Mark the beginning of the end; False if it has begun."""
-        return bool(cas_int(&self.words.ending, 0, 1))
-
-    @property
-    def is_finished(self):
-        """Whether the last goroutine has ended and the Ms are leaving."""
-        return bool(load_int(&self.words.finished))
-
-    @property
-    def is_forked(self):
-        """Whether this is a copy in a forked child, to be left alone (A9)."""
-        return pollserver_forked(self.ps)
-
-    def incidlelocked(self, int v):
-        """Adjust nmidlelocked. Go: incidlelocked."""
-        add_int(&self.words.nmidlelocked, v)
-
-    def add_syswaiter(self, int v):
-        """Count the runtime's own waits in the network, which keep no program alive."""
-        add_int(&self.words.syswaiters, v)
+    cdef int survive(self, error) except -1:
+        """die(), as often as a signal handler raises in it. Raises in a forked child only."""
+        for _ in range(TURNS):
+            if self.ps != self.poller.ps:
+                raise error
+            try:
+                self.die(error)
+                return 0
+            except BaseException as err:
+                error = err
+        self.finish_all()
+        return 0
 
     # -- threads
 
@@ -360,7 +321,7 @@ cdef class SchedBase:
         cdef MBase m
         cdef int number
         try:
-            number = self.spare_ids.pop()
+            return self.spare_ms.pop()
         except IndexError:
             number = add_int(&self.nallm, 1)
             if number > MAX_MS:
@@ -373,14 +334,54 @@ cdef class SchedBase:
 
     def first_m(self):
         """Return the M of the calling thread, which begins the run."""
+        add_int(&self.words.nms, 1)
         return self.new_m()
 
     def drop_m(self, MBase m not None):
-        """Forget an M whose thread ends. It stays in its place: sysmon may still look at it."""
+        """Keep an M without a thread for the next that is needed.
+
+        It stays in its place, with the goroutines that were started on it: sysmon may still look at
+        it. Its tick goes on, so that no slice of the next thread is taken for one of the last (A1).
+        """
         slock(&self.lock)
         m.tstate = NULL
         sunlock(&self.lock)
-        self.spare_ids.append(m.id)
+        store_int(&m.clock, -1)
+        store_word(&m.nextp, 0)
+        store_int(&m.note, 0)
+        store_int(&m.boot, (m.boot + 1) & ~1)
+        m.p = m.lockedg = NULL
+        m.leaving = m.spinning = m.spare = m.outside = False
+        m.syscalls = m.bound = 0
+        self.spare_ms.append(m)
+
+    cdef bint launch(self, MBase m) except -1:
+        """Start the thread of *m*; False if none can be had. A signal handler ends the run (L2)."""
+        cdef int boot
+        for _ in range(TURNS):
+            boot = m.boot
+            try:
+                if not self.start_thread(m):
+                    return False
+            except BaseException as err:
+                self.survive(err)
+                if cas_int(&m.boot, boot, boot + 2):
+                    continue
+            add_int(&self.words.nms, 1)
+            return True
+        return False
+
+    cdef bint bind(self, MBase m) noexcept:
+        """Keep *m* for one goroutine, once more; False, but counted, if no M is left (L1)."""
+        m.bound += 1
+        return m.bound > 1 or add_int(&self.words.nbound, 1) < load_int(&self.words.nms)
+
+    cdef int unbind(self, MBase m) noexcept:
+        """Undo one bind()."""
+        m.bound -= 1
+        if m.bound == 0:
+            add_int(&self.words.nbound, -1)
+        return 0
 
     cdef MBase midleget(self):
         """Take an idle M, or None. Go: mget."""
@@ -414,9 +415,9 @@ cdef class SchedBase:
             m = self.new_m()
             if m is not None:
                 self.give(m, p, spinning)
-                if self.start_thread(m):
+                if self.launch(m):
                     return
-                store_word(&m.nextp, 0)
+                self.drop_m(m)
             if spinning:
                 spinning = False
                 add_int(&self.words.nmspinning, -1)

@@ -82,9 +82,12 @@ class Goroutine(Generic[_T]):
         if not g.done:
             if is_scheduler_thread():
                 raise RuntimeError("result() would block the goroutines: await the handle instead")
-            ended = threading.Event()
+            ended = threading.Lock()  # its release() is in C: no signal handler interrupts it
+            ended.acquire()
             join = Join(g)
-            if join.commit(ended.set) and not ended.wait(timeout) and join.abort(ended.set):
+            wait = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
+            late = join.commit(ended.release) and not ended.acquire(timeout=wait)
+            if late and join.abort(ended.release):
                 raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
         g.claim()
         if g.error is not None:
@@ -199,7 +202,8 @@ def run(  # type: ignore[misc]  # mypy: the variadic overload is never covered
 ) -> Any:
     """Run *main* (an async function with *args*, or a coroutine) to its end; return its result.
 
-    When it returns, the goroutines that still run are cancelled and their `finally` blocks run. An
+    When main returns, the goroutines that still run are cancelled and their `finally` blocks run.
+    Then async generators that are left are closed, and cancelled in that if it takes some 5 s. An
     exception that nobody awaits ends run() with it. On the main thread Ctrl-C raises
     KeyboardInterrupt in the main goroutine. Any thread; RuntimeError if one runs here already.
 
@@ -305,7 +309,8 @@ def lock_os_thread() -> None:
     """Bind the running goroutine to its thread, and the thread to it, until unlock_os_thread().
 
     Counted. Every switch of such a goroutine costs two of threads. RuntimeError outside a
-    goroutine. A thread whose goroutine ends locked ends with it. Go: runtime.LockOSThread.
+    goroutine, or if the others would be left without a thread and none can be started. A thread
+    whose goroutine ends locked ends with it. Go: runtime.LockOSThread.
     """
     lock_thread()
 

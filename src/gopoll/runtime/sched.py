@@ -2,6 +2,10 @@
 
 A goroutine (G) runs on a thread (M) that holds a P, the right to run. The transitions are in
 _sched.pyx and _exec.pyx; here is what decides between them. Go: runtime/proc.go (go1.27).
+
+E1: a signal handler of the program may raise anywhere in here. What it interrupts on the thread of
+    an M comes to die(), which does all again that the end of a run needs; each of those pieces may
+    be done twice, and none counts what it is only about to do.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any
 from gopoll._pollerbase import init_poller
 from gopoll.errors import Canceled, ClosedError, DeadlockError, ForkedError, InternalError
 from gopoll.runtime import debug, notify, stacks
+from gopoll.runtime._base import do_all
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
@@ -32,8 +37,9 @@ from gopoll.runtime.signals import Signals
 __all__ = ["Scheduler", "current_g", "current_poller", "current_sched"]
 
 CHECK_TICKS = 61  # every so many slices the global queue and the network come first
-PATIENCE_NS = 4 * 10**9  # what threads that are stuck get when all else has ended
+PATIENCE_NS = 4 * 10**9  # what is stuck gets, a thread or a generator, when all else has ended
 LOOK_AGAIN_NS = 10**9
+TURNS = 16  # so often may a signal handler raise in one step of the end
 MAX_DEATHS = 8  # exceptions of the scheduler's own that a run survives
 
 
@@ -50,8 +56,9 @@ class Scheduler(ExecBase):
         self.started_ns = time.monotonic_ns()
         self._agens: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._dropped: deque[Any] = deque()  # async generators that nobody holds any more
-        self._end_lock = threading.RLock()  # guards _closing, and what check_end() takes
-        self._closing = 0  # goroutines that close an async generator
+        self._end_lock = threading.RLock()  # one at a time takes from _dropped, or sees it empty
+        self._closing_ns = 0  # when the last async generator began to be closed
+        self._patience: Any = None  # the timer of _abandon()
         self._switch_interval = 0.0
         self._spots: dict[GBase, object] = {}
         self.pool = Pool()  # the threads of blocking(), made when needed
@@ -95,6 +102,8 @@ class Scheduler(ExecBase):
         g.context._leave(g)
         if g is self.main:
             self.shut_down()
+        elif g.system and error is not None and not isinstance(error, Canceled):
+            self.die(error)
         elif error is not None and not g.is_claimed and not g.live_handles:
             self.unwaited(g)
         if self.is_ending:
@@ -128,6 +137,8 @@ class Scheduler(ExecBase):
         try:
             fn()
         except Exception as err:
+            if getattr(fn, "__self__", None) is self:
+                raise  # of a signal handler: ours do not (E1)
             sys.excepthook(type(err), err, err.__traceback__)
 
     # What runs next.
@@ -135,16 +146,13 @@ class Scheduler(ExecBase):
     def schedule(self, m: MBase) -> None:
         """Run goroutines on this thread until all have ended. Go: schedule."""
         while not (self.is_finished or m.leaving):
-            try:
-                if m.has_p:
-                    self.find_runnable(m)
-                    self.execute(m, CHECK_TICKS)
-                else:
-                    self.stopm(m)
-            except BaseException as err:
-                if self.is_forked:
-                    raise
-                self.die(err)
+            if m.is_locked:
+                self.stop_locked(m)
+            elif m.has_p:
+                self.find_runnable(m)
+                self.execute(m, CHECK_TICKS)
+            else:
+                self.stopm(m)
 
     def find_runnable(self, m: MBase) -> None:
         """Put work into the queue of m's P, waiting for it if need be. Go: findRunnable.
@@ -180,25 +188,30 @@ class Scheduler(ExecBase):
     def start_thread(self, m: MBase) -> bool:
         """Start the thread of *m*. Go: newm."""
         # Daemon: a call that never returns must not keep the interpreter from ending.
-        m.thread = threading.Thread(
-            target=self._mstart, args=(m,), name=f"gopoll-m{m.id}", daemon=True
+        thread = threading.Thread(
+            target=self._mstart, args=(m, m.boot, m.thread), name=f"gopoll-m{m.id}", daemon=True
         )
         try:
-            m.thread.start()
-        except RuntimeError:  # no thread to be had
-            m.thread = None  # nobody may join it
-            self.drop_m(m)
-            self.allm.remove(m)  # it has run nothing; there may be many such
-            return False
+            thread.start()
+        except RuntimeError as err:
+            if not str(err).startswith("can't "):
+                raise  # of a signal handler
+            return False  # no thread to be had
+        m.thread = thread
         return True
 
-    def _mstart(self, m: MBase) -> None:
-        """Be *m*. Go: mstart."""
+    def _mstart(self, m: MBase, boot: int, before: threading.Thread | None) -> None:
+        """Be *m*, after the thread that was it *before*. Go: mstart."""
+        if not m.begins(boot):  # L2
+            return
+        m.thread = threading.current_thread()
+        if before is not None:
+            before.join()  # it has nothing left to do; who joins us has joined it
         self._enter(m)
         hooks = sys.get_asyncgen_hooks()
         try:
             sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
-            self.schedule(m)
+            self.mloop(m)
         except BaseException as err:
             if not self.is_forked:
                 raise
@@ -247,74 +260,71 @@ class Scheduler(ExecBase):
             pass  # a plain thread has dropped it while run() returned
 
     def _close_dropped(self) -> None:
-        """Start closing what has been dropped. Between two goroutines."""
+        """Start closing what has been dropped, each in a goroutine of its own. On an M (E1)."""
         with self._end_lock:
-            agens = self._take_dropped()
-            self._closing += len(agens)
-        self._close_agens(agens)
-
-    def _take_dropped(self) -> list[Any]:
-        return [self._dropped.popleft() for _ in range(len(self._dropped))]
-
-    def _close_agens(self, agens: list[Any]) -> None:
-        """Close each in a goroutine of the runtime's own; _closing has been raised."""
-        for agen in agens:
-            name = f"aclose {agen.__qualname__}"
-            self.newproc(self._aclose(agen), background(), name, system=True)
+            while self._dropped:
+                agen = self._dropped[0]
+                name = f"aclose {agen.__qualname__}"
+                g = self.make_g(self._aclose(agen), background(), name, system=True)
+                g.closes = True  # it is counted as that from the moment that it is queued
+                self._closing_ns = time.monotonic_ns()
+                self.start_g(g)
+                self._dropped.popleft()
 
     async def _aclose(self, agen: Any) -> None:
         try:
             await agen.aclose()
         except Canceled:
             pass
+        except GeneratorExit:
+            raise  # run() has left it behind
         except Exception as err:  # as an error in a finaliser: told, and no more
             sys.excepthook(type(err), err, err.__traceback__)
         except BaseException as err:
             self.die(err)
-        finally:
-            with self._end_lock:
-                self._closing -= 1
 
     # From start to end.
 
     def run(self, coro: Coroutine[Any, Any, Any]) -> Any:
         """Run *coro* as the main goroutine. Go: schedinit, main, exit."""
+        hooks = sys.get_asyncgen_hooks()
+        signals = Signals(self)
+        self.watcher = threading.Thread(target=self.sysmon.loop, name="gopoll-sysmon", daemon=True)
         try:
             init_poller(self.poller)
             self._enter(self.m0)
-        except BaseException:
-            coro.close()
-            self.poller.close()
-            raise
-        hooks = sys.get_asyncgen_hooks()
-        watcher = self.watcher = threading.Thread(
-            target=self.sysmon.loop, name="gopoll-sysmon", daemon=True
-        )
-        try:
             sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
-            watcher.start()
-            with Signals(self) as signals:
-                self.acquirep(self.m0)
-                # No other M runs before main's first slice wakes one: it begins on this thread.
-                self.main = self.make_g(coro, background(), name_of(coro))
-                self.start_g(self.main, wake=False)
-                signals.start()
-                debug.running.add(self)
-                self.schedule(self.m0)
+            self.watcher.start()
+            signals.install()
+            self.acquirep(self.m0)
+            # No other M runs before main's first slice wakes one: it begins on this thread.
+            self.main = self.make_g(coro, background(), name_of(coro))
+            self.start_g(self.main, wake=False)
+            signals.start()
+            debug.running.add(self)
+            self.mloop(self.m0)
         finally:
-            debug.running.discard(self)
-            sys.set_asyncgen_hooks(*hooks)
-            self.leave_thread()
-            if not self.is_forked:
-                self.sysmon.stop()
-                if watcher.ident is not None:  # else no thread was to be had
-                    watcher.join()
-                self._join_threads()
-                self.restore_switch_interval()
-                self.poller.close()
-            if self.main is None:
-                coro.close()
+            ours = () if self.is_forked else (self.finish_all, self._stop)
+            do_all(
+                TURNS,
+                signals.restore,
+                lambda: debug.running.discard(self),
+                lambda: sys.set_asyncgen_hooks(*hooks),
+                self.leave_thread,
+                *ours,
+                lambda: coro.close() if self.main is None else None,
+            )
         return self._outcome()
+
+    def _stop(self) -> None:
+        """Wait for the threads to end, and close the poller."""
+        waits = self.sysmon.stop, self._join_watcher, self._join_threads
+        closes = self.restore_switch_interval, self.poller.close
+        do_all(1, lambda: do_all(2, *waits), lambda: do_all(TURNS, *closes))
+
+    def _join_watcher(self) -> None:
+        if self.watcher.is_alive():  # else it has not begun, and leaves at once when it does
+            self.watcher.join()
 
     def _outcome(self) -> Any:
         main = self.main
@@ -331,32 +341,55 @@ class Scheduler(ExecBase):
 
     def shut_down(self) -> None:
         """Cancel what still runs; all is over when that has ended, `finally` blocks and all."""
-        if self.begin_ending():
-            self.poller.call_at_ns(time.monotonic_ns() + PATIENCE_NS, self._abandon)
+        self.begin_ending()
+        if self._patience is None:
+            self._look_after(PATIENCE_NS)
         for g in self.goroutines():
             if not g.system:
                 self.cancel(g, "the main goroutine has ended")
+        if self.live == 0:  # the last may have ended before, and nobody have seen that it was (E1)
+            try:
+                self.poller.post(self.check_end)
+            except ClosedError:
+                pass  # seen after all, on another thread
 
     def check_end(self) -> None:
-        """Go on with the end: the program's goroutines, its async generators, the runtime's own."""
+        """Go on with the end: the program's goroutines, its async generators, the runtime's own.
+
+        On the thread of an M.
+        """
         with self._end_lock:
-            if self.live or self._closing:
+            if self.live or self.closing:
                 return
             agens = [ref() for ref in self._agens.valuerefs()]  # a copy: others may drop some
-            agens = [*self._take_dropped(), *(agen for agen in agens if agen is not None)]
+            self._dropped.extend(agen for agen in agens if agen is not None)
             self._agens.clear()
-            self._closing = len(agens)
-        if agens:
-            self._close_agens(agens)
-            return
+            if self._dropped:
+                self._close_dropped()
+                return
         for g in self.goroutines():
             self.cancel(g, "the main goroutine has ended")
         if self.system_live == 0:
             self.finish_all()
 
+    def _look_after(self, ns: int) -> None:
+        """Have _abandon() look in *ns*."""
+        when = time.monotonic_ns() + ns
+        if self._patience is None:
+            self._patience = self.poller.call_at_ns(when, self._abandon)
+        else:
+            self._patience.move(when)
+
     def _abandon(self) -> None:
-        """If all that is left is stuck in calls that do not return, leave it behind (E10)."""
-        left = [g for g in self.goroutines() if not g.system]
+        """If all that is left is stuck in calls that do not return, leave it behind (E10).
+
+        If it is async generators that are being closed, and have been for too long, cancel that.
+        """
+        self._look_after(LOOK_AGAIN_NS)
+        left = [g for g in self.goroutines() if not g.system or g.closes]
+        if all(g.closes for g in left) and time.monotonic_ns() - self._closing_ns >= PATIENCE_NS:
+            for g in left:
+                self.cancel(g, "the main goroutine has ended")
         threads = stacks.spots()
         spots: dict[GBase, object] = {}
         for g in left:
@@ -366,7 +399,6 @@ class Scheduler(ExecBase):
         stuck = self.handoff and left and len(spots) == len(left) and spots == self._spots
         self._spots = spots
         if not stuck:
-            self.poller.call_at_ns(time.monotonic_ns() + LOOK_AGAIN_NS, self._abandon)
             return
         found = stacks.of_threads()
         for g in left:
@@ -381,7 +413,7 @@ class Scheduler(ExecBase):
     def thread_of(self, g: GBase) -> int:
         """Return the identifier of the thread that runs *g*, 0 if none does."""
         number = g.m_id
-        return next((m.ident for m in reversed(self.allm) if m.id == number), 0)
+        return next((m.ident for m in self.allm if m.id == number), 0)
 
     def _join_threads(self) -> None:
         """Wait for the Ms, but not for one that has been left behind."""
@@ -391,7 +423,7 @@ class Scheduler(ExecBase):
         self.pool.close()
 
     def die(self, error: BaseException, note: str = "") -> None:
-        """End run() with *error*: cancel everything. Any thread."""
+        """End run() with *error*: cancel everything. Any thread. Again if interrupted (E1)."""
         if self.fatal is None:
             self.fatal = error
         elif self.fatal is not error:

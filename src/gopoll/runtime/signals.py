@@ -8,24 +8,30 @@ Go: runtime/sigqueue.go and os/signal (go1.27).
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
 from collections.abc import Generator
 from types import FrameType
-from typing import Any, Self
+from typing import Any
 
 from gopoll._polldesc import PollDesc
 from gopoll._poller import READ
-from gopoll.errors import op_error
+from gopoll.errors import Canceled, op_error
+from gopoll.runtime._base import do_all, give_back, keep
 from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime.context import background
 from gopoll.runtime.debug import dump
 from gopoll.runtime.notify import end_of_run
 
+TURNS = 16  # so often may a handler of the program's raise in one step of the end
+
+_set_wakeup_fd = functools.partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
+
 
 class Signals:
-    """A context manager around the scheduler's loop; does nothing off the main thread.
+    """What is installed around the scheduler's loop; does nothing off the main thread.
 
     A pipe is the wake-up descriptor (an eventfd cannot be: Python writes one byte), read by a
     goroutine of our own. A host's wake-up descriptor gets the bytes too.
@@ -33,17 +39,21 @@ class Signals:
 
     def __init__(self, sched: Any) -> None:
         self._sched = sched  # the Scheduler, which imports us
-        self._reader = -1
+        self._pipe: tuple[int, int] | None = None  # reader, writer
+        self._outer: int | None = None  # the host's, -1 if it has none
         self._pd: PollDesc | None = None
+        self._own = self._quits = False
 
-    def __enter__(self) -> Self:
+    def install(self) -> None:
+        """Have signals wake the poller, and Ctrl-C and SIGQUIT come to us."""
         if threading.current_thread() is not threading.main_thread():
-            return self
+            return
         try:
-            self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            keep(self, "_pipe", os.pipe2, os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as exc:
             raise op_error("pipe", "", None, None, exc) from None
-        self._outer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        assert self._pipe is not None
+        keep(self, "_outer", _set_wakeup_fd, self._pipe[1])
         # Only Python's own handler is replaced: a program that has one of its own keeps it.
         self._own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if self._own:
@@ -51,12 +61,11 @@ class Signals:
         self._quits = signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
         if self._quits:
             signal.signal(signal.SIGQUIT, self._on_sigquit)
-        return self
 
     def start(self) -> None:
         """Start the goroutine that reads the wake-up descriptor."""
-        if self._reader >= 0:
-            self._pd = self._sched.poller.open(self._reader)
+        if self._pipe is not None:
+            self._pd = self._sched.poller.open(self._pipe[0])
             g = self._sched.make_g(self._loop(self._pd), background(), "signals", system=True)
             self._sched.start_g(g, wake=False)
             self._sched.add_syswaiter(1)
@@ -64,18 +73,26 @@ class Signals:
     async def _loop(self, pd: PollDesc) -> None:
         """Take the bytes, so that the next signal wakes the poller again; pass them on."""
         while True:
-            pd.reset(READ)
             try:
-                data = os.read(self._reader, 4096)
-            except BlockingIOError:
-                await _Readable(pd)
-                continue
-            self._sched.poke(self._sched.m0)  # the thread that runs Python's handlers may sleep
-            self._pass_on(data)
+                await self._take(pd)
+            except (Canceled, GeneratorExit):
+                raise
+            except BaseException as err:  # of a handler of the program's, which may come just here
+                self._sched.die(err)
+
+    async def _take(self, pd: PollDesc) -> None:
+        pd.reset(READ)
+        try:
+            data = os.read(self._pipe[0], 4096)  # type: ignore[index]
+        except BlockingIOError:
+            await _Readable(pd)
+            return
+        self._sched.poke(self._sched.m0)  # the thread that runs Python's handlers may sleep
+        self._pass_on(data)
 
     def _pass_on(self, data: bytes) -> None:
         """Give the bytes to the host's own wake-up descriptor."""
-        if self._outer != -1:
+        if self._outer is not None and self._outer != -1:
             try:
                 os.write(self._outer, data)
             except OSError:
@@ -102,24 +119,42 @@ class Signals:
         except (OSError, ValueError, RuntimeError):
             pass  # stderr is closed, broken, or in the midst of a write
 
-    def __exit__(self, *exc: object) -> None:
-        end_of_run(self._sched)
-        if self._reader < 0:
-            return
+    def restore(self) -> None:
+        """Put back what was there."""
+        do_all(
+            TURNS,
+            lambda: end_of_run(self._sched),
+            self._restore_handlers,
+            self._restore_wakeup,
+            lambda: give_back(self, "_pd", self._close_pd),
+            lambda: give_back(self, "_pipe", self._close_pipe),
+        )
+
+    def _restore_handlers(self) -> None:
         if self._own and signal.getsignal(signal.SIGINT) == self._on_sigint:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._quits and signal.getsignal(signal.SIGQUIT) == self._on_sigquit:
             signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-        signal.set_wakeup_fd(self._outer)
-        if self._pd is not None and not self._sched.is_forked:
-            self._pd.evict()
-            self._pd.close()
-        os.close(self._writer)
+
+    def _restore_wakeup(self) -> None:
+        if self._outer is not None:
+            signal.set_wakeup_fd(self._outer)
+
+    def _close_pd(self, pd: PollDesc) -> None:
+        if not self._sched.is_forked:
+            pd.evict()
+            pd.close()
+
+    def _close_pipe(self, pipe: tuple[int, int]) -> None:
+        """Close both ends; what came after the loop's last look goes to the host."""
+        reader, writer = pipe
         try:
-            self._pass_on(os.read(self._reader, 4096))  # what came after the loop's last look
+            os.close(writer)
+            self._pass_on(os.read(reader, 4096))
         except BlockingIOError:
             pass
-        os.close(self._reader)
+        finally:
+            os.close(reader)
 
 
 class _Readable:

@@ -1,0 +1,36 @@
+"""WordsBase and the scheduler's words. See _base.pyx."""
+
+from libc.stdint cimport int64_t
+
+from gopoll._poller cimport Poller
+from gopoll._pollserver cimport pollServer
+from gopoll.runtime._g cimport GBase
+
+cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; all atomic
+    int64_t lastpoll           # time of the last network poll; 0: somebody is blocked in it (S1)
+    int64_t ids                # the number of the last goroutine
+    int64_t live               # goroutines of the program
+    int64_t system             # goroutines of the runtime
+    int64_t closing            # those of them that close an async generator
+    int nprocs
+    int npidle
+    int nmidle
+    int nmspinning
+    int nmidlelocked
+    int pollingnet             # somebody polls without blocking
+    int syswaiters             # parked in the network for the runtime itself
+    int sysmonwait             # sysmon is in its deep sleep
+    int stop                   # sysmon is to end
+    int note                   # a futex word: sysmon's bed
+    int sysmonpolls            # sysmon has waiters that are on no list yet
+    int nms                    # Ms whose thread runs (L1)
+    int nbound                 # those of them that only one goroutine can use (L1)
+    int ending                 # main has ended, or something fatal has happened
+    int finished               # every goroutine has ended: the Ms leave
+
+cdef class WordsBase:
+    cdef SchedWords words
+    cdef readonly Poller poller
+    cdef pollServer *ps
+
+cdef int64_t *count_of(SchedWords *words, GBase g) noexcept
