@@ -123,3 +123,55 @@ def test_a_p_has_one_owner_and_no_goroutine_is_lost_or_run_twice(name):
 def test_the_checker_sees_a_broken_scheduler(mutate, name, text):
     with pytest.raises(ViolationError, match=text):
         explore_sched(scheduler(name, mutate))
+
+
+# -- S3: an M that has counted itself in nmspinning and has found no P -----------------------------
+
+
+def wakes(s):
+    """Whoever has seen an idle P: stop_spinning, kick."""
+    yield
+    if s.npidle:
+        yield from handoff.wakep(s, handoff.OUTSIDE)
+
+
+def readies(s):
+    """M 1, on P 0, makes goroutine 1 runnable, and computes on."""
+    yield from handoff.ready_g(s, 1, 1)
+
+
+def comes_and_goes(s, m=2):
+    """M 2 finds nothing, is woken in the network for nothing, and finds nothing again."""
+    for turn in range(2):
+        p, s.p[m] = s.p[m], handoff.NO_P
+        yield from handoff.pidleput(s, p, m)
+        found = yield from handoff.work_anywhere(s)
+        if not (found or turn == 0) or not (yield from handoff.acquirep(s, m)):
+            return
+
+
+def not_beside(s, blocked):
+    """Everybody waits: no work beside an idle P."""
+    del blocked
+    return "a goroutine is queued beside an idle P" if "queued" in s.at and s.npidle else None
+
+
+def three(mutate=""):
+    """Return what makes a run of the three, with one more M to be started."""
+
+    def make():
+        s = handoff.shared([["."]], ms=3, ps=2, busy=(1, 2), spare=1, mutate=mutate)
+        s.soon = 1  # the queues have a runnext, as no script says
+        return s, [wakes(s), readies(s), comes_and_goes(s)]
+
+    return make
+
+
+def test_who_finds_no_p_looks_again_after_it_has_counted():
+    explored = explore(three(), always=handoff.one_owner, finally_=not_beside)
+    assert explored > 400, "the programs have hardly met"
+
+
+def test_the_checker_sees_one_that_finds_no_p_and_does_not_look():
+    with pytest.raises(ViolationError, match="beside an idle P"):
+        explore(three("wake nobody and do not look"), always=handoff.one_owner, finally_=not_beside)

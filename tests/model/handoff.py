@@ -259,6 +259,8 @@ def wakep(s, who):
             return
         yield
         s.nmspinning -= 1
+        if s.mutate == "wake nobody and do not look":
+            return
         yield
         if s.npidle == 0:
             return
