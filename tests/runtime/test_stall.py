@@ -281,6 +281,23 @@ def test_a_goroutine_in_syscall_and_a_parked_one_are_no_stalls(run, heard):
     assert heard == []
 
 
+def test_nor_is_one_in_syscall_that_had_lost_its_p_before(run):
+    heard = []
+    stop = gopoll.on_stall(heard.append, 0.5)
+
+    async def main():
+        until(lambda: gopoll.stats().retakes)
+        with gopoll.syscall():
+            time.sleep(0.6)
+        assert gopoll.stats().stalls == 0
+
+    try:
+        run(main, procs=1)
+    finally:
+        stop()
+    assert heard == []
+
+
 # -- hooks and thresholds --------------------------------------------------------------------------
 
 

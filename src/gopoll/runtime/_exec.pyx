@@ -407,6 +407,7 @@ cdef class Syscall:
         if p is not None and cas_u64(&p.words.status, m.runword, word_sched(m)):
             bump(&m.counts.handoffs, 1)
             self.sched.handoffp(p)
+        store_u64(&m.runword, begin_slice(m))            # what sysmon has seen is over: no stall
 
     def __exit__(self, *exc):
         cdef MBase m = self.m
