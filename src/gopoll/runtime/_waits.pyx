@@ -56,10 +56,10 @@ cdef class Sleep(Awaitable):
 
     cdef int step(self, PyObject **out) except -1:
         cdef bint due = nanotime() >= self.when
-        if self.over or not self.seize() or self.node.pos >= 0:              # K2
-            raise RuntimeError("cannot await the same sleep() twice")
         if thread_words().owner != <PyObject *>self.sched:
             raise RuntimeError("a sleep belongs to the scheduler it was made on: await it there")
+        if self.over or not self.seize() or self.node.pos >= 0:              # K2
+            raise RuntimeError("cannot await the same sleep() twice")
         self.over = due
         value = <object>None if due else self
         Py_INCREF(value)
