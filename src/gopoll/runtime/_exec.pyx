@@ -99,6 +99,12 @@ cdef class ExecBase(FindBase):
         if wake and load_int(&self.words.npidle) and m.p != NULL:
             self.wakep()
 
+    def cancel(self, GBase g not None, cause):
+        """Cancel one goroutine. Any thread. In one piece: done once, it is not done again (E1)."""
+        if (not load_int(&g.finished) and g.set_canceled(cause)          # G1: the state, the park
+                and self.ps == self.poller.ps):
+            unpark_g(g)
+
     def next_id(self):
         """Return a goroutine's number that nobody has had."""
         return add_i64(&self.words.ids, 1)

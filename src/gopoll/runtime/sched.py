@@ -28,7 +28,7 @@ from gopoll.runtime._base import do_all
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
-from gopoll.runtime._sched import current_g, current_poller, current_sched, interrupt
+from gopoll.runtime._sched import current_g, current_poller, current_sched
 from gopoll.runtime._sysmon import Sysmon
 from gopoll.runtime.blocking import Pool
 from gopoll.runtime.context import Context, background
@@ -126,11 +126,6 @@ class Scheduler(ExecBase):
             module.excepthook(type(error), error, error.__traceback__)
             return
         self.die(error, f"goroutine {g.id} ({g.name}) ended with {error!r} too")
-
-    def cancel(self, g: GBase, cause: object) -> None:
-        """Cancel one goroutine. Any thread."""
-        if not g.done and g.set_canceled(cause):  # G1: the state, then the park
-            interrupt(g)
 
     def run_callable(self, fn: Callable[[], object]) -> None:
         """Run a due callable (the expiry of a context) between two goroutines."""
@@ -342,8 +337,7 @@ class Scheduler(ExecBase):
     def shut_down(self) -> None:
         """Cancel what still runs; all is over when that has ended, `finally` blocks and all."""
         self.begin_ending()
-        if self._patience is None:
-            self._look_after(PATIENCE_NS)
+        self._look_after(PATIENCE_NS)
         for g in self.goroutines():
             if not g.system:
                 self.cancel(g, "the main goroutine has ended")
