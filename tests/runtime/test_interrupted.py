@@ -238,5 +238,5 @@ print(interrupted > 0)
 
 @pytest.mark.parametrize("procs", [1, 2])
 def test_a_handler_that_raises_anywhere_never_hangs_run(procs):
-    done = run_python(STORM, procs, procs, 150)
+    done = run_python(STORM, procs, procs, 100)
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr[-3000:]

@@ -11,7 +11,7 @@ from helpers.fds import half_pair
 from plugins.guard import wait_parked
 from runtime.tools import ONE
 
-ROUNDS = 12
+ROUNDS = 8
 
 
 # Each returns an operation that waits, and what ends the wait: false if it does not wait yet.
