@@ -12,5 +12,6 @@ class ParkRequest:
 
 class SliceEnd(ParkRequest): ...
 
+@disjoint_base
 class Awaitable(ParkRequest, Generic[_T]):
     def __await__(self) -> Generator[ParkRequest, None, _T]: ...
