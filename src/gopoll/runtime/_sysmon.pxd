@@ -43,6 +43,7 @@ cdef class Sysmon:
     cdef Counts counts
     cdef readonly int64_t trace_ns     # print a line every so often; 0 never
     cdef bint lowered                  # the switch interval is ours
+    cdef int64_t stuck_ns              # when somebody was last seen without a P
     cdef int poll(self, int64_t now, uintptr_t *words) noexcept nogil
     cdef int look(self, int64_t now) noexcept nogil
     cdef bint needs_others(self, int i) noexcept nogil

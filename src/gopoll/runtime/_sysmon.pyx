@@ -38,12 +38,15 @@ cdef enum:
     SLEEP_BUSY_NS = 2500000        # the longest sleep while a P runs (B4)
     SLEEP_MAX_NS = 10000000
     IDLE_CYCLES = 50               # so many uneventful cycles, then the sleep doubles
+    CALM_AFTER_NS = 1000000000     # nobody has been without a P for so long: the interval goes back
     DEEP_AFTER_NS = 50000000       # all Ps idle for so long: sleep until one is not
     LATE = 1                       # what look() has found
     STALL = 2
     CALM = 4
 
-SWITCH_INTERVAL = 0.0005           # while a goroutine runs without a P (B4)
+# While a goroutine runs without a P (B4), and for a second after: who computes once mostly does it
+# again, and sysmon would have to wait for the GIL for as long as the usual interval.
+SWITCH_INTERVAL = 0.0005
 
 
 cdef class Sysmon:
@@ -160,7 +163,9 @@ cdef class Sysmon:
             self.stuck[k] = s[0]
             k += 1
         self.nstuck = k
-        if k == 0 and self.lowered:
+        if k:
+            self.stuck_ns = now
+        elif self.lowered and now - self.stuck_ns >= CALM_AFTER_NS:
             want |= CALM
         return want
 
@@ -249,6 +254,7 @@ cdef class Sysmon:
         if self.nstuck < MAX_STUCK:
             self.stuck[self.nstuck] = seen.slice
             self.nstuck += 1
+        self.stuck_ns = now
         if not self.lowered:
             self.lowered = True
             self.sched.lower_switch_interval(SWITCH_INTERVAL)
@@ -290,7 +296,7 @@ cdef class Sysmon:
                 note = load_int(&w.note)
                 futex_wait(&w.note, note, delay)
                 now = nanotime()
-                if load_int(&w.npidle) < load_int(&w.nprocs) or self.trace_ns or self.nstuck:
+                if load_int(&w.npidle) < load_int(&w.nprocs) or self.trace_ns or self.lowered:
                     idle_since = 0
                 elif idle_since == 0:
                     idle_since = now
