@@ -54,4 +54,5 @@ def pytest_terminal_summary(terminalreporter, config):
     for bench in benchmarks:
         for name, value in bench.extra_info.items():
             if "_per_" in name and not name.startswith("operations"):
-                terminalreporter.line(f"{value:10,.0f} {name:<22} {bench.name}")
+                digits = 0 if value >= 10 else 2
+                terminalreporter.line(f"{value:10,.{digits}f} {name:<22} {bench.name}")

@@ -9,8 +9,10 @@ import asyncio
 import gc
 import importlib.util
 import os
+import statistics
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -335,14 +337,18 @@ def compute(n):
     getattr(sys, "_is_gil_enabled", lambda: True)() or len(os.sched_getaffinity(0)) < 2,
     reason="two Ps gain nothing with the GIL or on one CPU",
 )
-@pytest.mark.parametrize("procs", [1, 2])
-def test_sched_ns_per_unit_of_work_on_ps(procs, measure, benchmark):
-    """CPU-bound goroutines, no network: two Ps are to finish 1.7 times as much as one."""
-    benchmark.group = "CPU-bound goroutines: ns per unit of work"
-    gc.collect()
+def test_sched_two_ps_finish_more_than_one(benchmark):
+    """CPU-bound goroutines, no network: two Ps are to finish 1.7 times as much as one.
+
+    One P and two take turns, and one plain thread and two, which show what the machine has to give:
+    the speed of its CPUs changes by half within seconds. What counts is the ratio within a turn.
+    """
+    benchmark.group = "CPU-bound goroutines on two Ps"
+    units = 20 if benchmark.enabled else 1
+    ratios = {"ps": [], "threads": []}
 
     async def worker():
-        for _ in range(10):
+        for _ in range(units):
             compute(20_000)
             await gopoll.gosched()
 
@@ -350,4 +356,31 @@ def test_sched_ns_per_unit_of_work_on_ps(procs, measure, benchmark):
         for g in [gopoll.go(worker) for _ in range(8)]:
             await g
 
-    measure(lambda: gopoll.run(main, procs=procs), per_round=80, unit="unit", rounds=5)
+    def on_ps(number):
+        gopoll.run(main, procs=number)
+
+    def work():
+        for _ in range(8 * units // 2):
+            compute(20_000)
+
+    def on_threads(number):
+        for _ in range(2 // number):
+            threads = [threading.Thread(target=work) for _ in range(number)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+    def timed(fn, number):
+        began = time.perf_counter()
+        fn(number)
+        return time.perf_counter() - began
+
+    def turn():
+        ratios["ps"].append(timed(on_ps, 1) / timed(on_ps, 2))
+        ratios["threads"].append(timed(on_threads, 1) / timed(on_threads, 2))
+
+    gc.collect()
+    benchmark.pedantic(turn, rounds=21)
+    for name, found in ratios.items():
+        benchmark.extra_info[f"work_per_work_of_one_{name}"] = round(statistics.median(found), 2)
