@@ -213,6 +213,9 @@ async def main():
     with gopoll.syscall():
         pass
     gs = [gopoll.go(child, n) for n in range(3)] + [gopoll.go(locked)]
+    async with gopoll.Group() as group:
+        for n in range(3):
+            group.go(child, n)
     for g in gs:
         await g
 
@@ -226,7 +229,8 @@ for turn in range(rounds):
         gopoll.run(main, procs=procs)
     except BaseException as error:
         while not isinstance(error, (Bang, Oops)):  # or what the standard library makes of one
-            error = error.__context__
+            group = isinstance(error, BaseExceptionGroup)
+            error = error.exceptions[0] if group else error.__context__
         interrupted += 1
     signal.setitimer(signal.ITIMER_REAL, 0)
     assert signal.set_wakeup_fd(-1) == -1, turn

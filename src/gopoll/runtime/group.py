@@ -1,10 +1,14 @@
 """Group: goroutines that belong together. They all end before the block does.
 
 Called in goroutines. Go: golang.org/x/sync/errgroup, with Python's ExceptionGroup.
+
+E1: the group is over when its body is and no child is left. Whoever changes one of the two looks at
+    both. Nothing is counted: a step in which a signal handler has raised may be done again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Awaitable, Callable
@@ -12,12 +16,13 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, overload
 
 from gopoll.errors import Canceled
+from gopoll.runtime._base import do_all
 from gopoll.runtime._g import GBase, Join
 from gopoll.runtime._sched import current_g, current_sched
 from gopoll.runtime._sync import WaitCounter
 from gopoll.runtime.context import Context, shield, with_cancel
 from gopoll.runtime.goroutine import Goroutine, coroutine_of
-from gopoll.runtime.sched import Scheduler, name_of
+from gopoll.runtime.sched import TURNS, Scheduler, name_of
 
 __all__ = ["Group"]
 
@@ -37,15 +42,19 @@ class Group:
     when all have ended. Used once.
     """
 
-    __slots__ = ("_all_ended", "_cancel", "_ctx", "_errors", "_live", "_lock", "_outer", "_sched")
+    __slots__ = (
+        "_all_ended", "_cancel", "_children", "_ctx", "_errors", "_in_body", "_lock", "_outer",
+        "_sched",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Nothing runs yet."""
         self._ctx: Context | None = None
-        self._all_ended = WaitCounter()
+        self._all_ended = WaitCounter()  # 1 until the group is over
         # Guards what follows. A signal handler or a finaliser may take it again.
         self._lock = threading.RLock()
-        self._live = 0  # goroutines and the body; once it has come back to 0 the group is over
+        self._in_body = False
+        self._children: set[GBase] = set()
         self._errors: list[BaseException] = []
 
     @overload
@@ -65,37 +74,49 @@ class Group:
         """
         sched: Scheduler = current_sched()
         ctx = self._ctx
-        with self._lock:
-            if ctx is None or self._live == 0:
-                raise RuntimeError("Group.go() outside of the group's async with block")
-            if sched is not self._sched:
-                raise RuntimeError("Group.go() in another run() than the group's")
-            self._live += 1
+        if ctx is None or self._is_over:
+            raise RuntimeError("Group.go() outside of the group's async with block")
+        if sched is not self._sched:
+            raise RuntimeError("Group.go() in another run() than the group's")
+        g = sched.make_g(coroutine_of(fn, args, "Group.go()"), ctx, name or name_of(fn))
+        made: Goroutine[Any] = Goroutine(g)
         try:
-            coro = coroutine_of(fn, args, "Group.go()")
-            g = sched.make_g(coro, ctx, name or name_of(fn))
-            made: Goroutine[Any] = Goroutine(g)
-            Join(g).commit(functools.partial(self._child_ended, g))  # the first to hear of its end
+            with self._lock:
+                if self._is_over:  # it has just ended, on another thread
+                    raise RuntimeError("Group.go() outside of the group's async with block")
+                self._children.add(g)
+            # The first to hear of its end. In C, and each step in Python is done again if need be.
+            steps = functools.partial(self._see_to, g), functools.partial(self._leave, g)
+            Join(g).commit(functools.partial(do_all, TURNS, *steps))
+            sched.start_g(g)
         except BaseException:
-            self._one_less()
+            if not (g.done or g in sched.goroutines()):  # it has not been started
+                g.coro.close()
+                self._leave(g)
             raise
-        sched.start_g(g)
         return made
 
-    def _child_ended(self, g: GBase) -> None:
+    @property
+    def _is_over(self) -> bool:
+        return not (self._in_body or self._children)
+
+    def _see_to(self, g: GBase) -> None:
         """See to the outcome of a goroutine that has just ended. On its thread, between slices."""
         error = g.error
         if error is not None and not isinstance(error, Canceled):
             g.claim()  # the group raises it
             self._fail(error)
-        self._one_less()
 
-    def _one_less(self) -> None:
+    def _leave(self, g: GBase | None) -> None:
+        """Take a child out, or the body, and see whether the group is over."""
         with self._lock:
-            self._live -= 1
-            over = self._live == 0
-        if over:
-            self._all_ended.done()
+            if g is None:
+                self._in_body = False
+            else:
+                self._children.discard(g)
+            if self._is_over:
+                with contextlib.suppress(RuntimeError):  # told already
+                    self._all_ended.done()
 
     def _fail(self, error: BaseException) -> None:
         """Keep *error*, once however many have met it, and cancel the others. Any thread."""
@@ -112,8 +133,8 @@ class Group:
             raise RuntimeError("no goroutine runs here: use Group inside gopoll.run(...)")
         self._sched: Scheduler = g.sched
         self._outer: Context = g.context
-        self._live = 1
         self._all_ended.add(1)
+        self._in_body = True
         self._ctx, self._cancel = with_cancel(self._outer)
         self._outer._leave(g)
         self._ctx._enter(g)
@@ -156,8 +177,8 @@ class Group:
 
     async def _wait(self) -> Canceled | None:
         """Wait for every goroutine of the group; return our own cancellation, if it came."""
-        self._one_less()
         try:
+            self._leave(None)
             await self._all_ended.wait()
             return None
         except Canceled as err:
@@ -169,6 +190,7 @@ class Group:
         async with shield():
             while True:
                 try:
+                    self._leave(None)
                     await self._all_ended.wait()
                     return canceled
                 except BaseException as err:
