@@ -261,3 +261,27 @@ def test_values_are_conserved_under_random_cancellation(senders):
         assert len(got) == 200 * senders
 
     asyncio.run(main())
+
+
+def test_a_signal_handler_that_raises_in_a_wake_up_loses_neither(monkeypatch):
+    """E1: the task is woken, and the error is told where nobody can catch it."""
+    told = []
+    monkeypatch.setattr("sys.unraisablehook", lambda info: told.append(info.exc_value))
+
+    async def main():
+        chan = Chan()
+        task = asyncio.create_task(receive(chan))
+        await parked(task)
+        loop = asyncio.get_running_loop()
+        real = loop.call_soon_threadsafe
+
+        def interrupted(*args):
+            monkeypatch.setattr(loop, "call_soon_threadsafe", real)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+        assert chan.try_send("woken")
+        assert await task == "woken"
+
+    asyncio.run(main())
+    assert [type(error) for error in told] == [KeyboardInterrupt]

@@ -262,12 +262,23 @@ cdef object running_loop():
     return None if asyncio is None else asyncio._get_running_loop()
 
 
+cdef enum:
+    TURNS = 16                 # so often may a signal handler raise in one wake-up
+
+
 def resume(loop, future):
     """Complete *future* of *loop*, from any thread: the waiter of a task."""
-    try:
-        loop.call_soon_threadsafe(complete_future, future)
-    except RuntimeError:                     # closed: nobody waits there any more
-        pass
+    error = None
+    for _ in range(TURNS):
+        try:
+            loop.call_soon_threadsafe(complete_future, future)
+            break
+        except RuntimeError:                 # closed: nobody waits there any more
+            break
+        except BaseException as err:         # of a signal handler: the wake-up must not be lost
+            error = err
+    if error is not None:
+        raise error
 
 
 def complete_future(future):
