@@ -265,6 +265,25 @@ def test_row_11_a_thread_ends_with_the_goroutine_that_ends_locked(run, procs):
     run(main, procs=procs)
 
 
+@pytest.mark.parametrize("procs", [1, 4])
+def test_row_11_on_runs_own_thread_it_may_end_unseen_and_the_thread_goes_on(run, procs):
+    """Nobody else has the goroutine by then: its thread looks at it once more."""
+    ended = []
+
+    async def locked():
+        gopoll.lock_os_thread()
+        ended.append(threading.current_thread())
+
+    async def main():
+        for n in range(20):
+            gopoll.go(locked)
+            await wait_until(lambda n=n: len(ended) > n)
+        async with gopoll.Group() as group:
+            group.go(locked)
+
+    run(main, procs=procs)
+
+
 def test_row_12_other_goroutines_never_run_on_a_locked_thread(run):
     """[TestLockOSThreadAvoidsStatePropagation]: what one sets in its thread stays there."""
     local = threading.local()

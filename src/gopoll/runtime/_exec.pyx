@@ -114,7 +114,7 @@ cdef class ExecBase(FindBase):
         cdef int n = 0
         cdef GBase g
         cdef PBase p
-        while n < budget and m.p != NULL and m.lockedg == NULL:
+        while n < budget and m.p != NULL and m.lockedg is None:
             p = <PBase>m.p
             g = <GBase>p.pop()
             if g is None:
@@ -311,7 +311,7 @@ cdef class ExecBase(FindBase):
         cdef bint leaves
         if load_int(&g.finished):
             leaves = self.can_leave(m)
-            m.lockedg = NULL
+            m.lockedg = None
             if leaves:
                 add_int(&self.words.nms, -1)             # L1
             self.unbind(m)
@@ -364,7 +364,7 @@ def lock_thread():
             raise RuntimeError("lock_os_thread(): the other goroutines need another thread, and "
                                "none can be started")
         store_word(<uintptr_t *>&g.lockedm, <uintptr_t>tw.m)
-        m.lockedg = <PyObject *>g
+        m.lockedg = g
     g.lockcount += 1
 
 
@@ -378,7 +378,7 @@ def unlock_thread():
     if g.lockcount:
         g.lockcount -= 1
         if g.lockcount == 0 and g.lockedm != NULL:
-            (<MBase>g.lockedm).lockedg = NULL
+            (<MBase>g.lockedm).lockedg = None
             (<ExecBase>g.sched).unbind(<MBase>g.lockedm)
             store_word(<uintptr_t *>&g.lockedm, 0)
 

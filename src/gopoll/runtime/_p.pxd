@@ -46,7 +46,7 @@ cdef class MBase:
     cdef uintptr_t nextp       # the P it is given while it sleeps, before note; atomic
     cdef uint64_t seed         # of the order in which it robs queues
     cdef PyObject *link        # the idle list; guarded by SchedBase.lock
-    cdef PyObject *lockedg     # the goroutine it belongs to, borrowed
+    cdef object lockedg        # the goroutine it belongs to, until that has ended and it knows
     cdef uint64_t runword      # the status word of the slice under way; its own thread's, atomic
     cdef uint64_t tick
     cdef int64_t gid           # the goroutine of that slice; written before, atomic

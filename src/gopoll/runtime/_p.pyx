@@ -147,7 +147,7 @@ cdef class MBase:
     @property
     def is_locked(self):
         """Whether it belongs to a goroutine. On its own thread."""
-        return self.lockedg != NULL
+        return self.lockedg is not None
 
     @property
     def queued(self):

@@ -350,7 +350,8 @@ cdef class SchedBase(WordsBase):
         store_word(&m.nextp, 0)
         store_int(&m.note, 0)
         store_int(&m.boot, (m.boot + 1) & ~1)
-        m.p = m.lockedg = NULL
+        m.p = NULL
+        m.lockedg = None
         m.leaving = m.spinning = m.spare = m.outside = False
         m.syscalls = m.bound = 0
         self.spare_ms.append(m)
