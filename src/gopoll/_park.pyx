@@ -136,6 +136,9 @@ cdef class Awaitable(ParkRequest):
     def __await__(self):
         return self
 
+    def __iter__(self):
+        return self                          # asyncio says `yield from op.__await__()`
+
 
 cdef PyObject *_iternext(PyObject *self) noexcept:
     return gopoll_next(self, <gopoll_step>(<Awaitable>self).step)

@@ -263,13 +263,15 @@ def test_a_call_that_never_returns_is_reported_and_left():
         import gopoll
 
         def stuck_in_here():
+            begun.append(True)
             threading.Event().wait()
 
         async def main():
-            g = gopoll.go(gopoll.blocking(stuck_in_here))
-            while g.state != "waiting":
+            gopoll.go(gopoll.blocking(stuck_in_here))
+            while not begun:
                 await gopoll.gosched()
 
+        begun = []
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             gopoll.run(main)

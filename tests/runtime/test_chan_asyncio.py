@@ -285,3 +285,19 @@ def test_a_signal_handler_that_raises_in_a_wake_up_loses_neither(monkeypatch):
 
     asyncio.run(main())
     assert [type(error) for error in told] == [KeyboardInterrupt]
+
+
+def test_what_wraps_an_awaitable_takes_an_operation():
+    """asyncio goes through `yield from op.__await__()`."""
+
+    async def main():
+        chan, mutex = Chan(1), Mutex()
+        chan.try_send(1)
+        assert await asyncio.wait_for(chan.recv(), 60) == 1
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(chan.recv(), 0.001)
+        await asyncio.gather(chan.send(2), mutex.lock())
+        mutex.unlock()
+        assert await asyncio.ensure_future(chan.recv()) == 2
+
+    asyncio.run(main())

@@ -471,3 +471,23 @@ def test_leaving_the_block_ends_its_context_and_a_goroutine_left_in_it(run):
         await gopoll.sleep(0.0001)  # we have left it
 
     run(main)
+
+
+def test_a_goroutine_may_be_given_its_ambient_context(run):
+    async def value():
+        return gopoll.current_context().value("request_id")
+
+    async def main():
+        ctx = gopoll.with_value(gopoll.current_context(), "request_id", 7)
+        assert await gopoll.go(value, context=ctx) == 7
+        assert await gopoll.go(value) is None
+        below, cancel = gopoll.with_cancel(ctx)
+        g = gopoll.go(gopoll.sleep, 3600, context=below)
+        await wait_parked(g)
+        cancel("stop")
+        with pytest.raises(gopoll.Canceled, match="stop"):
+            await g
+        with pytest.raises(TypeError, match="context must be a Context, not int"):
+            gopoll.go(value, context=1)
+
+    run(main)

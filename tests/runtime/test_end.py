@@ -13,6 +13,7 @@ import pytest
 
 import gopoll
 from gopoll import Canceled
+from helpers.child import run_python
 from helpers.fds import MORE_THAN_FITS, adopt
 from plugins.guard import wait_parked, wait_until
 from runtime.tools import ONE, fails
@@ -390,3 +391,38 @@ def test_asyncio_works_on_the_thread_afterwards():
     gopoll.run(main)
     assert asyncio.run(asyncio.sleep(0, "fine")) == "fine"
     assert sys.get_asyncgen_hooks() == (None, None)
+
+
+@pytest.mark.parametrize("options", ["procs=1", "procs=2", "handoff=False"])
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_waits_for_ever_under_a_shield_is_left_behind_with_a_warning(options, ended):
+    """E10: it cannot be cancelled, and nothing is left that could wake it."""
+    done = run_python(
+        f"""
+        import warnings
+        import gopoll
+        from gopoll.runtime import sched
+
+        warnings.simplefilter("default")
+        sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**7
+
+        async def waits():
+            async with gopoll.shield():
+                await gopoll.Chan().recv()
+
+        async def main():
+            g = gopoll.go(waits)
+            await gopoll.gosched()
+            if {ended}:
+                return "main has ended"
+            await g
+
+        try:
+            print(gopoll.run(main, {options}))
+        except gopoll.DeadlockError:
+            print("deadlock")
+        """
+    )
+    assert done.stdout == ("main has ended\n" if ended else "deadlock\n"), done.stderr
+    assert "(waits) waits for ever since main has ended: it is left behind\n" in done.stderr
+    assert ", in waits\n" in done.stderr

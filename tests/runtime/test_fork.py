@@ -354,3 +354,47 @@ with warnings.catch_warnings():
 """
     )
     assert lines == ["child", "ended with 0"]
+
+
+FORKS_AND_GOES_ON = {
+    "a signal handler": (
+        "signal.signal(signal.SIGUSR1, lambda *args: forks())\n"
+        "    threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGUSR1)).start()"
+    ),
+    "a stall hook": "gopoll.on_stall(lambda stall: forks(), 0.03)\n    in_slice()",
+    "a function given to blocking()": "await gopoll.blocking(forks)",
+}
+
+
+@pytest.mark.parametrize("options", ["procs=1", "procs=2", "handoff=False"])
+@pytest.mark.parametrize("where", FORKS_AND_GOES_ON)
+def test_a_child_that_just_goes_on_ends_with_a_clear_error(where, options):
+    """Nobody there runs the goroutines, and nobody waits for them for ever."""
+    lines = said(
+        f"""
+import signal
+
+def forks():
+    if not pids:
+        pids.append(os.fork())
+        if pids[0] == 0:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+def in_slice():
+    while not pids:
+        time.sleep(0.01)
+
+async def main():
+    {FORKS_AND_GOES_ON[where]}
+    while not pids or pids[0] == 0:
+        await gopoll.sleep(0.001)
+    say("ended with", os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
+
+pids = []
+try:
+    gopoll.run(main, {options})
+except gopoll.ForkedError:
+    os._exit(1)
+"""
+    )
+    assert lines == ["ended with 1"]

@@ -256,6 +256,34 @@ def test_the_switch_interval_is_lowered_while_a_goroutine_computes_without_a_p(r
     assert sys.getswitchinterval() == usual
 
 
+@pytest.mark.parametrize("procs", [1, 2])
+def test_a_goroutine_that_ends_inside_syscall_is_to_blame_itself(run, procs):
+    """And who runs on its thread after it is not, nor does a late exit change anything."""
+    kept = []
+
+    async def guilty():
+        kept.append(gopoll.syscall())
+        kept[-1].__enter__()
+
+    async def innocent():
+        await gopoll.gosched()
+        with gopoll.syscall():
+            kept[-1].__exit__(None, None, None)
+        await gopoll.gosched()
+        return 7
+
+    async def main():
+        for _ in range(20):
+            with pytest.raises(
+                RuntimeError, match=r"end inside gopoll.syscall\(\): leave its block"
+            ):
+                await gopoll.go(guilty)
+            assert await gopoll.go(innocent) == 7
+        assert current_sched().npidle < procs
+
+    run(main, procs=procs)
+
+
 def test_locked_goroutines_wake_on_their_own_thread(run):
     async def locked(i):
         gopoll.lock_os_thread()

@@ -216,6 +216,7 @@ async def main():
     async with gopoll.Group() as group:
         for n in range(3):
             group.go(child, n)
+    await gopoll.blocking(int, "5")
     for g in gs:
         await g
 

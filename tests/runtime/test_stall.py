@@ -361,6 +361,20 @@ def test_a_hook_that_fails_is_told_and_stops_nobody(run, capsys, heard):
     assert len(heard) == 2
 
 
+def test_a_threshold_of_ages_never_comes(run, heard):
+    """Nor does it disturb the others."""
+    stop = gopoll.on_stall(pytest.fail, 1e300)
+
+    async def main():
+        until(lambda: heard)
+
+    try:
+        run(main, **ONE)
+    finally:
+        stop()
+    assert len(heard) == 1
+
+
 @pytest.mark.parametrize("threshold", [0, -1, float("nan")])
 def test_a_threshold_of_nothing_is_refused(threshold):
     with pytest.raises(ValueError, match="threshold must be above 0 seconds, not"):

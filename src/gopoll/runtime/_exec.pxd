@@ -1,7 +1,7 @@
 """ExecBase: the switch loop. See _exec.pyx."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from gopoll._park cimport ParkRequest
 from gopoll.runtime._g cimport GBase
@@ -11,6 +11,7 @@ from gopoll.runtime._find cimport FindBase
 cdef class ExecBase(FindBase):
     cdef public object main            # the main goroutine
     cdef int resume(self, MBase m, PBase p, GBase g) except -1
+    cdef int end_syscalls(self, MBase m) except -1
     cdef int leave_slice(self, MBase m) except -1
     cdef int keep_name(self, MBase m, GBase g) except -1
     cdef object late_name(self, MBase m, int64_t gid)
@@ -26,3 +27,4 @@ cdef GoschedRequest GOSCHED
 cdef class Syscall:
     cdef ExecBase sched
     cdef MBase m
+    cdef uint64_t gen

@@ -26,8 +26,6 @@ from gopoll.runtime._p cimport (P_RUN, MBase, PBase, owns, stateBits, tickShift,
                                 word_sched)
 from gopoll.runtime._sched cimport unpark_g, wake_joins
 
-from gopoll.errors import ForkedError
-
 
 cdef extern from *:
     """
@@ -196,12 +194,15 @@ cdef class ExecBase(FindBase):
             value = <object>out
             Py_DECREF(value)
         if self.ps != self.poller.ps:
-            raise ForkedError("gopoll.run() was forked: goroutines stay with the parent; call "
-                              "os._exit or start a new run() in the child")
+            self.refuse_fork()
         if how == PYGEN_NEXT and not load_int(&self.words.finished):
             return self.settle(m, g, value)
         if load_int(&self.words.finished):
             return 0                         # too late: run() has left it behind
+        if m.syscalls:
+            self.end_syscalls(m)
+            if error is None:
+                error = RuntimeError("end inside gopoll.syscall(): leave its block first")
         joins = g.end(value, error)
         store_int(&g.mid, 0)                 # G2: its coroutine is gone
         (<dict>g.home).pop(id(g), None)      # counted out before anybody can know of its end
@@ -212,6 +213,15 @@ cdef class ExecBase(FindBase):
             if (error is not None or not (<ContextBase>g.context).root or g is self.main
                     or load_int(&self.words.ending)):
                 self.goexit(g, error)
+        return 0
+
+    cdef int end_syscalls(self, MBase m) except -1:
+        """Forget the syscall() blocks that the goroutine on *m* has not left."""
+        m.syscalls = 0
+        m.sysgen += 1                        # their exits, if they come, are nobody's
+        if m.outside:
+            m.outside = False
+            self.unbind(m)
         return 0
 
     cdef int leave_slice(self, MBase m) except -1:
@@ -254,17 +264,15 @@ cdef class ExecBase(FindBase):
         cdef ParkRequest park
         cdef object context
         if m.syscalls:
-            m.syscalls = 0
-            if m.outside:
-                m.outside = False
-                self.unbind(m)
+            self.end_syscalls(m)
             g.add_pending(RuntimeError("await inside gopoll.syscall(): leave its block first"))
             poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         if not isinstance(request, ParkRequest):
-            g.add_pending(TypeError(
-                f"goroutine awaited {type(request).__name__}, which belongs to another event "
-                "loop: run it there, or use gopoll's own"))
+            what = ("a bare yield, as asyncio.sleep(0) is" if request is None
+                    else type(request).__name__)
+            g.add_pending(TypeError(f"goroutine awaited {what}, which belongs to another event "
+                                    "loop: run it there, or use gopoll's own"))
             poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         if isinstance(request, GoschedRequest) or isinstance(request, SliceEnd):
@@ -400,6 +408,7 @@ cdef class Syscall:
         m = <MBase>tw.m
         self.sched = <ExecBase>tw.owner
         self.m = m
+        self.gen = m.sysgen
         m.syscalls += 1
         if m.syscalls > 1 or not self.sched.handoff:
             return
@@ -418,8 +427,8 @@ cdef class Syscall:
     def __exit__(self, *exc):
         cdef MBase m = self.m
         cdef ExecBase sched = self.sched
-        if m is None or thread_words().m != <PyObject *>m or m.syscalls == 0:
-            self.m = None                    # an await has ended it: settle() has said so
+        if m is None or thread_words().m != <PyObject *>m or self.gen != m.sysgen:
+            self.m = None                    # an await has ended it, or the goroutine's end
             return
         self.m = None
         m.syscalls -= 1

@@ -14,6 +14,7 @@ from gopoll._atomic cimport (add_int, bump, cas_i64, cas_int, futex_wait, load_i
                              load_u64, load_word, poke_int, slock, store_i64, store_int, sunlock,
                              swap_i64, swap_int, swap_word)
 from gopoll._netpoll cimport netpoll
+from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, GBase
@@ -58,7 +59,7 @@ cdef class FindBase(SchedBase):
             while m.p == NULL and not load_int(&self.words.finished):
                 self.sleep_m(m)
         finally:
-            if m.p == NULL:
+            if m.p == NULL and not pollserver_forked(self.ps):                       # A9
                 self._unlist(m)
 
     cdef int list_m(self, MBase m) noexcept:
@@ -184,7 +185,7 @@ cdef class FindBase(SchedBase):
             if n != -EINTR:
                 throw(n)
             PyErr_CheckSignals()
-            return 0
+            return self.refuse_fork()
         for i in range(n):
             if isinstance(<object><PyObject *>words[i], GBase):
                 poke_int(&(<GBase><PyObject *>words[i]).state, G_RUNNABLE)
@@ -272,6 +273,17 @@ cdef class FindBase(SchedBase):
                 and not load_int(&self.words.sysmonpolls)            # after the waiters
                 and load_int(&self.words.npidle) == load_int(&self.words.nprocs)
                 and not load_int(&self.words.finished))
+
+    @property
+    def is_hopeless(self):
+        """Whether no descriptor and no timer is waited for, and nothing is queued for all.
+
+        Seen from a due callable, whose own timer is out of the heap.
+        """
+        return (load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
+                and load_i64(&self.ps.timers.first) == 0
+                and load_i64(&self.ps.ready.len) == 0
+                and load_u64(&self.globq.len) == 0)
 
     @property
     def is_anyone_running(self):

@@ -59,6 +59,7 @@ cdef class MBase:
     cdef bint spare            # it begins on the idle list, where spare_m has put it
     cdef bint spinning         # it looks for work to steal; counted in nmspinning
     cdef int syscalls          # syscall() bodies it is inside of
+    cdef uint64_t sysgen       # raised when some of them were not left
     cdef bint outside          # in such a body, and its P given up
     cdef int bound             # reasons for which it runs one goroutine only; its own thread's (L1)
     cdef readonly int boot     # even: the thread it is given has not begun; odd: it has; (L2)

@@ -157,9 +157,13 @@ cdef tuple look_at(Thread *t, int64_t waited, ident):
         if load_u64(t.runword) != t.word or cpu_ns(t.clock) - before < HOLD_NS // 2:
             return "gil_held", None
     kind = stuck_in(t)
-    stack = None if kind == "gil_held" else stacks.of_threads().get(ident)
-    if kind is None or load_u64(t.runword) != t.word:    # after the look: it is this slice's
-        return None
+    if kind is None or kind == "gil_held":
+        return None if kind is None else (kind, None)
+    stack = stacks.of_threads().get(ident)
+    if load_u64(t.runword) != t.word:        # after the look: it is this slice's
+        if not FREE_THREADED:
+            return None
+        stack = None                         # C that stays attached lets nobody look before its end
     return kind, stack
 
 

@@ -19,6 +19,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from gopoll._atomic cimport (bump, cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64,
                              load_word, peek_i64, poke_int, store_int, store_u64)
 from gopoll._netpoll cimport netpoll
+from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._base cimport SchedWords
@@ -320,7 +321,10 @@ cdef class Sysmon:
                             if self.trace_ns and now - traced >= self.trace_ns:
                                 traced = now
                                 self.sched.trace(now)
+                            self.sched.refuse_fork()             # a hook may have forked
                         except BaseException as err:
+                            if pollserver_forked(self.sched.ps):
+                                self.sched.end_child(err)
                             self.sched.die(err)
                 idle = idle + 1 if n == 0 and want & LATE == 0 else 0
                 if idle == 0:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import collections
 import contextvars
+import os
+import queue
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from gopoll._polldesc import Note
-from gopoll.errors import ClosedError
+from gopoll.errors import ClosedError, ForkedError
 from gopoll.runtime import stacks
 from gopoll.runtime._sched import current_sched
 
@@ -41,86 +43,101 @@ class _Job:
             self.result = self.call()
         except BaseException as err:
             self.error = err
-        try:
-            self.note.wake()
-        except ClosedError:
-            pass  # run() has ended; nobody waits any more
 
 
 class Pool:
-    """The threads of one scheduler. Jobs are taken in order."""
+    """The threads of one scheduler. Jobs are taken in order.
 
-    def __init__(self) -> None:
-        self._ready = threading.Condition()  # guards all that follows
+    E1: nothing is counted, and what is woken by is in C: a signal handler may raise anywhere here.
+    """
+
+    def __init__(self, sched: Any) -> None:
+        self._sched = sched
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # a ring for each job
+        self._lock = threading.RLock()  # guards all that follows
         self._jobs: collections.deque[_Job] = collections.deque()
-        self._threads: list[threading.Thread] = []
-        self._idle = 0
+        self._threads: set[threading.Thread] = set()
+        self._working: set[threading.Thread] = set()
         self._closed = False
 
     def submit(self, job: _Job) -> None:
         """Queue *job*; start a thread if none is idle and there may be another."""
-        with self._ready:
+        # Daemon: a call that never returns must not keep the interpreter from ending.
+        thread = threading.Thread(target=self._work, daemon=True)
+        with self._lock:
             self._jobs.append(job)
-            if self._idle >= len(self._jobs) or len(self._threads) >= MAX_THREADS:
-                self._ready.notify()
-                return
-            # Daemon: a call that never returns must not keep the interpreter from ending.
-            thread = threading.Thread(
-                target=self._work, name=f"gopoll-blocking-{len(self._threads)}", daemon=True
-            )
-            self._threads.append(thread)
+            alive = [t for t in self._threads if t.is_alive()]  # of the others none has begun
+            wanted = len(alive) - len(self._working) < len(self._jobs) and len(alive) < MAX_THREADS
+            if wanted:
+                thread.name = f"gopoll-blocking-{len(alive)}"
+                self._threads.add(thread)
         try:
-            thread.start()
-        except RuntimeError:  # no thread to be had
-            with self._ready:
-                self._threads.remove(thread)
-                if self._threads:  # it waits for one of those
-                    return
-                if job in self._jobs:
-                    self._jobs.remove(job)
-            raise
+            if wanted:
+                thread.start()
+        except BaseException as err:
+            with self._lock:
+                if not thread.is_alive():
+                    self._threads.discard(thread)
+                if type(err) is not RuntimeError or not self._threads:
+                    raise
+            # No thread to be had: it waits for one of those.
+        self._bell.put(None)
 
     @property
     def is_busy(self) -> bool:
         """Whether a job is queued or under way."""
-        with self._ready:
-            return bool(self._jobs) or self._idle < len(self._threads)
+        with self._lock:
+            return bool(self._jobs or self._working)
 
     @property
     def threads(self) -> set[threading.Thread]:
         """The threads there are."""
-        with self._ready:
+        with self._lock:
             return set(self._threads)
 
     def withdraw(self, job: _Job) -> None:
         """Drop *job* if no thread has taken it."""
-        with self._ready:
+        with self._lock:
             if job in self._jobs:
                 self._jobs.remove(job)
 
     def _work(self) -> None:
+        me, pid = threading.current_thread(), os.getpid()
         while True:
-            with self._ready:
-                while not self._jobs:
-                    if self._closed:
-                        return
-                    self._idle += 1
-                    self._ready.wait()
-                    self._idle -= 1
+            self._bell.get()
+            with self._lock:
+                if self._closed:
+                    self._bell.put(None)  # for the next: one whose start was interrupted is unknown
+                    return
+                if not self._jobs:
+                    continue
                 job = self._jobs.popleft()
+                self._working.add(me)
             job.run()
+            if os.getpid() != pid:
+                self._sched.end_child(ForkedError("a function given to blocking() returned in a "
+                                                  "forked child: call os._exit there"))  # fmt: skip
+            try:
+                job.note.wake()
+            except ClosedError:
+                pass  # run() has ended; nobody waits any more
             del job
+            with self._lock:
+                self._working.discard(me)
+            if self._sched.is_quiet:  # who looked for a deadlock meanwhile has taken us for work
+                self._sched.wake_net_poller()
 
     def close(self) -> None:
         """End the threads: wait up to 5 s for calls under way, then leave them with a warning."""
-        with self._ready:
+        with self._lock:
             self._closed = True
             self._jobs.clear()
-            self._ready.notify_all()
+            threads = [t for t in self._threads if t.is_alive()]
+        self._bell.put(None)
         until = time.monotonic() + JOIN_SECONDS
-        for thread in self._threads:
+        for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
-        for thread in self._threads:
+        for thread in threads:
             if thread.is_alive():
                 warnings.warn(_stuck(thread), RuntimeWarning, stacklevel=2)
 
@@ -141,8 +158,8 @@ async def blocking(fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
     context = contextvars.copy_context()
     job = _Job(lambda: context.run(fn, *args, **kwargs), Note(sched.poller))
     pool = sched.pool
-    pool.submit(job)
     try:
+        pool.submit(job)
         await job.note
     except BaseException:
         pool.withdraw(job)

@@ -14,7 +14,6 @@ import threading
 import time
 import traceback
 import warnings
-import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any, Self
@@ -36,6 +35,8 @@ _NEVER_NS = 1 << 62
 class Stats:
     """Counters of one scheduler: since its start, but for threads and what follows, which are now.
 
+    parks and wakes: waits for a descriptor or a deadline (those for channels, locks and joins are
+    switches only); polls, events, breaks: of epoll_wait; switches: slices of goroutines;
     spurious: events that found nobody waiting; stale: events of a descriptor closed since;
     overruns: slices of 10 ms or more; retakes: Ps that sysmon took from such; handoffs: Ps that
     syscall() gave up; steals: goroutines' queues robbed by an idle P; starved: Ps left alone
@@ -68,8 +69,9 @@ class Stall:
 
     goroutine: its id, 0 for a loop. duration: seconds so far. kind: python (it computes), c_nogil
     (it is in C without the GIL), gil_starved (it waits for the GIL), gil_held (it was in C and kept
-    the GIL). stack: the Python stack of its thread, innermost last; None for gil_held, which cannot
-    be read while it lasts.
+    the GIL). stack: the Python stack of its thread, innermost last; None for gil_held, and
+    without a GIL for C that stays attached: it cannot be read while it lasts. A call that keeps the
+    GIL and sleeps is counted in stats().stalls, but not told: nobody can say whose it was.
     """
 
     goroutine: int
@@ -81,7 +83,7 @@ class Stall:
 
 Hook = Callable[[Stall], object]
 
-running: weakref.WeakSet[Any] = weakref.WeakSet()  # the schedulers of this process
+running: dict[int, Any] = {}  # the schedulers of this process by id(); each step on it is atomic
 
 _lock = threading.Lock()  # guards all that follow
 _hooks: list[tuple[Hook, int]] = []
@@ -119,7 +121,7 @@ def check_environment() -> None:
 def _duration_ns(text: str) -> int:
     """Return "50ms", "2s" or "50" (ms) in ns, 0 for what is none."""
     match = _DURATION.fullmatch(text)
-    return int(float(match[1]) * _UNITS[match[2] or "ms"]) if match else 0
+    return int(min(float(match[1]) * _UNITS[match[2] or "ms"], _NEVER_NS)) if match else 0
 
 
 def trace_ns() -> int:
@@ -141,7 +143,7 @@ def on_stall(fn: Hook, threshold: float = 0.05) -> Callable[[], None]:
         raise TypeError(f"on_stall() wants a function, not {type(fn).__name__}")
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0 seconds, not {threshold}")
-    entry = (fn, max(1, int(threshold * 1e9)))
+    entry = (fn, max(1, int(min(threshold * 1e9, _NEVER_NS))))
     with _lock:
         _hooks.append(entry)
         _apply()
@@ -268,7 +270,7 @@ def dump(file: IO[str] | None = None) -> None:
     wait reason, age and Python stack. SIGQUIT does the same. Any thread.
     """
     stream = sys.stderr if file is None else file
-    for sched in list(running):
+    for sched in list(running.values()):
         print(f"gopoll: {sched.live} goroutines\n\n{describe(sched)}", file=stream, flush=True)
 
 

@@ -19,7 +19,7 @@ from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
 from gopoll.runtime._g import GBase, Join
 from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
 from gopoll.runtime._waits import Gosched, Sleep
-from gopoll.runtime.context import background
+from gopoll.runtime.context import Context, background
 from gopoll.runtime.debug import check_environment, wait_reason, warn_once
 from gopoll.runtime.sched import Scheduler, name_of
 
@@ -228,25 +228,36 @@ def run(  # type: ignore[misc]  # mypy: the variadic overload is never covered
 
 @overload
 def go(
-    fn: Callable[[*_Args], Awaitable[_T]], *args: *_Args, name: str | None = None
+    fn: Callable[[*_Args], Awaitable[_T]],
+    *args: *_Args,
+    name: str | None = None,
+    context: Context | None = None,
 ) -> Goroutine[_T]: ...
 
 
 @overload
-def go(fn: Awaitable[_T], *, name: str | None = None) -> Goroutine[_T]: ...
+def go(
+    fn: Awaitable[_T], *, name: str | None = None, context: Context | None = None
+) -> Goroutine[_T]: ...
 
 
 def go(  # type: ignore[misc]  # as run
-    fn: Any, *args: Any, name: str | None = None
+    fn: Any, *args: Any, name: str | None = None, context: Context | None = None
 ) -> Goroutine[Any]:
     """Start a goroutine: an async function with *args*, or any awaitable.
 
-    It inherits a copy of the contextvars and the ambient Context. RuntimeError outside run().
+    It inherits a copy of the contextvars and the ambient Context; *context* is its ambient one
+    instead. RuntimeError outside run().
     """
     sched: Scheduler = current_sched()
+    if context is not None and not isinstance(context, Context):
+        raise TypeError(f"context must be a Context, not {type(context).__name__}")
     coro = coroutine_of(fn, args, "go()")
-    g = current_g()
-    context = background() if g is None else g.context
+    if context is None:
+        g = current_g()
+        context = background() if g is None else g.context
+    else:
+        context._keep_time()
     made = sched.make_g(coro, context, name or name_of(fn))
     handle: Goroutine[Any] = Goroutine(made)  # before another thread may see it end unheld (E2)
     sched.start_g(made)

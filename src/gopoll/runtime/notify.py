@@ -87,7 +87,7 @@ def _ask(change: Callable[..., None], *args: Any, wait: bool = True) -> None:
 def _main_run() -> Any:
     """Return the scheduler that runs on the main thread, or None."""
     ident = threading.main_thread().ident
-    return next((sched for sched in list(debug.running) if sched.m0.ident == ident), None)
+    return next((sched for sched in list(debug.running.values()) if sched.m0.ident == ident), None)
 
 
 def _wake_main() -> None:
@@ -141,7 +141,7 @@ def _remove(chan: Chan[Any]) -> None:
     _owners.pop(chan, None)
 
 
-def signal_notify(*signals: int) -> Chan[int]:
+def signal_notify(*signals: int) -> Chan[signal.Signals]:
     """Return a channel that gets each of *signals* when it comes, in place of its handler.
 
     It buffers 16; a signal that finds it full is dropped. Until signal_stop(chan) or the end of the
@@ -168,7 +168,7 @@ def signal_notify(*signals: int) -> Chan[int]:
         owner: Any = current_sched()
     except RuntimeError:
         owner = None
-    chan: Chan[int] = Chan(CAPACITY)
+    chan: Chan[signal.Signals] = Chan(CAPACITY)
     _ask(_add, chan, numbers, owner)
     return chan
 

@@ -61,7 +61,8 @@ class Scheduler(ExecBase):
         self._patience: Any = None  # the timer of _abandon()
         self._switch_interval = 0.0
         self._spots: dict[GBase, object] = {}
-        self.pool = Pool()  # the threads of blocking(), made when needed
+        self._asleep: list[GBase] = []
+        self.pool = Pool(self)  # the threads of blocking(), made when needed
 
     @property
     def signal_chans(self) -> int:
@@ -210,14 +211,17 @@ class Scheduler(ExecBase):
         except BaseException as err:
             if not self.is_forked:
                 raise
-            # The forking thread is all of this process that is left, and run() is not under it.
-            sys.excepthook(type(err), err, err.__traceback__)
-            sys.stderr.flush()
-            os._exit(1)
+            self.end_child(err)
         finally:
             sys.set_asyncgen_hooks(*hooks)
             self.leave_thread()
             self.drop_m(m)
+
+    def end_child(self, error: BaseException) -> None:
+        """End a forked child: the forking thread is all that is left, and run() is not under it."""
+        sys.excepthook(type(error), error, error.__traceback__)
+        sys.stderr.flush()
+        os._exit(1)
 
     def _enter(self, m: MBase) -> None:
         m.begin(threading.get_ident())
@@ -296,14 +300,14 @@ class Scheduler(ExecBase):
             self.main = self.make_g(coro, background(), name_of(coro))
             self.start_g(self.main, wake=False)
             signals.start()
-            debug.running.add(self)
+            debug.running[id(self)] = self
             self.mloop(self.m0)
         finally:
             ours = () if self.is_forked else (self.finish_all, self._stop)
             do_all(
                 TURNS,
                 signals.restore,
-                lambda: debug.running.discard(self),
+                lambda: debug.running.pop(id(self), None),
                 lambda: sys.set_asyncgen_hooks(*hooks),
                 self.leave_thread,
                 *ours,
@@ -377,10 +381,18 @@ class Scheduler(ExecBase):
     def _abandon(self) -> None:
         """If all that is left is stuck in calls that do not return, leave it behind (E10).
 
-        If it is async generators that are being closed, and have been for too long, cancel that.
+        So with what waits, not to be cancelled, for what nothing can bring about any more. If it is
+        async generators that are being closed, and have been for too long, cancel that.
         """
+        hopeless = self.is_hopeless and not self._has_company()
         self._look_after(LOOK_AGAIN_NS)
         left = [g for g in self.goroutines() if not g.system or g.closes]
+        if hopeless and left and all(g.state_name == "waiting" for g in left):
+            if left == self._asleep:
+                self._leave_asleep()
+            self._asleep = left
+            return
+        self._asleep = []
         if all(g.closes for g in left) and time.monotonic_ns() - self._closing_ns >= PATIENCE_NS:
             for g in left:
                 self.cancel(g, "the main goroutine has ended")
@@ -394,15 +406,27 @@ class Scheduler(ExecBase):
         self._spots = spots
         if not stuck:
             return
-        found = stacks.of_threads()
-        for g in left:
-            stack = "".join(found.get(self.thread_of(g), traceback.StackSummary()).format())
-            here = self.thread_of(g) == self.m0.ident
-            what = "run() waits for it" if here else "it is left behind"
-            text = f"goroutine {g.id} ({g.name}) is stuck since main has ended: {what}"
-            warnings.warn(f"{text}\n{stack}", RuntimeWarning, stacklevel=2)
-        self._spots = {}
-        self.finish_all()
+        try:
+            found = stacks.of_threads()
+            for g in left:
+                stack = "".join(found.get(self.thread_of(g), traceback.StackSummary()).format())
+                here = self.thread_of(g) == self.m0.ident
+                what = "run() waits for it" if here else "it is left behind"
+                text = f"goroutine {g.id} ({g.name}) is stuck since main has ended: {what}"
+                warnings.warn(f"{text}\n{stack}", RuntimeWarning, stacklevel=2)
+        finally:
+            self._spots = {}
+            self.finish_all()
+
+    def _leave_asleep(self) -> None:
+        try:
+            for g in self._asleep:
+                stack = "".join(stacks.of_goroutine(g) or ())
+                text = f"goroutine {g.id} ({g.name}) waits for ever since main has ended"
+                warnings.warn(f"{text}: it is left behind\n{stack}", RuntimeWarning, stacklevel=2)
+        finally:
+            self._asleep = []
+            self.finish_all()
 
     def thread_of(self, g: GBase) -> int:
         """Return the identifier of the thread that runs *g*, 0 if none does."""
@@ -430,18 +454,20 @@ class Scheduler(ExecBase):
 
     def check_dead(self) -> None:
         """Every P is idle and nothing is waited for: is there anything outside? Go: checkdead."""
-        if self.live == 0 or self.nmidlelocked < 0:
-            return
-        if self.signal_chans or self.pool.is_busy:
-            return
-        ours = {m.thread for m in self.allm} | {self.watcher}
-        ours |= self.pool.threads
-        idents = {t.ident for t in ours if t is not None} | {self.m0.ident}
-        if any(t.ident not in idents for t in threading.enumerate()):
+        if self.live == 0 or self.nmidlelocked < 0 or self._has_company():
             return
         if self.is_anyone_running or not self.is_quiet:
             return  # the last thread outside has woken somebody, and ended since we looked
         self.die(DeadlockError(debug.describe(self)))
+
+    def _has_company(self) -> bool:
+        """Report whether there is anything outside that could wake a goroutine."""
+        if self.signal_chans or self.pool.is_busy:
+            return True
+        ours = {m.thread for m in self.allm} | {self.watcher}
+        ours |= self.pool.threads
+        idents = {t.ident for t in ours if t is not None} | {self.m0.ident}
+        return any(t.ident not in idents for t in threading.enumerate())
 
     # What sysmon says.
 
