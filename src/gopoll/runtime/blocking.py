@@ -62,25 +62,19 @@ class Pool:
 
     def submit(self, job: _Job) -> None:
         """Queue *job*; start a thread if none is idle and there may be another."""
-        # Daemon: a call that never returns must not keep the interpreter from ending.
-        thread = threading.Thread(target=self._work, daemon=True)
         with self._lock:
             self._jobs.append(job)
             alive = [t for t in self._threads if t.is_alive()]  # of the others none has begun
-            wanted = len(alive) - len(self._working) < len(self._jobs) and len(alive) < MAX_THREADS
-            if wanted:
-                thread.name = f"gopoll-blocking-{len(alive)}"
-                self._threads.add(thread)
-        try:
-            if wanted:
-                thread.start()
-        except BaseException as err:
-            with self._lock:
-                if not thread.is_alive():
-                    self._threads.discard(thread)
-                if type(err) is not RuntimeError or not self._threads:
-                    raise
-            # No thread to be had: it waits for one of those.
+            if len(alive) - len(self._working) < len(self._jobs) and len(alive) < MAX_THREADS:
+                # Daemon: a call that never returns must not keep the interpreter from ending.
+                name = f"gopoll-blocking-{len(alive)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads = {*alive, thread}
+                try:
+                    thread.start()
+                except RuntimeError:  # no thread to be had: it waits for one of those
+                    if not alive:
+                        raise
         self._bell.put(None)
 
     @property
