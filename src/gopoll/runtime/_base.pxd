@@ -32,5 +32,6 @@ cdef class WordsBase:
     cdef SchedWords words
     cdef readonly Poller poller
     cdef pollServer *ps
+    cdef int refuse_fork(self) except -1
 
 cdef int64_t *count_of(SchedWords *words, GBase g) noexcept

@@ -9,6 +9,8 @@ from gopoll._atomic cimport add_int, cas_int, load_i64, load_int
 from gopoll._pollserver cimport pollserver_forked
 from gopoll.runtime._g cimport GBase
 
+from gopoll.errors import ForkedError
+
 
 # What has to be whole where a signal handler may raise: here none runs between two calls (E1).
 
@@ -119,3 +121,10 @@ cdef class WordsBase:
     def add_syswaiter(self, int v):
         """Count the runtime's own waits in the network, which keep no program alive."""
         add_int(&self.words.syswaiters, v)
+
+    cdef int refuse_fork(self) except -1:
+        """ForkedError in a forked child (A9)."""
+        if pollserver_forked(self.ps):
+            raise ForkedError("gopoll.run() was forked: goroutines stay with the parent; call "
+                              "os._exit or start a new run() in the child")
+        return 0

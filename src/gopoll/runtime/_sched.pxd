@@ -35,7 +35,6 @@ cdef class SchedBase(WordsBase):
     cdef bint retire(self, PBase p) except -1
     cdef int give(self, MBase m, PBase p, bint spinning) except -1
     cdef int sleep_m(self, MBase m) except -1
-    cdef int refuse_fork(self) except -1
     cdef bint _take_nextp(self, MBase m) noexcept
     cdef int after_idle(self) except -1
     cdef bint work_anywhere(self) noexcept

@@ -37,15 +37,13 @@ from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64,
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
-from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
+from gopoll._pollserver cimport netpollGenericInit
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._base cimport SchedWords, WordsBase
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, MBase, PBase, owns, word_sched)
 from gopoll.runtime._runq cimport RunQ
-
-from gopoll.errors import ForkedError
 
 cdef enum:
     TURNS = 16                 # so often may a signal handler raise in one piece of Python
@@ -473,13 +471,6 @@ cdef class SchedBase(WordsBase):
         self._take_nextp(m)
         Py_MakePendingCalls()
         return self.refuse_fork()
-
-    cdef int refuse_fork(self) except -1:
-        """ForkedError where a signal handler has forked, in the child (A9)."""
-        if pollserver_forked(self.ps):
-            raise ForkedError("gopoll.run() was forked: goroutines stay with the parent; call "
-                              "os._exit or start a new run() in the child")
-        return 0
 
     cdef bint _take_nextp(self, MBase m) noexcept:
         cdef uintptr_t p = load_word(&m.nextp)
