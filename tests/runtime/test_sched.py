@@ -325,7 +325,7 @@ def make_future():
     ("make", "name"),
     [
         (make_future, "Future"),
-        (lambda: Foreign(None), "NoneType"),
+        (lambda: Foreign(None), r"a bare yield, as asyncio.sleep\(0\) is"),
         (lambda: Foreign(42), "int"),
         (lambda: Foreign(gopoll.gosched), r"\w+"),
     ],
