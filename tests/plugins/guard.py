@@ -23,7 +23,7 @@ def open_fds():
 
 
 def pytest_collection_finish():
-    """Set aside what is there before the first test: two full collections a test are for its own
+    """Set aside what is there before the first test: the full collection after each is for its own
     garbage, not for 50,000 objects of the test runner (they took a third of the whole run).
     """
     gc.collect()
@@ -43,8 +43,8 @@ def leak_guard(request):
     """Fail a test that leaves a descriptor or a thread behind (marker `leaks` lifts it)."""
     if request.node.get_closest_marker("leaks"):
         yield
+        gc.collect()  # not in the next one
         return
-    gc.collect()
     fds, threads = open_fds(), set(threading.enumerate())
     yield
     collect()
