@@ -36,6 +36,13 @@ def tcp_pair():
     return adopt(ours, "tcp"), peer
 
 
+async def parked(fn, *args):
+    """Start fn(*args) and return its goroutine once it waits: so the order of several is known."""
+    g = gopoll.go(fn, *args)
+    await wait_parked(g)
+    return g
+
+
 # -- results ---------------------------------------------------------------------------------------
 
 
@@ -222,8 +229,7 @@ def test_wait_connect_does_not_take_a_spurious_wake_up_for_a_connection(run):
 def test_reads_are_served_in_the_order_they_were_awaited(run):
     async def main():
         with half_pair() as (fd, peer):
-            readers = [gopoll.go(fd.read, 1) for _ in range(20)]
-            await wait_parked(*readers)
+            readers = [await parked(fd.read, 1) for _ in range(20)]
             for i in range(20):
                 peer.send(bytes([i]))
             assert [await g for g in readers] == [bytes([i]) for i in range(20)]
@@ -234,11 +240,9 @@ def test_reads_are_served_in_the_order_they_were_awaited(run):
 def test_a_late_read_does_not_overtake_those_that_wait(run):
     async def main():
         with half_pair() as (fd, peer):
-            readers = [gopoll.go(fd.read, 1) for _ in range(3)]
-            await wait_parked(*readers)
+            readers = [await parked(fd.read, 1) for _ in range(3)]
             peer.send(b"123")
-            late = gopoll.go(fd.read, 1)
-            await wait_parked(late)
+            late = await parked(fd.read, 1)
             peer.send(b"4")
             assert [await g for g in (*readers, late)] == [b"1", b"2", b"3", b"4"]
 
@@ -253,9 +257,9 @@ def test_large_writes_do_not_mix(run):
             got = bytearray()
             while len(got) < 4 * size:
                 got += await b.read(1 << 18)
-            for i, g in enumerate(writers):
-                assert got[i * size : (i + 1) * size] == bytes([i]) * size
-                assert await g == size
+            blocks = sorted(got[at : at + size] for at in range(0, len(got), size))
+            assert blocks == [bytes([i]) * size for i in range(4)]
+            assert [await g for g in writers] == [size] * 4
 
     run(main)
 
@@ -325,9 +329,8 @@ def test_an_unfinished_write_says_how_much_has_left(run, end):
 def test_a_write_that_never_began_has_written_nothing(run):
     async def main():
         with half_pair() as (fd, _):
-            first = gopoll.go(fd.write, MORE_THAN_FITS)
-            queued = gopoll.go(fd.write, b"abc")
-            await wait_parked(first, queued)
+            first = await parked(fd.write, MORE_THAN_FITS)
+            queued = await parked(fd.write, b"abc")
             queued.cancel()
             with pytest.raises(Canceled) as caught:
                 await queued
@@ -388,8 +391,7 @@ def test_a_parked_operation_that_is_cancelled_releases_the_lock(run):
 def test_a_queued_operation_that_is_cancelled_leaves_the_queue(run):
     async def main():
         with half_pair() as (fd, peer):
-            first, second, third = readers = [gopoll.go(fd.read, 1) for _ in range(3)]
-            await wait_parked(*readers)
+            first, second, third = [await parked(fd.read, 1) for _ in range(3)]
             second.cancel()
             with pytest.raises(Canceled):
                 await second
@@ -405,8 +407,7 @@ def test_one_cancelled_after_it_was_handed_the_lock_hands_it_on(run):
 
     async def main():
         with half_pair() as (fd, peer):
-            first, heir, third = readers = [gopoll.go(fd.read, 1) for _ in range(3)]
-            await wait_parked(*readers)
+            first, heir, third = [await parked(fd.read, 1) for _ in range(3)]
             first.cancel()
             await gopoll.go(until_done, first)  # its unlock has made heir the owner
             heir.cancel()
