@@ -166,7 +166,7 @@ cdef class Op(Awaitable):
         cdef FdWait wait
         cdef int rc
         self.check_thread()
-        wait = FdWait(fd.poller)
+        wait = FdWait(fd.poller, self.name())
         wait.node.note = <PyObject *>wait
         Py_INCREF(wait)                              # the queue's reference
         rc = fdmutex_rwlock(&fd.mu, self.mode == modeRead, &wait.node)
@@ -495,7 +495,7 @@ cdef class ClosingOp(Awaitable):
         poller = <object>tw.poller           # where the waiter lives, not the connection
         with cython.critical_section(self.fd):
             if self.note is None:
-                self.note = Note(poller)
+                self.note = Note(poller, "close")
                 if self.fd.closers is None:
                     self.fd.closers = []
                 self.fd.closers.append(self.note)

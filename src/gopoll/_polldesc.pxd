@@ -20,6 +20,7 @@ cdef class PollDesc:
 
 cdef class Note(Awaitable):
     cdef readonly PollerBase poller
+    cdef readonly str wait_reason
     cdef uintptr_t state
     cdef int wake_word(self) except -1
 

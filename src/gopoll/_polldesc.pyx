@@ -47,6 +47,7 @@ cdef class PdPark(ParkRequest):
     """The wait of one direction of a PollDesc. Made once, used for every wait."""
     cdef PollDesc owner
     cdef int mode
+    wait_reason = "poll"
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         cdef PollDesc owner = self.owner
@@ -239,8 +240,10 @@ cdef class Note(Awaitable):
     state is rg's own machine without the announcement: pdNil, pdReady or the waiter's word (P3).
     """
 
-    def __init__(self, PollerBase poller not None):
+    def __init__(self, PollerBase poller not None, str wait_reason="note"):
+        """wait_reason: as Goroutine.wait_reason shows it."""
         self.poller = poller
+        self.wait_reason = wait_reason
         self.state = pdNil
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:

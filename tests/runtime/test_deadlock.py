@@ -54,7 +54,7 @@ ASLEEP = {
     "a counter that nobody counts down": (
         "wg = gopoll.WaitGroup()\nwg.add()\nawait wg.wait()", "waitgroup"),
     "a context that nobody cancels": (
-        "ctx, cancel = gopoll.with_cancel(gopoll.background())\nawait ctx.wait()", "note"),
+        "ctx, cancel = gopoll.with_cancel(gopoll.background())\nawait ctx.wait()", "context"),
     "a locked thread": ("gopoll.lock_os_thread()\nawait gopoll.Chan().recv()", "recv"),
     "after a sleep": ("await gopoll.sleep(0.01)\nawait gopoll.Chan().recv()", "recv"),
     "after a blocking call": ("await gopoll.blocking(nothing().close)\nawait gopoll.Chan().recv()",

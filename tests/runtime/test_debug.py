@@ -257,6 +257,8 @@ def entry(text, name):
 def test_every_goroutine_is_in_it_with_state_reason_age_and_stack(run):
     async def main():
         chan, mutex, gate = Chan(), gopoll.Mutex(), gopoll.WaitGroup()
+        ctx, cancel = gopoll.with_cancel(gopoll.background())
+        let_go = threading.Event()
         gate.add()
         await mutex.lock()
 
@@ -271,6 +273,8 @@ def test_every_goroutine_is_in_it_with_state_reason_age_and_stack(run):
                 "select": gopoll.select(Chan().recv_case(), Chan().recv_case()),
                 "lock": mutex.lock(),
                 "waitgroup": gate.wait(),
+                "context": ctx.wait(),
+                "blocking": gopoll.blocking(let_go.wait),
             }
             gs = {reason: gopoll.go(through, op, name=f"in-{reason}") for reason, op in ops.items()}
             gs["join"] = gopoll.go(through, gs["sleep"], name="in-join")
@@ -293,8 +297,10 @@ def test_every_goroutine_is_in_it_with_state_reason_age_and_stack(run):
             chan.try_send(1)
             mutex.unlock()
             gate.done()
+            cancel()
+            let_go.set()
             await fresh
-            for reason in ("read", "recv", "lock", "waitgroup"):
+            for reason in ("read", "recv", "lock", "waitgroup", "context", "blocking"):
                 await gs[reason]
             for reason in ("sleep", "select", "join"):
                 gs[reason].cancel()
@@ -360,7 +366,7 @@ def test_it_says_who_is_locked_and_what_is_the_runtimes(run):
         text = dumped()
         assert re.search(r"^goroutine 1 \(.*\) \[running, locked to thread\]:$", text, re.MULTILINE)
         assert entry(text, "signals")[0].startswith("waiting: ")
-        assert "\nruntime (signals) [" in text
+        assert text.index("\nruntime (signals) [") > text.index("goroutine 1 "), "ours comes last"
         assert text.startswith("gopoll: 1 goroutines\n"), "the runtime's own are not counted"
         gopoll.unlock_os_thread()
 

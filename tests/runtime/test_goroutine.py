@@ -128,9 +128,12 @@ def test_the_wait_reason_of_input_and_output_is_the_operation(run):
         with half_pair() as (fd, _):
             reader, writer = gopoll.go(fd.read, 1), gopoll.go(fd.write, bytes(8 << 20))
             await wait_parked(reader, writer)
-            assert (reader.wait_reason, writer.wait_reason) == ("read", "write")
+            queued = gopoll.go(fd.read, 1)  # behind the other one
+            await wait_parked(queued)
+            reasons = [g.wait_reason for g in (reader, writer, queued)]
+            assert reasons == ["read", "write", "read"]
             fd.close()
-            for g in (reader, writer):
+            for g in (reader, writer, queued):
                 with pytest.raises(gopoll.ClosedError):
                     await g
 

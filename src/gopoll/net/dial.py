@@ -300,7 +300,7 @@ class _Race:
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all that follows
         self._outcomes: list[tuple[bool, Conn | BaseException]] = []
-        self._note = Note(current_poller())
+        self._note = Note(current_poller(), "dial")
         self._over = False
 
     def start(self, primary: bool, run: Callable[[], Awaitable[Conn]]) -> None:
@@ -333,7 +333,7 @@ class _Race:
             with self._lock:
                 if self._outcomes:
                     return self._outcomes.pop(0)
-                self._note = note = Note(current_poller())
+                self._note = note = Note(current_poller(), "dial")
             await note
 
     def close(self) -> None:

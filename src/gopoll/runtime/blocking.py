@@ -150,7 +150,7 @@ async def blocking(fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
     """
     sched = current_sched()
     context = contextvars.copy_context()
-    job = _Job(lambda: context.run(fn, *args, **kwargs), Note(sched.poller))
+    job = _Job(lambda: context.run(fn, *args, **kwargs), Note(sched.poller, "blocking"))
     pool = sched.pool
     try:
         pool.submit(job)

@@ -131,7 +131,7 @@ class Context(ContextBase):
 
     async def wait(self) -> None:
         """Wait until the context is done."""
-        note = Note(_current_poller())
+        note = Note(_current_poller(), "context")
         stop = self.after_func(note.wake)
         try:
             await note

@@ -251,7 +251,7 @@ def describe(sched: Any) -> str:
     now = time.monotonic_ns()
     threads = stacks.of_threads()
     parts = []
-    for g in sorted(sched.goroutines(), key=lambda g: g.id):
+    for g in sorted(sched.goroutines(), key=lambda g: (g.system, g.id)):
         reason = wait_reason(g)
         state = g.state_name if reason is None else f"{g.state_name}: {reason}"
         age = f", {(now - g.since) / 1e9:.1f} s" if g.state_name == "waiting" else ""
