@@ -289,6 +289,28 @@ def test_go_pseudo_random_send(run):
     run(main)
 
 
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_select_that_waits_twice_on_one_channel_prefers_neither(run, sends):
+    """It stood in the channel's queue in the order of its cases, and the first was served."""
+
+    async def main():
+        chan = Chan()
+        seen = set()
+        for _ in range(60):
+            if sends:
+                g = gopoll.go(lambda: select(chan.send_case(0), chan.send_case(1)))
+                await wait_parked(g)
+                await chan.recv()
+            else:
+                g = gopoll.go(lambda: select(chan.recv_case(), chan.recv_case()))
+                await wait_parked(g)
+                await chan.send("x")
+            seen.add((await g)[0])
+        assert seen == {0, 1}
+
+    run(main)
+
+
 def test_go_select_fairness(run):
     """TestSelectFairness: of four channels, two are always ready; neither is preferred."""
     trials = 3000

@@ -13,6 +13,7 @@ cdef struct Arm:               # Go: scase
     Waiter w
     hchan *chan                # NULL: never ready
     bint sends
+    int nth                    # the index of the arm that is queued as this one's number
 
 cdef class SelectOp(WaitOp):
     cdef tuple cases           # keeps the channels
@@ -33,6 +34,7 @@ cdef class SelectOp(WaitOp):
     cdef int sort_locks(self) except -1
     cdef void lock_all(self) noexcept nogil
     cdef void unlock_all(self) noexcept nogil
+    cdef void shuffle(self) noexcept nogil
     cdef bint is_ready(self, Arm *arm) noexcept nogil
     cdef int pick(self, PyObject **value, Waiter **woken, bint *closed) noexcept nogil
     cdef int answer(self, int index, object value, PyObject **out) except -1

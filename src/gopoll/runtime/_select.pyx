@@ -239,10 +239,22 @@ cdef class SelectOp(WaitOp):
         self.sched = None if thread_words().owner == NULL else <SchedBase>thread_words().owner
         return self.park(out)
 
+    cdef void shuffle(self) noexcept nogil:
+        """Draw an order for the queues: of two cases on one channel the first in line is served.
+
+        Go: pollorder.
+        """
+        cdef int i, j
+        for i in range(self.n):
+            j = <int>(gopoll_cheaprand(self.end_ns) % <uint32_t>(i + 1))
+            self.arms[i].nth = self.arms[j].nth
+            self.arms[j].nth = i
+
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         cdef SchedBase sched = self.sched
         cdef bint timed = self.timeout_ns >= 0 and sched is not None
         cdef int i, rc = 0
+        cdef Arm *arm
         if self.phase != PARKED:
             return False                     # not announced
         Py_INCREF(self)                      # the queues'; once for all
@@ -257,9 +269,11 @@ cdef class SelectOp(WaitOp):
                 self.timed = timed
                 self.queued = True
                 self.waiter = waiter
+                self.shuffle()
                 for i in range(self.n):
-                    if self.arms[i].chan != NULL:
-                        enqueue(&self.arms[i].w)
+                    arm = &self.arms[self.arms[i].nth]
+                    if arm.chan != NULL:
+                        enqueue(&arm.w)
                 store_int(&self.claim, C_WAITING)
                 self.unlock_all()            # K1: from here on it may be awake
                 if rc > 0:
