@@ -124,6 +124,20 @@ def test_run_is_not_nested_in_one_thread_and_the_outer_one_goes_on(run):
 
 
 @pytest.mark.parametrize("start", ["run", "go"])
+def test_a_plain_function_may_return_an_op(start):
+    """run() called it outside the scheduler, where there is no op to be had."""
+
+    async def main():
+        return await gopoll.go(gopoll.sleep, 0), await gopoll.go(lambda: value(1))
+
+    if start == "go":
+        assert gopoll.run(main) == (None, (1,))
+    else:
+        assert gopoll.run(gopoll.sleep, 0) is None
+        assert gopoll.run(lambda: value(1)) == (1,)
+
+
+@pytest.mark.parametrize("start", ["run", "go"])
 @pytest.mark.parametrize(
     ("args", "text"),
     [

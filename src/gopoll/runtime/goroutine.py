@@ -134,6 +134,10 @@ async def _await(awaitable: Awaitable[_T]) -> _T:
     return await awaitable
 
 
+async def _call(fn: Any, args: tuple[Any, ...]) -> Any:
+    return await coroutine_of(fn, args, "run()")
+
+
 def coroutine_of(fn: Any, args: tuple[Any, ...], what: str) -> Coroutine[Any, Any, Any]:
     """Make a coroutine of an async function and arguments, or of any awaitable."""
     if type(fn) is FunctionType:  # the usual case, quickly
@@ -221,7 +225,12 @@ def run(  # type: ignore[misc]  # mypy: the variadic overload is never covered
             f"procs={procs} with handoff=False: goroutines that run one at a time need one P"
         )
     check_environment()
-    coro = coroutine_of(main, args, "run()")
+    if callable(main) and not inspect.iscoroutinefunction(main) and not inspect.isawaitable(main):
+        # There: what it returns may be an op, which wants a scheduler.
+        coro: Any = _call(main, args)
+        coro.__qualname__ = getattr(main, "__qualname__", type(main).__name__)
+    else:
+        coro = coroutine_of(main, args, "run()")
     count = 1 if not handoff else default_procs() if procs is None else procs
     return Scheduler(count, handoff).run(coro)
 
