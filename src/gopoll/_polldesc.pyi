@@ -4,7 +4,8 @@ from gopoll._park import Awaitable, ParkRequest
 from gopoll._pollerbase import PollerBase
 
 @disjoint_base
-class PdPark(ParkRequest): ...
+class PdPark(ParkRequest):
+    wait_reason: str
 
 @disjoint_base
 class PollDesc:
