@@ -347,8 +347,10 @@ def test_an_error_of_one_that_is_left_ends_the_run_with_it():
         await wait_parked(gopoll.go(worker))
         return "lost"
 
-    with pytest.raises(ValueError, match="clean-up failed"):
-        gopoll.run(main)
+    # Without a GIL the last to hold the handle may be a thread that is about to end.
+    for _ in range(40):
+        with pytest.raises(ValueError, match="clean-up failed"):
+            gopoll.run(main)
 
 
 def test_after_a_run_no_frame_of_it_is_kept():

@@ -58,6 +58,7 @@ class Scheduler(ExecBase):
         self._dropped: deque[Any] = deque()  # async generators that nobody holds any more
         self._end_lock = threading.RLock()  # one at a time takes from _dropped, or sees it empty
         self._closing_ns = 0  # when the last async generator began to be closed
+        self._has_outcome = False  # what run() raises or returns is decided
         self._patience: Any = None  # the timer of _abandon()
         self._switch_interval = 0.0
         self._spots: dict[GBase, object] = {}
@@ -123,10 +124,16 @@ class Scheduler(ExecBase):
         error = g.error
         if error is None or g.system or isinstance(error, canceled) or not g.claim():
             return
-        if self.is_finished:  # too late to end run(), never too late to say so
-            module.excepthook(type(error), error, error.__traceback__)
+        note = f"goroutine {g.id} ({g.name}) ended with {error!r} too"
+        if not self.is_finished:
+            self.die(error, note)
             return
-        self.die(error, f"goroutine {g.id} ({g.name}) ended with {error!r} too")
+        # Without a GIL a thread that ends is the last to drop some handles: E2 holds until run()
+        # has its outcome. Stored, then looked; _outcome() does both the other way round.
+        if not self._has_outcome:
+            self._condemn(error, note)
+        if self._has_outcome:  # too late to end run(), never too late to say so
+            module.excepthook(type(error), error, error.__traceback__)
 
     def run_callable(self, fn: Callable[[], object]) -> None:
         """Run a due callable (the expiry of a context) between two goroutines."""
@@ -326,6 +333,7 @@ class Scheduler(ExecBase):
             self.watcher.join()
 
     def _outcome(self) -> Any:
+        self._has_outcome = True
         main = self.main
         if self.fatal is not None:
             if main.error is not None and not isinstance(main.error, Canceled):
@@ -442,15 +450,18 @@ class Scheduler(ExecBase):
 
     def die(self, error: BaseException, note: str = "") -> None:
         """End run() with *error*: cancel everything. Any thread. Again if interrupted (E1)."""
-        if self.fatal is None:
-            self.fatal = error
-        elif self.fatal is not error:
-            self.fatal.add_note(note or f"then the scheduler met {error!r}")
+        self._condemn(error, note or f"then the scheduler met {error!r}")
         self.deaths += 1
         if isinstance(error, InternalError) or self.deaths > MAX_DEATHS:
             self.finish_all()  # its state cannot be trusted, or it cannot go on
         else:
             self.shut_down()
+
+    def _condemn(self, error: BaseException, note: str) -> None:
+        if self.fatal is None:
+            self.fatal = error
+        elif self.fatal is not error:
+            self.fatal.add_note(note)
 
     def check_dead(self) -> None:
         """Every P is idle and nothing is waited for: is there anything outside? Go: checkdead."""
