@@ -1,4 +1,4 @@
-"""Connections: what dial and accept return. Reads, writes and deadlines are inherited from FD.
+"""Connections: Conn, which is abstract, and those that are a descriptor and inherit from FD too.
 
 Called by goroutines, and by any thread where api.md says so.
 Go: net/net.go, net/tcpsock.go, net/sockopt_posix.go (go1.27).
@@ -6,15 +6,17 @@ Go: net/net.go, net/tcpsock.go, net/sockopt_posix.go (go1.27).
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from gopoll._fd import FD
-from gopoll.errors import ClosedError, closed_error, format_addr, op_error
+from gopoll.errors import Addr, ClosedError, OpError, closed_error, format_addr, op_error
 from gopoll.net.sock import (
     KeepAlive,
     KeepAliveConfig,
@@ -24,31 +26,113 @@ from gopoll.net.sock import (
     set_no_delay,
 )
 
-__all__ = ["Conn", "KeepAliveConfig", "TCPConn"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["Conn", "FDConn", "KeepAliveConfig", "TCPConn"]
 
 _MAX_LINGER = 65535  # seconds; the kernel keeps it in ticks
 
 
-class Conn(FD):
-    """A stream connection: the base of TCPConn and its later kin. Made by dial, accept and so on.
+class Conn:
+    """A connection: the abstract base of all that dial, accept and tls.client return.
 
     Any number of goroutines may use one at once: reads queue behind reads, writes behind writes,
-    and a large write is not mixed with another. read, readinto, write, the deadlines and the
-    addresses are FD's.
+    and a large write is not mixed with another.
+
+    It holds no descriptor: a wrapper of another connection derives from it as the kinds of
+    gopoll do, and gives read, write, close, is_closed, the read and the write deadline, both
+    addresses and network. The rest stands on these until it gives better. Go: net.Conn.
     """
 
     __slots__ = ()
 
+    def read(self, n: int = 65536) -> Awaitable[bytes]:
+        """Read at most *n* bytes: b"" at the end (and for n == 0). An op.
+
+        Raises ClosedError, TimeoutError (deadline), another OpError.
+        """
+        raise NotImplementedError
+
+    def readinto(self, buffer: WriteableBuffer) -> Awaitable[int]:
+        """Read into a writable *buffer*; return the count, 0 at the end. An op."""
+        return self._readinto(buffer)
+
+    async def _readinto(self, buffer: WriteableBuffer) -> int:
+        with memoryview(buffer) as whole, whole.cast("B") as view:
+            data = await self.read(len(view))
+            view[: len(data)] = data
+        return len(data)
+
+    def write(self, data: ReadableBuffer) -> Awaitable[int]:
+        """Write all of *data* and return its length, or raise an error whose .written says how
+        much has left. An op; concurrent writes do not mix.
+        """
+        raise NotImplementedError
+
+    def close_read(self) -> None:
+        """Shut down the reading side. Raises OpError, here because this kind has no sides."""
+        raise self._unsupported("close")
+
+    def close_write(self) -> None:
+        """Shut down the writing side: the peer reads the end. Raises OpError, as close_read."""
+        raise self._unsupported("close")
+
     def close(self) -> Awaitable[None]:
         """Close; a second call does nothing. Any thread, never blocks.
 
-        Every waiter wakes with ClosedError. The awaitable is done when the descriptor is really
+        Every waiter wakes with ClosedError. The awaitable is done when the connection is really
         closed; awaiting it is optional.
         """
-        try:
-            return super().close()
-        except ClosedError:
-            return self.wait_closed()
+        raise NotImplementedError
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether close() has been called."""
+        raise NotImplementedError
+
+    def set_deadline(self, when: float | None) -> None:
+        """Set both deadlines to *when* (time.monotonic() seconds); None clears, the past cancels
+        now. Holds for pending and later operations until changed; may be moved after it fired.
+        Any thread. Raises ClosedError.
+        """
+        self.set_read_deadline(when)
+        self.set_write_deadline(when)
+
+    def set_read_deadline(self, when: float | None) -> None:
+        """Set the deadline of reads; see set_deadline."""
+        raise NotImplementedError
+
+    def set_write_deadline(self, when: float | None) -> None:
+        """Set the deadline of writes; see set_deadline."""
+        raise NotImplementedError
+
+    def set_timeout(self, timeout: float | None) -> None:
+        """set_deadline(now + timeout seconds), the clock read once, now; None clears."""
+        self.set_deadline(_when(timeout))
+
+    def set_read_timeout(self, timeout: float | None) -> None:
+        """set_read_deadline(now + timeout seconds); None clears."""
+        self.set_read_deadline(_when(timeout))
+
+    def set_write_timeout(self, timeout: float | None) -> None:
+        """set_write_deadline(now + timeout seconds); None clears."""
+        self.set_write_deadline(_when(timeout))
+
+    @property
+    def local_addr(self) -> Addr | None:
+        """The address at this end."""
+        raise NotImplementedError
+
+    @property
+    def remote_addr(self) -> Addr | None:
+        """The address at the other end."""
+        raise NotImplementedError
+
+    @property
+    def network(self) -> str:
+        """The network, as it was given to dial or listen."""
+        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,6 +149,34 @@ class Conn(FD):
         ends = f"{format_addr(self.local_addr)}->{format_addr(self.remote_addr)}"
         state = " closed" if self.is_closed else ""
         return f"<{type(self).__name__} {self.network} {ends}{state}>"
+
+    def _unsupported(self, op: str) -> OpError:
+        return op_error(op, self.network, self.local_addr, self.remote_addr, errno.EOPNOTSUPP)
+
+
+def _when(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout
+
+
+class FDConn(FD, Conn):
+    """A connection with a descriptor of its own: the base of TCPConn and its kin.
+
+    read, readinto, write, the deadlines and the addresses are FD's, which goes first: no frame
+    of Python stands between a caller and the operation.
+    """
+
+    __slots__ = ()
+
+    def close(self) -> Awaitable[None]:
+        """Close; a second call does nothing. Any thread, never blocks.
+
+        Every waiter wakes with ClosedError. The awaitable is done when the descriptor is really
+        closed; awaiting it is optional.
+        """
+        try:
+            return super().close()
+        except ClosedError:
+            return self.wait_closed()
 
     def set_read_buffer(self, size: int) -> None:
         """Ask for a receive buffer of *size* bytes; the kernel doubles it. Raises OpError."""
@@ -94,7 +206,7 @@ class Conn(FD):
             raise op_error("set", self.network, None, self.local_addr, exc) from None
 
 
-class TCPConn(Conn):
+class TCPConn(FDConn):
     """A TCP connection. Go: net.TCPConn."""
 
     __slots__ = ()
