@@ -57,6 +57,7 @@ ALL = [
     errors.not_pollable_error("open"),
     errors.dns_error("dial", "tcp", "nowhere.example", errors.NO_SUCH_HOST_TEXT),
     errors.dns_error("dial", "tcp", "nowhere.example", DeadlineExceeded()),
+    errors.dns_error("dial", "tcp", "h.example", socket.gaierror(socket.EAI_AGAIN, "Try again")),
     AddrError("dial", "tcp", "foo", "missing port in address"),
     UnknownNetworkError("dial", "foo"),
     WrappedError("kept"),
@@ -357,7 +358,8 @@ def test_lookup_failures_say_whether_to_ask_again(
 ) -> None:
     given_text = text[0].upper() + text[1:]
     error = errors.dns_error("dial", "tcp", "h.example", socket.gaierror(code, given_text))
-    assert str(error) == f"dial tcp: lookup h.example: {text}"
+    hint = f" ({errors.LOOKUP_AGAIN_HINT})" if temporary else ""
+    assert str(error) == f"dial tcp: lookup h.example: {text}{hint}"
     assert (error.host, error.errno) == ("h.example", code)
     assert (error.is_not_found, error.is_temporary) == (not_found, temporary)
     assert not error.is_timeout
@@ -373,7 +375,9 @@ def test_lookup_failures_for_other_reasons() -> None:
     assert (odd.is_not_found, odd.errno) == (True, socket.EAI_NONAME)
     full = errors.dns_error("dial", "tcp", "h", OSError(errno.EMFILE, "Too many open files"))
     assert (full.errno, full.is_temporary) == (errno.EMFILE, True)
-    assert str(full) == "dial tcp: lookup h: too many open files"
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    remedy = f"limit {soft}; raise RLIMIT_NOFILE"
+    assert str(full) == f"dial tcp: lookup h: too many open files ({remedy})"
     assert not errors.dns_error("dial", "tcp", "h", "server misbehaving").is_not_found
 
 

@@ -41,6 +41,7 @@ NOT_POLLABLE_TEXT = "not pollable"
 NO_SUCH_HOST_TEXT = "no such host"
 UNKNOWN_PORT_TEXT = "unknown port"
 REGULAR_FILE_HINT = "regular files are always ready; read them in gopoll.blocking()"
+LOOKUP_AGAIN_HINT = "ask again later; do the servers in /etc/resolv.conf answer?"
 
 # syscall.Errno.Timeout and Temporary.
 _TIMEOUT_ERRNOS = frozenset({_errno.EAGAIN, _errno.EWOULDBLOCK, _errno.ETIMEDOUT})
@@ -240,7 +241,8 @@ class UnknownNetworkError(OpError, ValueError):
 class DNSError(OpError, socket.gaierror):
     """A look-up failed: "dial tcp: lookup nowhere.example: no such host".
 
-    host: the name that was looked up; errno: as Python's, the EAI_ code.
+    host: the name that was looked up; errno: as Python's, the EAI_ code. is_not_found: there is no
+    such name, asking again is no use. is_temporary: the same look-up may work later.
     """
 
     def __init__(
@@ -254,9 +256,10 @@ class DNSError(OpError, socket.gaierror):
         is_not_found: bool = False,
         is_timeout: bool = False,
         is_temporary: bool = False,
+        hint: str | None = None,
     ) -> None:
         """Describe a failed look-up of *host*."""
-        OpError.__init__(self, op, net, err=err, errno=errno)
+        OpError.__init__(self, op, net, err=err, errno=errno, hint=hint)
         self.host = host
         self.is_not_found = is_not_found
         self._is_timeout = is_timeout
@@ -479,11 +482,13 @@ def dns_error(op: str, net: str, host: str, err: str | BaseException) -> DNSErro
             return DNSError(op, net, host, UNKNOWN_PORT_TEXT, errno=code, is_not_found=True)
         if code not in _NOT_FOUND_CODES:
             retry = code == socket.EAI_AGAIN
-            return DNSError(op, net, host, err, errno=code, is_temporary=retry)
+            hint = LOOKUP_AGAIN_HINT if retry else None
+            return DNSError(op, net, host, err, errno=code, is_temporary=retry, hint=hint)
     elif isinstance(err, OSError):  # such as EMFILE while the resolver opened its socket
         cls = _class_for(DNSError, _builtin_for(code))
-        retry = code in _TEMPORARY_ERRNOS
-        return cls(op, net, host, err, is_timeout=code in _TIMEOUT_ERRNOS, is_temporary=retry)
+        late, retry = code in _TIMEOUT_ERRNOS, code in _TEMPORARY_ERRNOS
+        hint = _limit_hint(code)
+        return cls(op, net, host, err, is_timeout=late, is_temporary=retry, hint=hint)
     elif isinstance(err, str) and err != NO_SUCH_HOST_TEXT:
         return DNSError(op, net, host, err)
     # No such name; a UnicodeError is a name that DNS cannot spell.

@@ -27,8 +27,8 @@ from gopoll.errors import (
 from gopoll.net.addr import IPSockAddr, TCPNetwork, split_by_family
 from gopoll.net.conn import Conn, TCPConn
 from gopoll.net.resolve import (
+    DEFAULT_RESOLVER,
     AddrResolver,
-    Resolver,
     resolve_addr_list,
     resolve_local_addr,
 )
@@ -110,7 +110,7 @@ class Dialer:
         self.local_addr = local_addr
         self.fallback_delay = fallback_delay or _FALLBACK_DELAY
         self.keep_alive = check_keep_alive(keep_alive)
-        self.resolver = resolver if resolver is not None else Resolver()
+        self.resolver = resolver if resolver is not None else DEFAULT_RESOLVER
         self.control = control
 
     @overload

@@ -16,7 +16,7 @@ from gopoll._fd import FD
 from gopoll.errors import Addr, AddrError, ClosedError, OpError, format_addr, op_error
 from gopoll.net.addr import IPSockAddr, TCPNetwork, is_ipv4
 from gopoll.net.conn import Conn, TCPConn
-from gopoll.net.resolve import AddrResolver, Resolver, resolve_addr_list
+from gopoll.net.resolve import DEFAULT_RESOLVER, AddrResolver, resolve_addr_list
 from gopoll.net.sock import (
     Control,
     KeepAlive,
@@ -139,7 +139,7 @@ class ListenConfig:
         self.control = control
         self.keep_alive = check_keep_alive(keep_alive)
         self.backlog = backlog
-        self.resolver = resolver if resolver is not None else Resolver()
+        self.resolver = resolver if resolver is not None else DEFAULT_RESOLVER
 
     @overload
     async def listen(self, network: TCPNetwork, address: Addr) -> TCPListener: ...

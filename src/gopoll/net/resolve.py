@@ -1,14 +1,22 @@
 """Names to addresses, off the loop: Resolver, and Go's rules for what may be dialled.
 
-Called by dial and listen, in a goroutine; getaddrinfo runs where runtime.blocking puts it.
-Go: net/lookup.go, net/ipsock.go, resolveAddrList in net/dial.go (go1.27).
+Called by dial and listen, in a goroutine; getaddrinfo runs on the threads of runtime.blocking.
+Go: net/lookup.go, net/ipsock.go, resolveAddrList in net/dial.go, internal/singleflight (go1.27).
+
+R1: a name and family has one call at most in a run(): its flight is in the table from when it is
+    made until its thread has left getaddrinfo, wanted or not. Who comes meanwhile joins it.
+R2: a flight is dropped under the lock, by the last waiter that leaves a queue or by the thread
+    that finds it without any. Who joins looks in the table under the same lock.
 """
 
 from __future__ import annotations
 
+import collections
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Protocol, TypeVar
 
 from gopoll._polldesc import Note
@@ -16,6 +24,7 @@ from gopoll.errors import (
     CANCELED_TEXT,
     NO_SUCH_HOST_TEXT,
     AddrError,
+    ClosedError,
     DeadlineExceeded,
     DNSError,
     OpError,
@@ -32,12 +41,20 @@ from gopoll.net.addr import (
     split_host_port,
 )
 from gopoll.net.sock import map_err
-from gopoll.runtime._sched import current_poller
-from gopoll.runtime.blocking import blocking
+from gopoll.runtime._sched import current_poller, current_sched
+from gopoll.runtime.blocking import MAX_THREADS, Pool
 from gopoll.runtime.context import Context, current_context
 from gopoll.runtime.goroutine import go
 
-__all__ = ["AddrResolver", "Resolver", "resolve_addr_list", "resolve_local_addr"]
+__all__ = [
+    "DEFAULT_RESOLVER",
+    "AddrResolver",
+    "Resolver",
+    "resolve_addr_list",
+    "resolve_local_addr",
+]
+
+WORKERS = MAX_THREADS // 2  # a DNS server that is dead leaves blocking() the other half
 
 _NO_SUITABLE = "no suitable address found"
 _MISMATCHED = "mismatched local address type"
@@ -54,7 +71,22 @@ class AddrResolver(Protocol):
 
 
 class Resolver:
-    """Look names up with getaddrinfo: /etc/hosts, DNS and whatever nsswitch.conf says."""
+    """Look names up with getaddrinfo: /etc/hosts, DNS and whatever nsswitch.conf says.
+
+    workers: so many calls run at once, the others queue; of blocking()'s threads, which are 32.
+    Look-ups of one name at the same time share one call, which no cancellation of a caller ends
+    for the others. For any number of goroutines and runs; each run() has workers of its own.
+    """
+
+    def __init__(self, *, workers: int = WORKERS) -> None:
+        """Keep the settings; nothing is started yet."""
+        if isinstance(workers, bool) or not isinstance(workers, int):
+            raise TypeError(f"workers must be an int, not {type(workers).__name__}")
+        if workers < 1:
+            raise ValueError(f"workers must be above 0, not {workers}")
+        self._workers = workers
+        self._lock = threading.Lock()  # guards what follows
+        self._runs: weakref.WeakKeyDictionary[object, _Flights] = weakref.WeakKeyDictionary()
 
     async def lookup_host(self, host: str) -> list[str]:
         """Return the addresses of *host* as texts, best first. Raises DNSError.
@@ -79,13 +111,133 @@ class Resolver:
         literal = ip_literal(host)
         if literal is not None:
             return [literal]
-        try:
-            found = await blocking(_getaddrinfo, host, family)
-        except (OSError, UnicodeError) as exc:
-            raise dns_error("", "", host, exc) from None
-        if not found:
+        flight = await self._flights().join((host, family), lambda: _getaddrinfo(host, family))
+        error = flight.error
+        if isinstance(error, (OSError, UnicodeError)):
+            raise dns_error("", "", host, error)  # one for each caller, who says more in it
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, flight  # no cycle through the traceback
+        if not flight.found:
             raise dns_error("", "", host, NO_SUCH_HOST_TEXT)
-        return found
+        return list(flight.found)
+
+    def _flights(self) -> _Flights:
+        """Return the look-ups of the run() on this thread."""
+        sched = current_sched()
+        with self._lock:
+            flights = self._runs.get(sched)
+            if flights is None:
+                flights = self._runs[sched] = _Flights(sched.pool, self._workers)
+        return flights
+
+
+class _Flight:
+    """A look-up and those who wait for it. Fields are guarded by the lock of its _Flights."""
+
+    def __init__(self, key: Hashable, look_up: Callable[[], list[IPAddr]]) -> None:
+        self.key = key
+        self.look_up = look_up
+        self.waiters: list[Note] = []
+        self.found: list[IPAddr] = []  # constant when the waiters have been woken, as is
+        self.error: BaseException | None = None
+
+
+class _Flights:
+    """The look-ups of one run(), and the workers that do them. Go: singleflight.Group."""
+
+    def __init__(self, pool: Pool, workers: int) -> None:
+        self._pool = pool
+        self._max = workers
+        self._lock = threading.Lock()  # guards what follows, and the flights
+        self._table: dict[Hashable, _Flight] = {}
+        self._queue: collections.deque[_Flight] = collections.deque()  # while all workers work
+        self._workers = 0
+
+    async def join(self, key: Hashable, look_up: Callable[[], list[IPAddr]]) -> _Flight:
+        """Wait for the look-up of *key*, begun with *look_up* if there is none, and return it.
+
+        Cancellation ends the waiting; the look-up goes on for the others.
+        """
+        note = Note(current_poller(), "lookup")
+        start = False
+        with self._lock:
+            flight = self._table.get(key)  # R1
+            if flight is None:
+                flight = self._table[key] = _Flight(key, look_up)
+                start = self._workers < self._max
+                if start:
+                    self._workers += 1
+                else:
+                    self._queue.append(flight)
+            flight.waiters.append(note)
+        try:
+            if start:
+                self._start(flight)
+            await note
+        finally:
+            self._leave(flight, note)
+        return flight
+
+    def _start(self, flight: _Flight) -> None:
+        """Have a thread work, on *flight* first."""
+        try:
+            self._pool.start(lambda: self._work(flight))
+        except BaseException as exc:  # no thread to be had
+            with self._lock:
+                self._workers -= 1
+                stranded = [flight, *self._queue]
+                self._queue.clear()
+            for each in stranded:
+                self._end(each, [], exc)
+
+    def _leave(self, flight: _Flight, note: Note) -> None:
+        with self._lock:
+            flight.waiters.remove(note)
+            if not flight.waiters and flight in self._queue:
+                self._queue.remove(flight)
+                self._forget(flight)  # R2
+
+    def _forget(self, flight: _Flight) -> None:
+        if self._table.get(flight.key) is flight:
+            del self._table[flight.key]
+
+    def _work(self, first: _Flight) -> None:
+        """Look up on a thread of blocking(), until nothing is queued."""
+        flight: _Flight | None = first
+        while flight is not None:
+            with self._lock:
+                wanted = bool(flight.waiters)
+                if not wanted:
+                    self._forget(flight)  # R2
+            if wanted:
+                try:
+                    found, error = flight.look_up(), None
+                except BaseException as exc:
+                    found, error = [], exc
+                self._end(flight, found, error)
+                del error
+            with self._lock:
+                flight = self._queue.popleft() if self._queue else None
+                if flight is None:
+                    self._workers -= 1
+
+    def _end(self, flight: _Flight, found: list[IPAddr], error: BaseException | None) -> None:
+        """Give everybody who waits the outcome."""
+        flight.found, flight.error = found, error
+        with self._lock:
+            self._forget(flight)
+            notes = list(flight.waiters)
+        for note in notes:
+            try:
+                note.wake()
+            except ClosedError:
+                pass  # run() has ended; nobody waits any more
+
+
+DEFAULT_RESOLVER = Resolver()  # of whoever names none: two dials of one name share the look-up
 
 
 def _getaddrinfo(host: str, family: int) -> list[IPAddr]:

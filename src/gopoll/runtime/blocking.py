@@ -77,6 +77,15 @@ class Pool:
                         raise
         self._bell.put(None)
 
+    def start(self, call: Callable[[], object]) -> None:
+        """Run call() on a thread; nobody waits for it, and it must not raise."""
+        job = _Job(call, Note(self._sched.poller))
+        try:
+            self.submit(job)
+        except BaseException:
+            self.withdraw(job)
+            raise
+
     @property
     def is_busy(self) -> bool:
         """Whether a job is queued or under way."""
