@@ -84,6 +84,7 @@ def test_what_is_not_there_yet_is_not_there():
         (gopoll.ParkRequest, "ParkRequest"),
         (gopoll.Reader, "Reader("),
         (gopoll.Resolver, "Resolver("),
+        (gopoll.Writer, "Writer("),
         (gopoll.Dialer, "Dialer("),
         (gopoll.Poller, "Poller()"),
     ],

@@ -25,7 +25,7 @@ from gopoll.errors import (
     OpError,
     UnknownNetworkError,
 )
-from gopoll.net.bufio import Reader
+from gopoll.net.bufio import Reader, Writer
 from gopoll.net.conn import Conn, TCPConn
 from gopoll.net.dial import Dialer, dial
 from gopoll.net.listen import Listener, listen
@@ -108,6 +108,7 @@ __all__ = [
     "Timer",
     "UnknownNetworkError",
     "WaitGroup",
+    "Writer",
     "background",
     "blocking",
     "current",

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from types import coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,13 +16,7 @@ from hypothesis import strategies as st
 
 from gopoll.errors import Canceled, LimitError
 from gopoll.net.bufio import Reader
-
-T = TypeVar("T")
-
-
-@coroutine
-def _park() -> Generator[str, None, None]:
-    yield "park"
+from net.steps import drive, park
 
 
 class FakeConn:
@@ -35,7 +28,7 @@ class FakeConn:
 
     async def read(self, n: int) -> bytes:
         self.asked.append(n)
-        await _park()
+        await park()
         if not self.pieces:
             return b""
         piece = self.pieces.pop(0)
@@ -44,22 +37,6 @@ class FakeConn:
         if len(piece) > n:
             self.pieces.insert(0, piece[n:])
         return piece[:n]
-
-
-def drive(coro: Coroutine[Any, Any, T], cancel_at: int = -1) -> T:
-    """Run *coro* to its end; raise Canceled at its park number *cancel_at*."""
-    parks = 0
-    step: Callable[[], object] = lambda: coro.send(None)  # noqa: E731
-    while True:
-        try:
-            assert step() == "park"
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        step = lambda: coro.send(None)  # noqa: E731
-        if parks == cancel_at:
-            step = lambda: coro.throw(Canceled())  # noqa: E731
-        parks += 1
 
 
 async def collect(lines: AsyncIterator[bytes]) -> list[bytes]:

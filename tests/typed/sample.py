@@ -79,6 +79,10 @@ async def connects(network: str, anything: Any) -> None:
         assert_type(await conn.read(), bytes)
         assert_type(await conn.write(b"x"), int)
         assert_type(await gopoll.Reader(conn).read_line(), bytes)
+        async with gopoll.Writer(conn, size=4096) as writer:
+            assert_type(await writer.write(bytearray(b"x")), int)
+            assert_type(await writer.flush(), None)
+            await writer.write("text")  # type: ignore[arg-type]
     unknown = await gopoll.dial(network, "localhost:80", timeout=1)
     assert_type(unknown, Conn)
     unknown.close_write()
@@ -99,6 +103,7 @@ async def connects(network: str, anything: Any) -> None:
         assert_type(each, Conn)
     await gopoll.dial(80, "localhost")  # type: ignore[call-overload]
     gopoll.Reader(5)  # type: ignore[arg-type]
+    gopoll.Writer(5)  # type: ignore[arg-type]
     gopoll.go(connects, network, anything)
 
 

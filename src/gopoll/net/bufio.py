@@ -1,18 +1,22 @@
-"""A buffered reader: lines, tokens and exact counts from anything that has read(n).
+"""Buffers: Reader for lines, tokens and exact counts, Writer that gathers small writes.
 
-Called by goroutines and by tasks of a host loop, on whatever thread they run; one reader belongs
-to one of them at a time.
+Called by goroutines and by tasks of a host loop, on whatever thread they run; one reader or writer
+belongs to one of them at a time.
 Go: bufio/bufio.go (go1.27), with Python's readline habits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
-from gopoll.errors import LimitError
+from gopoll.errors import Canceled, LimitError, OpError
 
-__all__ = ["Reader"]
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["Reader", "Writer"]
 
 _CHUNK = 65536  # bytes asked of the connection at a time
 _SMALL = 8192  # bytes below which a second copy costs less than a memoryview does
@@ -209,6 +213,148 @@ class Reader:
             f"{what} longer than the limit of {self._limit} bytes "
             "(its bytes stay readable; give Reader a higher limit)"
         )
+
+
+class _Sink(Protocol):
+    """What a Writer writes to: everything, or an error whose .written says how much has left.
+
+    One that has writev(buffers) too gets what is buffered and a large write in one call.
+    """
+
+    def write(self, data: ReadableBuffer, /) -> Awaitable[int]: ...
+
+
+class Writer:
+    """Gather small writes to *conn*, an object whose write(data) is awaitable.
+
+    size: so many bytes are gathered; a write of as many goes straight through, behind the others.
+
+    `async with Writer(conn) as writer:` flushes at the end of the block, unless an exception ends
+    it. conn stays the caller's to close, and what is not flushed by then is lost.
+
+    A call that a deadline or a cancellation cuts loses nothing and sends nothing twice: what has
+    not left stays buffered. The .written of the error is how much of write()'s data was taken,
+    buffered or sent: write the rest, or flush again, to go on. After another error nobody knows
+    what the peer has got: every later call raises it again.
+    """
+
+    def __init__(self, conn: _Sink, size: int = _CHUNK) -> None:
+        """Write to *conn*; nothing is sent yet."""
+        if not callable(getattr(conn, "write", None)):
+            kind = type(conn).__name__
+            raise TypeError(
+                f"conn must have an awaitable write(data), as connections do; {kind} has none"
+            )
+        if isinstance(size, bool) or not isinstance(size, int):
+            raise TypeError(f"size must be an int, not {type(size).__name__}")
+        if size <= 0:
+            raise ValueError(f"size must be above 0, not {size}")
+        self._conn = conn
+        self._writev = getattr(conn, "writev", None)
+        self._size = size
+        # Never resized once it has been handed to conn, which may still look at it.
+        self._buffer = bytearray()
+        self._busy = False  # somebody is inside conn.write
+        self._error: Exception | None = None  # what every later call raises
+
+    @property
+    def buffered(self) -> int:
+        """How many bytes wait for a flush."""
+        return len(self._buffer)
+
+    @property
+    def available(self) -> int:
+        """How many bytes a write may have to be no more than a copy."""
+        return max(0, self._size - len(self._buffer))
+
+    async def write(self, data: ReadableBuffer) -> int:
+        """Take all of *data* and return its length; send only what does not fit. An op.
+
+        Raises what the connection raises; see the class for what is left then.
+        """
+        self._check()
+        view = memoryview(data).cast("B")
+        if len(view) >= self._size:
+            await self._send(view)
+        else:
+            if len(view) > self.available:
+                await self._send(view[:0])
+            self._buffer += view
+        return len(view)
+
+    async def flush(self) -> None:
+        """Send what is buffered. An op.
+
+        Raises what the connection raises: its .written is how much has left, the rest stays.
+        """
+        self._check()
+        if self._buffer:
+            await self._send(None)
+
+    async def _send(self, data: memoryview | None) -> None:
+        """Send what is buffered, then *data*; the .written of an error is that of *data* if any."""
+        head, before = self._buffer, 0
+        try:
+            if not head:
+                await self._put(data or b"")
+            elif data and self._writev is not None:
+                await self._put([head, data])
+            else:
+                await self._put(head)
+                before = len(head)
+                if data:
+                    await self._put(data)
+        except BaseException as exc:
+            written = getattr(exc, "written", None)
+            gone = None if written is None else before + written
+            if gone is not None and data is not None:
+                exc.written = max(0, gone - len(head))  # type: ignore[attr-defined]
+            self._cut(exc, gone)
+            raise
+        self._buffer = bytearray()
+
+    async def _put(self, what: ReadableBuffer | list[ReadableBuffer]) -> None:
+        """Hand *what* to the connection, for one caller at a time."""
+        self._busy = True
+        try:
+            if isinstance(what, list):
+                await self._writev(what)  # type: ignore[misc]
+            else:
+                await self._conn.write(what)
+        finally:
+            self._busy = False
+
+    def _cut(self, exc: BaseException, gone: int | None) -> None:
+        """Keep what has not left, *gone* bytes having; or nothing, and all is over."""
+        if gone is not None and isinstance(exc, (TimeoutError, Canceled)):
+            self._buffer = self._buffer[gone:]
+        elif isinstance(exc, Exception):
+            self._error = exc
+        else:
+            what = f"an earlier write was cut ({exc!r}), and nobody knows how much had left"
+            self._error = OpError("write", err=what)
+
+    def _check(self) -> None:
+        if self._busy:
+            # Behind what is on its way, or in front of it? Nobody could say.
+            raise RuntimeError("writer is sending for another goroutine (give it a Mutex)")
+        error = self._error
+        if error is not None:
+            if getattr(error, "written", None):
+                error.written = 0  # type: ignore[attr-defined]  # of this call's data
+            raise error.with_traceback(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            await self.flush()
 
 
 def _check_count(n: int) -> None:

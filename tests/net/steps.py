@@ -1,0 +1,36 @@
+"""Coroutines stepped by hand, without a scheduler: a fake connection parks where a real one would.
+
+Called by tests, on any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any, TypeVar
+
+from gopoll.errors import Canceled
+
+T = TypeVar("T")
+
+
+@coroutine
+def park() -> Generator[str, None, None]:
+    """Leave the coroutine, once."""
+    yield "park"
+
+
+def drive(coro: Coroutine[Any, Any, T], cancel_at: int = -1) -> T:
+    """Run *coro* to its end; raise Canceled at its park number *cancel_at*."""
+    parks = 0
+    step: Callable[[], object] = lambda: coro.send(None)  # noqa: E731
+    while True:
+        try:
+            assert step() == "park"
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        step = lambda: coro.send(None)  # noqa: E731
+        if parks == cancel_at:
+            step = lambda: coro.throw(Canceled())  # noqa: E731
+        parks += 1
