@@ -30,6 +30,7 @@ from gopoll.net.conn import Conn, TCPConn
 from gopoll.net.dial import Dialer, dial
 from gopoll.net.listen import Listener, listen
 from gopoll.net.resolve import Resolver
+from gopoll.net.serve import serve
 from gopoll.net.sock import KeepAliveConfig
 from gopoll.runtime._chan import Chan
 from gopoll.runtime._select import select
@@ -125,6 +126,7 @@ __all__ = [
     "on_stall",
     "run",
     "select",
+    "serve",
     "shield",
     "signal_notify",
     "signal_stop",

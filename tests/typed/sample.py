@@ -107,6 +107,27 @@ async def connects(network: str, anything: Any) -> None:
     gopoll.go(connects, network, anything)
 
 
+async def echo(conn: TCPConn) -> None:
+    """Handle a connection of TCP."""
+    conn.set_no_delay(True)
+
+
+async def handle(conn: Conn) -> str:
+    """Handle any connection."""
+    return repr(conn)
+
+
+async def serves(network: str) -> None:
+    """Serve with handlers that suit the listener and one that does not."""
+    listener = await gopoll.listen("tcp", ":0")
+    assert_type(await gopoll.serve(listener, echo, limit=5, grace=None), None)
+    await gopoll.serve(listener, handle)
+    some = await gopoll.listen(network, ":0")
+    await gopoll.serve(some, handle)
+    await gopoll.serve(some, echo)  # type: ignore[arg-type]
+    gopoll.go(serves, network)
+
+
 def runs() -> None:
     """Run programs."""
     assert_type(gopoll.run(starts), float)

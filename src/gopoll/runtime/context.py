@@ -509,6 +509,11 @@ class shield:  # noqa: N801  (used as a function: async with shield():)
         self._outer._enter(g)
 
 
+def without_cancel(parent: Context) -> Context:
+    """Return a context with the values of *parent* and without its end. Go: WithoutCancel."""
+    return _Shielded(parent)
+
+
 class _Shielded(Context):
     """A context with its parent's values and without its end."""
 

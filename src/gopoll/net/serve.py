@@ -1,0 +1,207 @@
+"""serve(): a goroutine for each connection, and an end that lets them finish.
+
+Called in a goroutine; the handlers are goroutines of their own.
+Go: net/http/server.go, Server.Serve and Shutdown (go1.27).
+
+V1: a connection is closed and counted down by its own goroutine, whatever its handler does; serve()
+    counts it up before it starts that goroutine, and does both itself where it cannot.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from gopoll._polldesc import Note
+from gopoll.errors import ClosedError, DeadlineExceeded, OpError
+from gopoll.net.conn import Conn
+from gopoll.runtime._sched import current_poller
+from gopoll.runtime.context import current_context, shield, timeout, with_cancel, without_cancel
+from gopoll.runtime.goroutine import go, sleep
+
+__all__ = ["serve"]
+
+_BACK_OFF_MIN = 0.005  # seconds after the first accept that failed, doubled up to
+_BACK_OFF_MAX = 1.0
+
+# What accept says when it may work later: limits, memory, and what Linux hands on of the network's
+# errors that concern the one connection (accept(2)).
+_PASSING = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EPERM),
+        *(errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.ENOPROTOOPT, errno.ENETDOWN),
+        *(errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENONET),
+    }
+)
+
+_log = logging.getLogger("gopoll")
+
+C = TypeVar("C", bound=Conn)
+C_co = TypeVar("C_co", bound=Conn, covariant=True)
+
+
+class Acceptor(Protocol[C_co]):
+    """What serve() needs of a listener; accept raises ClosedError when it has been closed."""
+
+    def accept(self) -> Awaitable[C_co]: ...
+
+    def close(self) -> object: ...
+
+
+async def serve(
+    listener: Acceptor[C],
+    handler: Callable[[C], Awaitable[object]],
+    *,
+    limit: int | None = None,
+    grace: float | None = 5.0,
+) -> None:
+    """Accept until cancelled, and run handler(conn) in a goroutine for each connection. An op.
+
+    limit: so many connections at once; while there are as many the others wait in the backlog.
+    grace: seconds that the handlers get to finish in the end (None: as long as they like); then
+    they are cancelled, and serve() waits until all have ended.
+
+    The end is a cancellation (Ctrl-C in the main goroutine too), which is raised when all is over,
+    or that of the listener, with which serve() returns; it closes the listener in any case. Until
+    then the handlers do not see the cancellation of serve().
+
+    A connection is closed when its handler has ended. What a handler raises goes to the logger
+    "gopoll": an OpError, such as a peer that is gone, as a line, anything else with its traceback.
+    Too many open files, and whatever else may pass, is logged and waited out, for 5 ms to 1 s.
+    Raises what else accept raises: TimeoutError if the listener has a deadline, another OpError.
+    """
+    _check(handler, limit, grace)
+    server = _Server(handler, limit)
+    try:
+        await server.accept_all(listener)
+    finally:
+        listener.close()
+        async with shield():
+            await server.shut_down(grace)
+
+
+class _Server(Generic[C]):
+    """One serve(): its handlers, which it counts."""
+
+    def __init__(self, handler: Callable[[C], Awaitable[object]], limit: int | None) -> None:
+        self._handler = handler
+        self._limit = limit
+        self._name = getattr(handler, "__qualname__", None)
+        self._ctx, self._cancel = with_cancel(without_cancel(current_context()))
+        self._lock = threading.Lock()  # guards what follows
+        self._handlers = 0
+        self._closed = False  # the listener, as far as anybody has noticed
+        self._note: Note | None = None  # who waits for a change: serve() itself
+
+    async def accept_all(self, listener: Acceptor[C]) -> None:
+        """Accept until the listener is closed."""
+        delay = 0.0
+        if self._limit is not None and hasattr(listener, "wait_closed"):
+            go(self._watch, listener.wait_closed, context=self._ctx)
+        while True:
+            await self._until(self._has_room)
+            try:
+                conn = await listener.accept()
+            except ClosedError:
+                return
+            except OSError as exc:
+                if isinstance(exc, TimeoutError) or not _may_pass(exc):
+                    raise
+                delay = min(max(2 * delay, _BACK_OFF_MIN), _BACK_OFF_MAX)
+                _log.warning("%s; trying again in %g s", exc, delay)
+                await sleep(delay)
+            else:
+                delay = 0.0
+                self._start(conn)
+
+    async def shut_down(self, grace: float | None) -> None:
+        """Wait for the handlers; after *grace* seconds, or an exception, cancel them first."""
+        interrupt = None
+        try:
+            async with timeout(grace):
+                await self._until(self._is_idle)
+        except DeadlineExceeded:
+            pass
+        except BaseException as exc:  # another Ctrl-C
+            interrupt = exc
+        self._cancel("serve() has ended")
+        while True:
+            try:
+                await self._until(self._is_idle)
+                break
+            except BaseException as exc:
+                interrupt = exc
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                del interrupt  # no cycle through the traceback
+
+    def _start(self, conn: C) -> None:
+        with self._lock:
+            self._handlers += 1  # V1
+        try:
+            go(self._handle, conn, name=self._name, context=self._ctx)
+        except BaseException:
+            conn.close()
+            self._change(-1)
+            raise
+
+    async def _handle(self, conn: C) -> None:
+        """Run the handler of one connection."""
+        try:
+            await self._handler(conn)
+        except OpError as exc:
+            _log.warning("%s", exc)
+        except Exception as exc:
+            _log.error("the handler of %r has failed", conn, exc_info=exc)
+        finally:
+            conn.close()  # V1
+            self._change(-1)
+
+    async def _watch(self, wait_closed: Callable[[], Awaitable[object]]) -> None:
+        """Tell serve() of the end of the listener while it does not accept."""
+        await wait_closed()
+        self._closed = True
+        self._change(0)
+
+    def _change(self, handlers: int) -> None:
+        with self._lock:
+            self._handlers += handlers
+            note, self._note = self._note, None
+        if note is not None:
+            note.wake()
+
+    def _has_room(self) -> bool:
+        return self._closed or self._limit is None or self._handlers < self._limit
+
+    def _is_idle(self) -> bool:
+        return self._handlers == 0
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for *condition*, which holds the lock's word."""
+        while True:
+            with self._lock:
+                if condition():
+                    return
+                self._note = note = Note(current_poller(), "serve")
+            await note
+
+
+def _may_pass(exc: OSError) -> bool:
+    return exc.errno in _PASSING or bool(getattr(exc, "is_temporary", False))
+
+
+def _check(handler: Any, limit: int | None, grace: float | None) -> None:
+    if not callable(handler):
+        raise TypeError(f"handler must be an async function, not {type(handler).__name__}")
+    if limit is not None:
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"limit must be an int or None, not {type(limit).__name__}")
+        if limit < 1:
+            raise ValueError(f"limit must be above 0, not {limit}")
+    if grace is not None and not grace >= 0:
+        raise ValueError(f"grace must be seconds from 0 up, or None, not {grace}")
