@@ -17,6 +17,7 @@ OWNERS = {
 # What connections inherit from FD for the net package's own use.
 INHERITED = {
     "accept_fd",
+    "dup",
     "getpeername",
     "getsockname",
     "init",

@@ -19,6 +19,15 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLET
         EPOLLONESHOT
 
+cdef extern from * nogil:
+    """
+    #ifndef EPOLLEXCLUSIVE               /* Linux 4.5; the oldest C library has no name for it */
+    #define EPOLLEXCLUSIVE (1u << 28)
+    #endif
+    """
+    enum:
+        EPOLLEXCLUSIVE
+
 cdef struct Epoll:
     int epfd           # -1 until netpollinit has succeeded; constant afterwards
     int eventfd        # the break descriptor, registered level-triggered

@@ -30,6 +30,7 @@ cdef class FdWait(Note):
 cdef void fdmutex_init(fdMutex *mu) noexcept nogil
 cdef void fdmutex_fini(fdMutex *mu) noexcept nogil
 cdef bint fdmutex_closed(fdMutex *mu) noexcept nogil
+cdef int fdmutex_references(fdMutex *mu) noexcept nogil
 cdef int fdmutex_incref(fdMutex *mu) noexcept nogil
 cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept nogil
 cdef int fdmutex_decref(fdMutex *mu) noexcept nogil

@@ -54,6 +54,11 @@ cdef bint fdmutex_closed(fdMutex *mu) noexcept nogil:
     return load_u64(&mu.state) & CLOSED != 0
 
 
+cdef int fdmutex_references(fdMutex *mu) noexcept nogil:
+    """How many users there are now. Once it is closed there are never more."""
+    return (load_u64(&mu.state) & REFMASK) >> 3
+
+
 cdef int fdmutex_incref(fdMutex *mu) noexcept nogil:
     """Add a reference: muLocked, muClosed or muOverflow. Go: incref."""
     cdef uint64_t old, new

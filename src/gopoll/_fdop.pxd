@@ -11,6 +11,17 @@ from gopoll._sysfd cimport SysFD
 cdef enum:
     SMALL = 65536              # up to here the GIL is kept and a read goes through the stack (B3)
 
+    NEW = 0                    # phases: not awaited yet
+    QUEUED = 1                 # waits for the direction's lock
+    LOCKED = 2                 # holds the lock (and with it a reference)
+    PARKED = 3                 # holds the lock, has announced a wait
+    SPENT = 4                  # holds the lock, has let the others run
+    ENDED = 5
+
+    AGAIN = 0                  # what attempt returns: Op.err says why it is not done
+    DONE = 1
+    SLICE = -1                 # in Op.err: not done, but the slice is; no errno
+
 
 cdef class Op(Awaitable):
     cdef SysFD fd
@@ -23,11 +34,14 @@ cdef class Op(Awaitable):
     cdef int shortcut(self, PyObject **out) except -1
     cdef str name(self)
     cdef object progress(self)
+    cdef object peer(self)
+    cdef int resume(self) except -1
     cdef int begin(self, PyObject **out) except -1
     cdef int queue(self) except -1
     cdef int refuse(self, int rc) except -1
     cdef bint is_parked(self) noexcept
     cdef int refuse_twice(self) except -1
+    cdef int check_phase(self) except -1
     cdef int check_thread(self) except -1
     cdef int park(self, PyObject **out) except -1
     cdef int fail(self, int code) except -1
@@ -54,3 +68,8 @@ cdef class ConnectOp(Op):
 cdef class ClosingOp(Awaitable):
     cdef SysFD fd
     cdef Note note
+
+cdef object thrown(object kind, object value)
+cdef int never_awaited(str name, SysFD fd) except -1
+cdef Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil
+cdef Py_ssize_t write_some(SysFD fd, const void *buf, Py_ssize_t n) noexcept nogil

@@ -20,9 +20,10 @@ from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EIS
 from libc.stdint cimport uintptr_t
 
 from gopoll._atomic cimport load_int, load_word
-from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_rwlock, muClosed, muLocked,
-                              muOverflow, muQueued)
-from gopoll._park cimport SLICE_END, Awaitable, ThreadWords, slice_spent, thread_words
+from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_closed, fdmutex_rwlock, muClosed,
+                              muLocked, muOverflow, muQueued)
+from gopoll._park cimport (SLICE_END, SLICE_MORE, Awaitable, ThreadWords, slice_spent,
+                           thread_words)
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
@@ -54,23 +55,17 @@ cdef extern from *:
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
 cdef enum:
-    NEW                  # not awaited yet
-    QUEUED               # waits for the direction's lock
-    LOCKED               # holds the lock (and with it a reference)
-    PARKED               # holds the lock, has announced a wait
-    ENDED
-
     MAX_RW = 1 << 30     # what one system call is asked for on a stream, as in Go
-
-    AGAIN = 0            # what attempt returns: Op.err says why it is not done
-    DONE = 1
 
 
 cdef class Op(Awaitable):
     """An operation on an FD: awaited once, by one coroutine, on the scheduler of its connection."""
 
     cdef int attempt(self, PyObject **out) except -1:
-        """Try the system call: DONE and a result, or AGAIN and the errno in self.err."""
+        """Try the system call: DONE and a result, or AGAIN and the errno in self.err.
+
+        An error of its own it raises after finish().
+        """
         raise NotImplementedError
 
     cdef int shortcut(self, PyObject **out) except -1:
@@ -84,22 +79,16 @@ cdef class Op(Awaitable):
         """How much has left already, for the errors of writes; None where that has no meaning."""
         return None
 
+    cdef object peer(self):
+        """The remote address that errors name."""
+        return self.fd.remote_addr
+
     cdef int step(self, PyObject **out) except -1:
-        cdef SysFD fd = self.fd
         cdef int rc
         if not self.seize():                         # K2
             self.refuse_twice()
-        if self.phase == PARKED:
-            fd.check_fork()
-            if self.is_parked():
-                self.refuse_twice()
-            self.phase = LOCKED
-            rc = netpollresume(fd.pd, self.mode)
-            if rc < 0:
-                throw(rc)
-            rc = netpollcheckerr(fd.pd, self.mode)
-            if rc != pollNoError:
-                self.fail(rc)
+        if self.phase == PARKED or self.phase == SPENT:
+            self.resume()
         else:
             rc = self.begin(out)
             if rc != LOCKED:
@@ -115,10 +104,36 @@ cdef class Op(Awaitable):
                 except BaseException:
                     self.finish()
                     raise
+            elif self.err == SLICE:                  # A13, in the middle of a long one
+                self.phase = SPENT
+                Py_INCREF(SLICE_MORE)
+                out[0] = <PyObject *>SLICE_MORE
+                return 0
             elif self.err != EAGAIN:
                 self.fail_errno(self.err)
             elif self.park(out) == PARKED:
                 return 0
+
+    cdef int resume(self) except -1:
+        """Come back with the lock, from a wait or from the run queue; raise if it is over."""
+        cdef SysFD fd = self.fd
+        cdef int rc
+        fd.check_fork()
+        if self.phase == PARKED:
+            if self.is_parked():
+                self.refuse_twice()
+            self.phase = LOCKED
+            rc = netpollresume(fd.pd, self.mode)
+            if rc < 0:
+                throw(rc)
+        self.phase = LOCKED
+        if fd.pd != NULL:
+            rc = netpollcheckerr(fd.pd, self.mode)
+            if rc != pollNoError:
+                self.fail(rc)
+        elif fdmutex_closed(&fd.mu):                 # not registered: no pollDesc says so
+            self.fail(pollErrClosing)
+        return 0
 
     cdef int begin(self, PyObject **out) except -1:
         """Take the lock: LOCKED to go on, QUEUED after a request to yield, ENDED with a result."""
@@ -194,6 +209,12 @@ cdef class Op(Awaitable):
     cdef int refuse_twice(self) except -1:
         raise RuntimeError(f"cannot await an operation twice ({self.name()} {self.fd.network})")
 
+    cdef int check_phase(self) except -1:
+        """Raise RuntimeError if what attempt has called has ended us: the lock is gone."""
+        if self.phase != LOCKED:
+            raise RuntimeError(f"{self.name()} {self.fd.network} was ended by what it called")
+        return 0
+
     cdef int check_thread(self) except -1:
         """Raise RuntimeError, and give the lock back, where nobody could wake us."""
         cdef ThreadWords *tw = thread_words()
@@ -242,15 +263,15 @@ cdef class Op(Awaitable):
         cdef SysFD fd = self.fd
         written = self.progress()
         op = self.name()
+        peer = self.peer()
         self.finish()
         thread_words().spent += 1
         if code == pollErrClosing:
-            raise closed_error(op, fd.network, fd.local_addr, fd.remote_addr, file=fd.is_file,
+            raise closed_error(op, fd.network, fd.local_addr, peer, file=fd.is_file,
                                written=written)
         if code == pollErrTimeout:
-            raise timeout_error(op, fd.network, fd.local_addr, fd.remote_addr, written=written)
-        raise not_pollable_error(op, fd.network, fd.local_addr, fd.remote_addr,
-                                 hint=None)
+            raise timeout_error(op, fd.network, fd.local_addr, peer, written=written)
+        raise not_pollable_error(op, fd.network, fd.local_addr, peer, hint=None)
 
     cdef int fail_errno(self, int code) except -1:
         """Unlock and raise an errno."""
@@ -258,8 +279,7 @@ cdef class Op(Awaitable):
         written = self.progress()
         self.finish()
         thread_words().spent += 1
-        raise op_error(self.name(), fd.network, fd.local_addr, fd.remote_addr, code,
-                       written=written)
+        raise op_error(self.name(), fd.network, fd.local_addr, self.peer(), code, written=written)
 
     cdef int finish(self) except -1:
         """End the operation: give back the lock or the place in the queue. Any phase, once."""
@@ -276,7 +296,7 @@ cdef class Op(Awaitable):
                 Py_DECREF(self.lockwait)
             elif self.lockwait.node.granted:         # M2: ours already; give it on
                 phase = LOCKED
-        if phase == LOCKED or phase == PARKED:
+        if phase == LOCKED or phase == PARKED or phase == SPENT:
             fd.unlock(self.mode)
         return 0
 
@@ -285,11 +305,7 @@ cdef class Op(Awaitable):
 
         On a cancelled write it says how much has left, in .written.
         """
-        exc = kind
-        if isinstance(kind, type):
-            exc = kind() if value is None else value
-            if not isinstance(exc, kind):
-                exc = kind(value)
+        exc = thrown(kind, value)
         written = self.progress()
         self.finish()
         if written is not None and hasattr(exc, "written"):
@@ -306,6 +322,14 @@ cdef class Op(Awaitable):
                 never_awaited(self.name(), self.fd)
             else:
                 self.finish()
+
+
+cdef object thrown(object kind, object value):
+    """The exception that throw(kind, value) means: kind may be the class."""
+    if not isinstance(kind, type):
+        return kind
+    exc = kind() if value is None else value
+    return exc if isinstance(exc, kind) else kind(value)
 
 
 cdef int never_awaited(str name, SysFD fd) except -1:
@@ -443,6 +467,7 @@ cdef class AcceptOp(Op):
                 return AGAIN
         try:
             pair = (fd, sockaddr_to_python(&addr, size))
+            self.finish()                        # here: if it fails, nobody gets the pair
         except BaseException:
             close(fd)
             raise

@@ -17,8 +17,8 @@ from gopoll._atomic cimport (add_int, add_u64, load_i64, load_int, load_u64, loa
 from gopoll._epoll cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS,
                             epoll_event, netpollarm, netpollBreak, netpolldrain, netpollwait)
 from gopoll._pollcache cimport (modeRead, modeWrite, netpolldeadlineimpl, netpollready, pollDesc,
-                                pollmask, pollServer, pdReady, regEdge, regOneshot, setEventErr,
-                                tagBits, taggedPointer, taggedPointerPack, tagMask)
+                                pollmask, pollServer, pdReady, regEdge, regExclusive, regOneshot,
+                                setEventErr, tagBits, taggedPointer, taggedPointerPack, tagMask)
 from gopoll._pollserver cimport (netpollAdjustWaiters, netpollGenericInit, ready_push,
                                  ready_take)
 from gopoll._throw cimport THROW_EVENTFD_UNEXPECTED, THROW_NETPOLL, THROW_OUT_OF_MEMORY
@@ -45,7 +45,7 @@ cdef int netpollevent(
     """
     cdef pollDesc *pd = taggedPointer(data)
     cdef uint64_t seq = data & tagMask
-    cdef int mode = 0, n
+    cdef int mode = 0, n, reg
     if load_u64(&pd.fdseq) != seq:       # P4
         return -1
     if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
@@ -55,7 +55,8 @@ cdef int netpollevent(
     if mode == 0:
         return 0
     setEventErr(pd, events == EPOLLERR, seq)
-    if load_int(&pd.reg) == regEdge:
+    reg = load_int(&pd.reg)
+    if reg == regEdge or reg == regExclusive:
         return netpollready(pd, mode, out)
     n = netpollready(pd, mode & modeRead, out)
     if n:

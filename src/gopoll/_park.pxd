@@ -34,5 +34,9 @@ cdef class Awaitable(ParkRequest):
 cdef class SliceEnd(ParkRequest):
     pass
 
+cdef class SliceMore(SliceEnd):
+    pass
+
 cdef SliceEnd SLICE_END
+cdef SliceMore SLICE_MORE
 cdef int set_iternext(type cls) except -1

@@ -114,7 +114,12 @@ cdef class SliceEnd(ParkRequest):
     """Yielded by an operation whose goroutine has used up its slice: run the others first."""
 
 
+cdef class SliceMore(SliceEnd):
+    """The same in the middle of a long operation, which may be cancelled there."""
+
+
 SLICE_END = SliceEnd()
+SLICE_MORE = SliceMore()
 
 
 cdef class Awaitable(ParkRequest):

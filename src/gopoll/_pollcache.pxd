@@ -9,6 +9,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from gopoll._polltypes cimport (PollError, pollNoError, pollErrClosing, pollErrTimeout,
                                 pollErrNotPollable, pdNil, pdReady, pdWait, modeRead, modeWrite,
                                 modeBoth, blockReady, blockPark, regEdge, regLevel, regOneshot,
+                                regExclusive,
                                 infoClosing, infoEventErr, infoReadExpired, infoWriteExpired,
                                 infoSeqShift, tagBits, tagMask, pollDescSize, pollBlockSize,
                                 pollDesc, pollCache, readyList, pollStats, pollServer)

@@ -27,10 +27,9 @@ from libc.string cimport memset
 
 from gopoll._atomic cimport (add_u64, cas_u64, cas_word, load_u64, load_word, lock, lock_init,
                              store_int, store_u64, store_word, swap_word, unlock)
-from gopoll._epoll cimport (EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP, netpollarm,
-                            netpollclose, netpollopen)
-from gopoll._pollserver cimport (netpollAdjustWaiters, netpollGenericInit, netpollwake,
-                                 ready_push)
+from gopoll._epoll cimport (EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP,
+                            netpollarm, netpollclose, netpollopen)
+from gopoll._pollserver cimport netpollAdjustWaiters, netpollGenericInit, netpollwake, ready_push
 from gopoll._throw cimport (THROW_BLOCKED_READ_CLOSING, THROW_BLOCKED_READ_FREE,
                             THROW_BLOCKED_WRITE_CLOSING, THROW_BLOCKED_WRITE_FREE,
                             THROW_CLOSE_WITHOUT_UNBLOCK, THROW_CORRUPTED, THROW_DOUBLE_WAIT,
@@ -167,6 +166,8 @@ cdef uint32_t pollmask(int reg, int interest) noexcept nogil:
     cdef uint32_t events = 0
     if reg == regEdge:
         return EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+    if reg == regExclusive:
+        return EPOLLIN | EPOLLET | EPOLLEXCLUSIVE            # A10: with OUT or RDHUP it is EINVAL
     if interest & modeRead:
         events |= EPOLLIN | EPOLLRDHUP
     if interest & modeWrite:
@@ -347,7 +348,7 @@ cdef int poll_runtime_pollWait(pollServer *ps, pollDesc *pd, int mode) noexcept 
         return netpollcheckerr(pd, mode)
     if rc < 0:
         return rc
-    if pd.reg != regEdge:
+    if pd.reg == regLevel or pd.reg == regOneshot:
         rc = pollRearm(ps, pd, mode)
         if rc != 0:
             swap_word(&pd.rg if mode == modeRead else &pd.wg, pdNil)

@@ -8,6 +8,7 @@ cdef class PollerBase:
     cdef pollServer *ps        # replaced in a forked child; see PollDesc.ps
     cdef int closed            # atomic
     cdef int active            # threads inside; below zero: the epoll instance is gone; atomic
+    cdef list pipes            # spare ones of _fdpipe, None for none; critical section
     cdef object __weakref__
     cdef bint hold(self) noexcept
     cdef int enter(self) except -1

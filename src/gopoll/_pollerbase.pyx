@@ -104,6 +104,7 @@ cdef class PollerBase:
         if self.ps.timerfd >= 0:
             close(self.ps.timerfd)
             self.ps.timerfd = -1
+        self.pipes = None
 
     def close(self):
         """Evict every waiter and close the epoll instance; a second call does nothing.

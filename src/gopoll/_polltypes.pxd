@@ -32,6 +32,7 @@ cdef enum:                          # registration, constant while a descriptor 
     regEdge = 0
     regLevel = 1
     regOneshot = 2
+    regExclusive = 3                # edge-triggered, reading only; of several pollers one is woken
 
 cdef enum:                          # info: 64 bits, so that the whole tag fits (go-reference 1.3)
     infoClosing = 1
@@ -51,7 +52,7 @@ cdef struct pollDesc:
     uintptr_t rg       # pdNil, pdReady, pdWait or the reader's word; atomic (P3)
     uintptr_t wg       # likewise for the writer
     int fd             # constant while open
-    int reg            # regEdge, regLevel or regOneshot; constant while open
+    int reg            # regEdge and so on; constant while open
 
     gopoll_lock lock   # guards all that follows; above Timers.lock
     bint closing       # set by pollUnblock, cleared by pollOpen

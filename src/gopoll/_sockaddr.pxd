@@ -12,7 +12,13 @@ cdef extern from "<sys/socket.h>" nogil:
     int getpeername(int fd, sockaddr *addr, socklen_t *len)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
     enum:
+        AF_UNSPEC
+        AF_INET
+        AF_INET6
+        AF_UNIX
         SOCK_NONBLOCK
         SOCK_CLOEXEC
 
 cdef object sockaddr_to_python(sockaddr_storage *addr, socklen_t size)
+cdef int sockaddr_from_python(object addr, int family, sockaddr_storage *out, socklen_t *size,
+                              str op, str net) except -1

@@ -13,6 +13,8 @@ cdef class SysFD:
     cdef bint is_stream        # a byte stream: reads and writes are capped, short is normal
     cdef bint zero_is_eof      # reading nothing means the end (all but datagrams)
     cdef bint is_file          # read(2) and write(2); "file" in error texts
+    cdef int family            # of a socket that is no stream: what its addresses are; else 0
+    cdef bint is_given_away    # by detach: not closed with the rest; set before the last decref
     cdef int destroyed         # close(2) has been called; atomic
     cdef fdMutex mu
     cdef pollDesc *pd          # NULL until init
@@ -28,8 +30,11 @@ cdef class SysFD:
     cdef int decref(self) except -1
     cdef int unlock(self, int mode) except -1
     cdef int check_fork(self) except -1
-    cdef int evict(self) except -1
+    cdef int ask_family(self) except -1
+    cdef bint is_used_by_others(self, int ours) noexcept
+    cdef int evict(self, str op=*, bint give_away=*) except -1
     cdef int destroy(self) except -1
+    cdef int copy(self, str op) except -1
     cdef int shut(self, int how, str op) except -1
     cdef object sock_address(
         self, int (*call)(int, sockaddr *, socklen_t *) noexcept nogil, str name)

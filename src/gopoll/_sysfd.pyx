@@ -12,16 +12,18 @@ from libc.stdint cimport INT64_MAX, int64_t
 
 from gopoll._atomic cimport load_int, store_int
 from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_fini, fdmutex_incref,
-                              fdmutex_increfAndClose, fdmutex_init, fdmutex_rwunlock, muClosed,
-                              muLocked, muOverflow, muWaiter, wake_chain)
+                              fdmutex_increfAndClose, fdmutex_init, fdmutex_references,
+                              fdmutex_rwunlock, muClosed, muLocked, muOverflow, muWaiter,
+                              wake_chain)
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollDesc, pollDiscard,
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
-                                poll_runtime_pollSetDeadline, poll_runtime_pollUnblock, regEdge)
+                                poll_runtime_pollSetDeadline, poll_runtime_pollUnblock, regEdge,
+                                regExclusive)
 from gopoll._polldesc cimport Note
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport pollserver_forked
-from gopoll._sockaddr cimport (getpeername, getsockname, sockaddr, sockaddr_storage,
-                               sockaddr_to_python, socklen_t)
+from gopoll._sockaddr cimport (AF_UNSPEC, getpeername, getsockname, getsockopt, sockaddr,
+                               sockaddr_storage, sockaddr_to_python, socklen_t)
 from gopoll._throw cimport THROW_UNBLOCK_CLOSING, throw
 from gopoll._timers cimport nanotime
 
@@ -33,9 +35,16 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         SHUT_RD
         SHUT_WR
+        SOL_SOCKET
+        SO_DOMAIN
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
+
+cdef extern from "<fcntl.h>" nogil:
+    int fcntl(int fd, int op, int arg)
+    enum:
+        F_DUPFD_CLOEXEC
 
 
 cdef class SysFD:
@@ -56,22 +65,34 @@ cdef class SysFD:
         self.zero_is_eof = zero_read_is_eof
         self.is_file = file
         self.destroyed = 0
+        if not stream and not file:
+            self.ask_family()
 
-    def init(self, Poller poller not None):
+    cdef int ask_family(self) except -1:
+        """Note the family of a socket that sends to addresses; what is none has none."""
+        cdef socklen_t size = sizeof(int)
+        if getsockopt(self.sysfd, SOL_SOCKET, SO_DOMAIN, &self.family, &size) != 0:
+            self.family = AF_UNSPEC
+        return 0
+
+    def init(self, Poller poller not None, bint exclusive=False):
         """Register with *poller*: before anything that may wait. Go: FD.Init, pollDesc.init.
 
+        exclusive: for a listener that several processes share: of those that wait one is woken
+        (EPOLLEXCLUSIVE), for reading only. Who is woken accepts until nothing is left, or the
+        others sleep over it (A10).
         On an errno the pollDesc is unblocked and closed, then the OpError raised; the descriptor
         is still the caller's to close.
         """
         cdef pollDesc *pd = NULL
-        cdef int rc
+        cdef int rc, reg = regExclusive if exclusive else regEdge
         if self.poller is not None:
             raise RuntimeError(f"descriptor {self.sysfd} is registered already")
         self.incref("open")
         poller.enter()
         try:
             with nogil:
-                rc = poll_runtime_pollOpen(poller.ps, self.sysfd, regEdge, &pd)
+                rc = poll_runtime_pollOpen(poller.ps, self.sysfd, reg, &pd)
                 if rc != 0 and pd != NULL:
                     pollDiscard(poller.ps, pd)
         finally:
@@ -149,12 +170,16 @@ cdef class SysFD:
 
     # -- closing
 
-    cdef int evict(self) except -1:
-        """Close for all, now: every waiter wakes. The descriptor itself goes with the last user."""
+    cdef int evict(self, str op="close", bint give_away=False) except -1:
+        """Close for all, now: every waiter wakes. The descriptor itself goes with the last user.
+
+        give_away: by detach, who has a reference: not that, if there is no other user.
+        """
         cdef muWaiter *woken = NULL
         cdef int rc = fdmutex_increfAndClose(&self.mu, &woken)
         if rc != muLocked:
-            self.mutex_error(rc, "close")
+            self.mutex_error(rc, op)
+        self.is_given_away = give_away and not self.is_used_by_others(2)             # D1
         try:
             if self.pd != NULL and not pollserver_forked(self.ps):                   # A9
                 if self.poller.hold():               # not: the poller has evicted all and gone
@@ -171,7 +196,10 @@ cdef class SysFD:
         return 0
 
     cdef int destroy(self) except -1:
-        """Unregister, then close(2), once, not retried on EINTR. By the last reference."""
+        """Unregister, then close(2), once, not retried on EINTR. By the last reference.
+
+        What detach has given away is not closed.
+        """
         cdef int rc = 0, fd = self.sysfd
         cdef pollDesc *pd = self.pd
         self.pd = NULL
@@ -180,8 +208,9 @@ cdef class SysFD:
                 with nogil:
                     rc = poll_runtime_pollClose(self.ps, pd)
             self.poller.leave()
-        with nogil:
-            close(fd)
+        if not self.is_given_away:
+            with nogil:
+                close(fd)
         self.sysfd = -1
         store_int(&self.destroyed, 1)                # C1: marked, then the list is taken
         with cython.critical_section(self):
@@ -193,6 +222,63 @@ cdef class SysFD:
         if rc != 0:
             throw(rc)
         return 0
+
+    cdef int copy(self, str op) except -1:
+        """Return a copy of the descriptor, closed on exec. While referenced. OpError."""
+        cdef int fd = fcntl(self.sysfd, F_DUPFD_CLOEXEC, 0)
+        if fd < 0:
+            raise op_error(op, self.network, self.local_addr, self.remote_addr, errno)
+        return fd
+
+    def dup(self):
+        """Return a copy of the descriptor: closed on exec, the caller's to close. Any thread.
+
+        It shares the flags, O_NONBLOCK among them: who clears that, clears it here too.
+        Raises ClosedError, ForkedError, OpError. Go: FD.Dup.
+        """
+        self.check_fork()
+        self.incref("file")
+        try:
+            return self.copy("file")
+        finally:
+            self.decref()
+
+    def detach(self):
+        """Give the descriptor up: closed for all as by close(), but open, and the caller's.
+
+        Returns the number itself, or a copy where an operation is still under way on another
+        thread or has yet to see that it is over: the number is closed with the last of them, so
+        that none ever meets what the caller does with it. It is unregistered from the poller.
+        Waits for nobody. Raises ClosedError; OpError where a copy cannot be had. Any thread.
+        """
+        cdef int fd = -1, number = self.sysfd
+        self.incref("detach")
+        try:
+            # D1: every user holds a reference. Open, there may be more of them in a moment;
+            # closed, only fewer: who is alone then is alone for good, and the number is his.
+            if self.is_used_by_others(1):
+                fd = self.copy("detach")             # first: if it fails, nothing has happened
+            self.evict("detach", fd < 0)
+            if fd < 0 and not self.is_given_away:    # they came in between
+                fd = self.copy("detach")
+        except BaseException:
+            self.is_given_away = False
+            if fd >= 0:
+                close(fd)
+            raise
+        finally:
+            self.decref()
+        if self.is_given_away:                       # here still in a child, whose copy counts
+            self.sysfd = -1                          # the parent's users as well
+            store_int(&self.destroyed, 1)
+            return number
+        return fd
+
+    cdef bint is_used_by_others(self, int ours) noexcept:
+        """Whether there are references but *ours*; a child does not see those of its parent."""
+        if self.pd != NULL and pollserver_forked(self.ps):                           # A9
+            return False
+        return fdmutex_references(&self.mu) > ours
 
     def __del__(self):
         if self.sysfd >= 0 and not fdmutex_closed(&self.mu):

@@ -18,7 +18,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_int, load_u64, load_word,
                              peek_int, poke_i64, poke_int, store_i64, store_int, store_u64,
                              store_word)
-from gopoll._park cimport ParkRequest, SliceEnd, ThreadWords, thread_words
+from gopoll._park cimport ParkRequest, SliceEnd, SliceMore, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._base cimport count_of
 from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
@@ -276,8 +276,8 @@ cdef class ExecBase(FindBase):
             poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         if isinstance(request, GoschedRequest) or isinstance(request, SliceEnd):
-            # An operation that ends a slice has not begun: nothing to cancel yet.
-            g.parked = isinstance(request, GoschedRequest)
+            # A SliceEnd comes before an operation has begun: there is nothing to cancel yet.
+            g.parked = isinstance(request, GoschedRequest) or isinstance(request, SliceMore)
             poke_int(&g.state, G_RUNNABLE)
             self.globq.push(g)
             if m.p == NULL:

@@ -1,0 +1,34 @@
+from collections.abc import Iterable
+from typing import Any
+
+from _typeshed import HasFileno, ReadableBuffer
+from typing_extensions import disjoint_base
+
+from gopoll._fdop import Op
+from gopoll._fdvec import VecOp
+from gopoll._park import Awaitable
+from gopoll._sysfd import SysFD
+
+class WritevOp(VecOp): ...
+
+@disjoint_base
+class SendFileOp(Op): ...
+
+@disjoint_base
+class SpliceInOp(Op):
+    wait_reason: str
+
+@disjoint_base
+class SpliceOutOp(Op):
+    wait_reason: str
+
+@disjoint_base
+class SpliceOp(Awaitable[int]):
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any: ...
+    def close(self) -> None: ...
+
+def writev(fd: SysFD, buffers: Iterable[ReadableBuffer]) -> Awaitable[int]: ...
+def sendfile(
+    fd: SysFD, file: HasFileno | int, offset: int | None = 0, count: int | None = None
+) -> Awaitable[int]: ...
+def splice_from(dst: SysFD, src: SysFD, count: int | None = None) -> Awaitable[int]: ...

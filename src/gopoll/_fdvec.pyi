@@ -1,0 +1,9 @@
+from typing_extensions import disjoint_base
+
+from gopoll._fdop import Op
+
+@disjoint_base
+class Vec: ...
+
+@disjoint_base
+class VecOp(Op): ...
