@@ -18,30 +18,18 @@ import gopoll
 from gopoll import Canceled, ClosedError, OpError
 from gopoll._fd import FD
 from gopoll.runtime._sched import current_poller
-from helpers.fds import MORE_THAN_FITS, adopt, drain, half_pair, pair, pipe
+from helpers.fds import (
+    MORE_THAN_FITS,
+    adopt,
+    drain,
+    half_pair,
+    pair,
+    parked,
+    pipe,
+    reset,
+    tcp_pair,
+)
 from plugins.guard import wait_parked, wait_until
-
-
-def reset(peer):
-    """Close *peer* so that the other end is reset."""
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    peer.close()
-
-
-def tcp_pair():
-    """Return a registered TCP FD and its plain peer."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        peer = socket.create_connection(server.getsockname())
-        ours, _ = server.accept()
-    return adopt(ours, "tcp"), peer
-
-
-async def parked(fn, *args):
-    """Start fn(*args) and return its goroutine once it waits: so the order of several is known."""
-    g = gopoll.go(fn, *args)
-    await wait_parked(g)
-    return g
-
 
 # -- results ---------------------------------------------------------------------------------------
 

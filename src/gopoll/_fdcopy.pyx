@@ -8,6 +8,7 @@ Go: internal/poll: writev.go, sendfile.go, splice_linux.go; net/sendfile.go, net
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINVAL, EIO, ENOSYS, EOPNOTSUPP, EPERM, ESPIPE, errno
@@ -364,6 +365,7 @@ cdef class SpliceOp(Awaitable):
     def throw(self, kind, value=None, traceback=None):
         """As Op.throw; .written counts the whole of it."""
         exc = thrown(kind, value)
+        self.begun = True
         self.give_up(exc)
         raise exc
 
@@ -421,8 +423,8 @@ def sendfile(SysFD fd not None, file, offset=0, count=None):
         raise op_error("sendfile", fd.network, fd.local_addr, fd.remote_addr, errno, written=0,
                        hint="no file with a position: see splice" if errno == ESPIPE else None)
     op.moves = offset is None
-    op.offset = at if op.moves else offset
-    op.left = -1 if count is None else count
+    op.offset = at if op.moves else PyNumber_Index(offset)
+    op.left = -1 if count is None else PyNumber_Index(count)
     if op.offset < 0 or (count is not None and op.left < 0):
         raise ValueError(f"cannot send {count} bytes from offset {offset}: negative")
     op.file = file
@@ -444,7 +446,7 @@ def splice_from(SysFD dst not None, SysFD src not None, count=None):
     cdef SpliceOp op = SpliceOp.__new__(SpliceOp)
     check_stream(dst, "splice")
     check_stream(src, "splice")
-    op.left = -1 if count is None else count
+    op.left = -1 if count is None else PyNumber_Index(count)
     if count is not None and op.left < 0:
         raise ValueError(f"cannot splice {count} bytes: count must not be negative")
     op.dst = dst

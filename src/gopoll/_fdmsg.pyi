@@ -6,7 +6,7 @@ from typing_extensions import disjoint_base
 
 from gopoll._fdop import Op, ReadIntoOp, WriteOp
 from gopoll._fdvec import VecOp
-from gopoll._park import Awaitable
+from gopoll._park import Awaitable, ParkRequest
 from gopoll._sysfd import SysFD
 
 _To: TypeAlias = tuple[str, int] | tuple[str, int, int, int] | StrOrBytesPath
@@ -20,6 +20,10 @@ class ReadIntoFromOp(ReadIntoOp):
 
 @disjoint_base
 class RecvMsgOp(Op):
+    wait_reason: str
+
+@disjoint_base
+class Nap(ParkRequest):
     wait_reason: str
 
 @disjoint_base

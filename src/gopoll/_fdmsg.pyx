@@ -6,22 +6,26 @@ Go: internal/poll/fd_unix.go: ReadFrom, ReadMsg, WriteTo, WriteMsg; net/udpsock_
 net/unixsock_posix.go (go1.27).
 """
 
-from cpython.buffer cimport (PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EISCONN, errno
 from libc.limits cimport INT_MAX
+from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from gopoll._fdop cimport AGAIN, DONE, SMALL, Op
+from gopoll._fdop cimport AGAIN, DONE, PARKED, SMALL, SPENT, Op
 from gopoll._fdvec cimport Vec, VecOp, iovec
-from gopoll._park cimport thread_words
-from gopoll._pollcache cimport modeRead, modeWrite
-from gopoll._sockaddr cimport (sockaddr, sockaddr_from_python, sockaddr_storage,
+from gopoll._park cimport ParkRequest, thread_words
+from gopoll._pollcache cimport modeRead, modeWrite, netpollcheckerr, pollNoError
+from gopoll._pollserver cimport netpollwake, pollserver_forked
+from gopoll._sockaddr cimport (AF_UNIX, sockaddr, sockaddr_from_python, sockaddr_storage,
                                sockaddr_to_python, socklen_t)
 from gopoll._sysfd cimport SysFD
+from gopoll._timers cimport TIMER_WAITER, nanotime, timer_arm, timer_init, timer_stop
 
 from gopoll.errors import OpError
 
@@ -63,6 +67,10 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
+
+cdef enum:
+    NAP_NS = 1000000
+    NAP_MOST_NS = 16000000
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -230,8 +238,62 @@ cdef int refuse_connected(Op op, object addr) except -1:
                   hint="leave the address out: write")
 
 
+@cython.no_gc_clear
+cdef class Nap(ParkRequest):
+    """A moment's wait with the lock held, before the next attempt.
+
+    An unconnected Unix datagram socket is not told when its receiver has room again, and each
+    attempt makes it writable at once: waiting for that would spin (measured: 600,000 a second, in
+    Go too). So it looks again after 1 ms, and twice as long each time up to 16; so long its close
+    and its deadline may take to be seen. no_gc_clear: __dealloc__ finds the heap by the poller.
+    """
+    wait_reason = "write"
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        cdef int rc
+        self.node.arg = waiter
+        rc = timer_arm(&self.ps.timers, &self.node, nanotime() + self.ns, 0)
+        if rc > 0:
+            netpollwake(self.ps)                 # P5
+        return rc >= 0
+
+    cdef int abort_word(self, PyObject *waiter) noexcept:
+        return timer_stop(&self.ps.timers, &self.node)
+
+    def __dealloc__(self):
+        if self.ps != NULL and not pollserver_forked(self.ps):                       # A9
+            if timer_stop(&self.ps.timers, &self.node):
+                Py_DECREF(<object><PyObject *>self.node.arg)
+
+
+cdef Nap next_nap(Op op, Nap last):
+    """Announce the next one: op lets the others run, with its lock. Raises if op is over."""
+    cdef SysFD fd = op.fd
+    cdef Nap nap
+    cdef int rc
+    op.check_thread()
+    rc = netpollcheckerr(fd.pd, modeWrite)
+    if rc != pollNoError:
+        op.fail(rc)
+    nap = Nap.__new__(Nap)
+    nap.poller = fd.poller
+    nap.ps = fd.ps
+    nap.ns = NAP_NS if last is None else min(2 * last.ns, <int64_t>NAP_MOST_NS)
+    timer_init(&nap.node, TIMER_WAITER, NULL)
+    op.phase = SPENT
+    return nap
+
+
 cdef class WriteToOp(WriteOp):
     wait_reason = "write"
+
+    cdef int park(self, PyObject **out) except -1:
+        if self.to.ss_family != AF_UNIX or self.fd.pd == NULL:
+            return WriteOp.park(self, out)
+        self.nap = next_nap(self, self.nap)
+        Py_INCREF(self.nap)
+        out[0] = <PyObject *>self.nap
+        return PARKED
 
     cdef object peer(self):
         return self.addr
@@ -274,6 +336,14 @@ cdef class SendMsgOp(VecOp):
         if self.length != 0:
             refuse_connected(self, self.addr)
         return AGAIN
+
+    cdef int park(self, PyObject **out) except -1:
+        if self.length == 0 or self.to.ss_family != AF_UNIX or self.fd.pd == NULL:
+            return VecOp.park(self, out)
+        self.nap = next_nap(self, self.nap)
+        Py_INCREF(self.nap)
+        out[0] = <PyObject *>self.nap
+        return PARKED
 
     cdef Py_ssize_t put(self, iovec *iov, int n) noexcept nogil:
         cdef msghdr msg

@@ -8,24 +8,63 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from gopoll import _fdcopy, _fdmsg, _fdraw
 from gopoll._fd import FD
 from gopoll.runtime._sched import current_poller
+from gopoll.runtime.goroutine import Goroutine, go
+from plugins.guard import wait_parked
 
 MORE_THAN_FITS = bytes(8 << 20)  # what no socket buffer takes while nobody reads
 
 
-def adopt(sock: socket.socket, network: str = "unix", **kind: bool) -> FD:
+class AnyFD(FD):
+    """An FD with every operation there is; the net package's classes have some of them each."""
+
+    read_from = _fdmsg.read_from
+    readinto_from = _fdmsg.readinto_from
+    recvmsg = _fdmsg.recvmsg
+    write_to = _fdmsg.write_to
+    sendmsg = _fdmsg.sendmsg
+    writev = _fdcopy.writev
+    sendfile = _fdcopy.sendfile
+    splice_from = _fdcopy.splice_from
+    raw_read = _fdraw.raw_read
+    raw_write = _fdraw.raw_write
+
+
+def adopt(sock: socket.socket, network: str = "unix", **kind: bool) -> AnyFD:
     """Take a plain socket over into a registered FD."""
     sock.setblocking(False)
-    fd = FD(sock.detach(), network, **kind)
+    fd = AnyFD(sock.detach(), network, **kind)
     fd.init(current_poller())
     return fd
 
 
+def message(sock: socket.socket, network: str, **kind: bool) -> AnyFD:
+    """Take a socket that carries messages over; adopt is for streams."""
+    kind.setdefault("zero_read_is_eof", sock.type == socket.SOCK_SEQPACKET)
+    return adopt(sock, network, stream=False, **kind)
+
+
+def tcp_pair() -> tuple[AnyFD, socket.socket]:
+    """Return a registered TCP FD and its peer, a plain socket that blocks."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        peer = socket.create_connection(server.getsockname())
+        ours, _ = server.accept()
+    return adopt(ours, "tcp"), peer
+
+
+def reset(peer: socket.socket) -> None:
+    """Close *peer* so that the other end is reset."""
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+
+
 @contextlib.contextmanager
-def pair() -> Iterator[tuple[FD, FD]]:
+def pair() -> Iterator[tuple[AnyFD, AnyFD]]:
     """Give two connected stream FDs, closed in the end."""
     with contextlib.ExitStack() as stack:
         a, b = (adopt(s) for s in socket.socketpair())
@@ -35,7 +74,7 @@ def pair() -> Iterator[tuple[FD, FD]]:
 
 
 @contextlib.contextmanager
-def half_pair() -> Iterator[tuple[FD, socket.socket]]:
+def half_pair() -> Iterator[tuple[AnyFD, socket.socket]]:
     """Give a registered FD and its peer, a plain socket that does not block."""
     ours, peer = socket.socketpair()
     with peer:
@@ -48,12 +87,12 @@ def half_pair() -> Iterator[tuple[FD, socket.socket]]:
 
 
 @contextlib.contextmanager
-def pipe() -> Iterator[tuple[FD, FD]]:
+def pipe() -> Iterator[tuple[AnyFD, AnyFD]]:
     """Give the reading and the writing end of a pipe as files."""
     with contextlib.ExitStack() as stack:
         ends = []
         for n in os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC):
-            fd = FD(n, "pipe", file=True)
+            fd = AnyFD(n, "pipe", file=True)
             fd.init(current_poller())
             stack.callback(close_quietly, fd)
             ends.append(fd)
@@ -66,10 +105,17 @@ def close_quietly(fd: FD) -> None:
         fd.close()
 
 
-def drain(sock: socket.socket) -> bytes:
-    """Take everything that has come in."""
+def drain(from_: socket.socket | FD) -> bytes:
+    """Take everything that has come in, of a socket or of a file's descriptor."""
     out = []
     with contextlib.suppress(BlockingIOError):
-        while data := sock.recv(1 << 20):
+        while data := os.read(from_.fileno(), 1 << 20):
             out.append(data)
     return b"".join(out)
+
+
+async def parked(fn: Callable[..., Any], *args: Any) -> Goroutine[Any]:
+    """Start fn(*args) and return its goroutine once it waits: so the order of several is known."""
+    g = go(fn, *args)
+    await wait_parked(g)
+    return g

@@ -12,9 +12,11 @@ import struct
 NUMBERS = {
     "x86_64": {
         "arch": 0xC000003E,
+        "sendfile": 40,
         "epoll_create": 213,
         "epoll_wait": 232,
         "epoll_ctl": 233,
+        "splice": 275,
         "epoll_pwait": 281,
         "eventfd2": 290,
         "epoll_create1": 291,
@@ -26,6 +28,8 @@ NUMBERS = {
         "epoll_create1": 20,
         "epoll_ctl": 21,
         "epoll_pwait": 22,
+        "sendfile": 71,
+        "splice": 76,
         "epoll_pwait2": 441,
     },
 }

@@ -29,7 +29,8 @@ from gopoll._poller cimport Poller
 from gopoll._pollserver cimport (netpollAnyWaiters, netpollGenericInit, netpollwake,
                                  poll_runtime_isPollServerDescriptor, pollserver_fini,
                                  pollserver_init, ready_push, ready_take)
-from gopoll._sockaddr cimport sockaddr_storage, sockaddr_to_python
+from gopoll._sockaddr cimport (sockaddr_from_python, sockaddr_storage, sockaddr_to_python,
+                               socklen_t)
 from gopoll._throw cimport throw
 from gopoll._timers cimport (Due, TIMER_WAITER, TimerNode, Timers, nanotime,
                              timer_arm, timer_init, timer_later, timer_move, timer_stop,
@@ -533,3 +534,11 @@ def address(bytes raw not None, size=None):
     assert len(raw) <= sizeof(addr)
     memcpy(&addr, <char *>raw, len(raw))
     return sockaddr_to_python(&addr, len(raw) if size is None else size)
+
+
+def sockaddr(addr, int family=0):
+    """Return the bytes of the sockaddr that *addr* is for a socket of *family*."""
+    cdef sockaddr_storage to
+    cdef socklen_t size = 0
+    sockaddr_from_python(addr, family, &to, &size, "write", "net")
+    return (<char *>&to)[:size]
