@@ -6,6 +6,7 @@ Go: internal/poll/fd_unix.go, whose loops are the same; rows 41, 47, 86, 99.
 
 import contextlib
 import os
+import signal
 import threading
 
 import pytest
@@ -241,6 +242,34 @@ def test_a_deadline_that_moves_and_races_with_the_operation_loses_nothing(world,
                 await g
             fd.set_deadline(None)
             drain(peer)
+        await still_works(fd, peer)
+
+    world(main)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS.keys() - {"raw_read", "raw_write", "splice in"}))
+def test_interrupted_it_runs_the_handlers_and_goes_on(world, kind):
+    """EINTR, of a socket that blocks: FD leaves O_NONBLOCK to its maker."""
+    make, _ = KINDS[kind]
+    calls = []
+
+    async def main(fd, peer):
+        def on_alarm(*_):
+            calls.append(1)
+            if len(calls) == 3:
+                raise ZeroDivisionError
+
+        os.set_blocking(fd.fileno(), True)
+        before = signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        try:
+            with pytest.raises(ZeroDivisionError):
+                await make(fd)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert len(calls) == 3
+        os.set_blocking(fd.fileno(), False)
         await still_works(fd, peer)
 
     world(main)

@@ -19,7 +19,6 @@ import gopoll
 from gopoll import Canceled, ClosedError, OpError
 from helpers.fds import (
     AnyFD,
-    adopt,
     drain,
     half_pair,
     message,
@@ -285,34 +284,3 @@ def test_it_leaves_no_reference_behind(run):
             assert set(counts[3:]) == {(0, 0)}
 
     run(main, handoff=False)  # without a GIL, what another thread drops is counted later
-
-
-def test_a_signal_handler_runs_while_it_is_interrupted(run):
-    """EINTR, of a socket that blocks: FD leaves O_NONBLOCK to its maker."""
-    import signal
-
-    calls = []
-
-    async def main():
-        ours, peer = socket.socketpair()
-        with peer:
-            fd = adopt(ours)
-            os.set_blocking(fd.fileno(), True)
-
-            def on_alarm(*_):
-                calls.append(1)
-                if len(calls) == 3:
-                    raise ZeroDivisionError
-
-            before = signal.signal(signal.SIGALRM, on_alarm)
-            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
-            try:
-                with pytest.raises(ZeroDivisionError):
-                    await fd.writev([bytes(1 << 20)] * 8)
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, before)
-            fd.close()
-        assert len(calls) == 3
-
-    run(main)

@@ -176,16 +176,19 @@ cdef class RecvMsgOp(Op):
         try:
             # With MSG_TRUNC among the flags n is the message's length, not ours.
             data = PyBytes_FromStringAndSize(<char *>iov.iov_base, min(n, self.size))
-            result = (data, ancillary(&msg), msg.msg_flags & ~MSG_CMSG_CLOEXEC,
-                      sockaddr_to_python(&addr, msg.msg_namelen))
+            stop = StopIteration((data, ancillary(&msg), msg.msg_flags & ~MSG_CMSG_CLOEXEC,
+                                  sockaddr_to_python(&addr, msg.msg_namelen)))
             self.finish()
         except BaseException:
             close_received(&msg)
             raise
         thread_words().spent_bytes += n
-        Py_INCREF(result)
-        out[0] = <PyObject *>result
+        Py_INCREF(stop)
+        out[0] = <PyObject *>stop
         return DONE
+
+    cdef int step(self, PyObject **out) except -1:
+        return 2 if Op.step(self, out) else 0    # what attempt gives is a StopIteration already
 
     def __dealloc__(self):
         free(self.control)

@@ -454,6 +454,9 @@ cdef class AcceptOp(Op):
     cdef str name(self):
         return "accept"
 
+    cdef int step(self, PyObject **out) except -1:
+        return 2 if Op.step(self, out) else 0    # what attempt gives is a StopIteration already
+
     cdef int attempt(self, PyObject **out) except -1:
         cdef sockaddr_storage addr
         cdef socklen_t size = sizeof(addr)
@@ -466,13 +469,13 @@ cdef class AcceptOp(Op):
                 self.err = errno
                 return AGAIN
         try:
-            pair = (fd, sockaddr_to_python(&addr, size))
+            stop = StopIteration((fd, sockaddr_to_python(&addr, size)))
             self.finish()                        # here: if it fails, nobody gets the pair
         except BaseException:
             close(fd)
             raise
-        Py_INCREF(pair)
-        out[0] = <PyObject *>pair
+        Py_INCREF(stop)
+        out[0] = <PyObject *>stop
         return DONE
 
 

@@ -32,7 +32,9 @@ cdef extern from *:
       if (rc == 0) return v;
       if (rc < 0 || v == NULL) return NULL;
       if (v == Py_None) { Py_DECREF(v); return NULL; }
-      if (PyTuple_Check(v) || PyExceptionInstance_Check(v)) {
+      if (rc == 2)
+        PyErr_SetObject(PyExc_StopIteration, v);
+      else if (PyTuple_Check(v) || PyExceptionInstance_Check(v)) {
         stop = PyObject_CallFunctionObjArgs(PyExc_StopIteration, v, NULL);
         if (stop) { PyErr_SetObject(PyExc_StopIteration, stop); Py_DECREF(stop); }
       } else
@@ -125,7 +127,8 @@ SLICE_MORE = SliceMore()
 cdef class Awaitable(ParkRequest):
     """An operation: step() says how it goes on. Awaited once, by one coroutine.
 
-    step returns 0 and a request to yield, or 1 and the result, each as a new reference. One with a
+    step returns 0 and a request to yield, or 1 and the result, each as a new reference; or 2 and a
+    StopIteration with the result in it, where nothing may be lost for want of memory. One with a
     state that a second coroutine could spoil begins with seize().
     """
 
