@@ -26,12 +26,14 @@ from gopoll.errors import (
     UnknownNetworkError,
 )
 from gopoll.net.bufio import Reader, Writer
-from gopoll.net.conn import Conn, TCPConn
+from gopoll.net.conn import Conn, PacketConn, TCPConn
 from gopoll.net.dial import Dialer, dial
-from gopoll.net.listen import Listener, listen
+from gopoll.net.listen import ListenConfig, Listener, listen, listen_packet
 from gopoll.net.resolve import Resolver
 from gopoll.net.serve import serve
-from gopoll.net.sock import KeepAliveConfig
+from gopoll.net.sockopt import KeepAliveConfig
+from gopoll.net.udp import UDPConn
+from gopoll.net.unix import UnixConn
 from gopoll.runtime._chan import Chan
 from gopoll.runtime._select import select
 from gopoll.runtime._sync import Cond, Mutex, RWMutex
@@ -91,11 +93,13 @@ __all__ = [
     "InternalError",
     "KeepAliveConfig",
     "LimitError",
+    "ListenConfig",
     "Listener",
     "Mutex",
     "NotPollableError",
     "Once",
     "OpError",
+    "PacketConn",
     "ParkRequest",
     "PollDesc",
     "Poller",
@@ -107,6 +111,8 @@ __all__ = [
     "Stats",
     "TCPConn",
     "Timer",
+    "UDPConn",
+    "UnixConn",
     "UnknownNetworkError",
     "WaitGroup",
     "Writer",
@@ -122,6 +128,7 @@ __all__ = [
     "gomaxprocs",
     "gosched",
     "listen",
+    "listen_packet",
     "lock_os_thread",
     "on_stall",
     "run",

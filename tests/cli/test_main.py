@@ -75,7 +75,7 @@ def test_wrong_usage_is_one_line_and_status_2(args, said):
     ("args", "said"),
     [
         (["dial", "foo", "127.0.0.1:80"], "dial foo: unknown network foo"),
-        (["dial", "udp", "127.0.0.1:80"], "dial udp: network udp is not supported yet"),
+        (["dial", "unix", "/no/such"], "dial unix /no/such: no such file or directory"),
         (["dial", "tcp", "127.0.0.1"], "dial tcp: address 127.0.0.1: missing port in address"),
         (["dial", "tcp", ""], "dial tcp: missing address"),
         (["dial", "tcp", "127.0.0.1:99999"], "dial tcp: address 99999: invalid port"),

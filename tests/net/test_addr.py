@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,12 +16,15 @@ from gopoll.net.addr import (
     format_addr,
     ip_literal,
     is_ipv4,
+    is_multicast,
     is_wildcard,
     join_host_port,
     parse_network,
     parse_port,
     split_by_family,
     split_host_port,
+    unix_path,
+    unix_sockaddr,
 )
 
 LOOPBACK = socket.if_indextoname(1)
@@ -280,6 +284,29 @@ def test_a_literal_gives_the_tuple_that_bind_takes() -> None:
 )  # fmt: skip
 def test_wildcards_are_told_apart(host: str, want: bool) -> None:
     assert is_wildcard(host) is want
+
+
+@pytest.mark.parametrize(
+    ("host", "want"),
+    [("224.0.0.1", True), ("239.255.255.255", True), ("ff02::1", True), ("ff02::1%lo", True),
+     ("::ffff:224.0.0.1", True), ("240.0.0.1", False), ("223.0.0.1", False), ("fe80::1", False),
+     ("fe80::1%lo", False), ("", False), ("ff", False), ("224.example", False)],
+)  # fmt: skip
+def test_groups_are_told_apart(host: str, want: bool) -> None:
+    assert is_multicast(host) is want
+
+
+@pytest.mark.parametrize("path", ["/run/x", "@x", "@", "", "./@x", "@a\0b", "x" * 107, "\udcff"])
+def test_a_path_is_what_it_was(path: str) -> None:
+    assert unix_path(path) == path
+    assert unix_path(Path("a")) == "a"
+
+
+def test_an_abstract_name_begins_with_a_nul_for_the_kernel() -> None:
+    assert unix_path("\0a") == "@a"
+    assert unix_sockaddr("@a\udcff") == b"\0a\xff"
+    assert unix_sockaddr("./@a") == b"./@a"
+    assert unix_sockaddr("") == b""
 
 
 def test_the_first_address_decides_who_is_primary() -> None:

@@ -130,8 +130,9 @@ def test_a_dial_starts_from_its_local_address(run, network, address, local):
         ("tcp", "127.0.0.1:x!", AddrError, "dial tcp: address x!: unknown port"),
         ("tcp6", "127.0.0.1:1", AddrError, "dial tcp6: address 127.0.0.1: no suitable address"),
         ("tcp", "nowhere.invalid:1", DNSError, "dial tcp: lookup nowhere.invalid: "),
-        ("udp", "127.0.0.1:1", OpError, "dial udp: network udp is not supported yet"),
-        ("unix", "/run/x", OpError, "dial unix: network unix is not supported yet"),
+        ("udp", "127.0.0.1", AddrError, "dial udp: address 127.0.0.1: missing port in address"),
+        ("unix", "", AddrError, "dial unix: missing address"),
+        ("unix", "/no/such", OpError, "dial unix /no/such: no such file or directory"),
     ],
 )
 def test_bad_input_says_what_is_wrong(run, network, address, kind, text):

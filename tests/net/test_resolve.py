@@ -233,8 +233,6 @@ NO_SUITABLE = "no suitable address found"
         ("dial", "tcp6", "name:80", AddrError, f"dial tcp6: address name: {NO_SUITABLE}"),
         ("dial", "foo", "x:1", UnknownNetworkError, "dial foo: unknown network foo"),
         ("listen", "", "x:1", UnknownNetworkError, "listen : unknown network "),
-        ("dial", "udp", "x:1", OpError, "dial udp: network udp is not supported yet"),
-        ("listen", "unix", "/x", OpError, "listen unix: network unix is not supported yet"),
     ],
 )
 def test_what_is_no_address_says_why(run, op, network, address, kind, text):

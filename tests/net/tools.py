@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 
 from gopoll.net.conn import Conn
 from gopoll.net.dial import Dialer
+from gopoll.net.ipsock import supports_ipv4_map, supports_ipv6
 from gopoll.net.listen import Listener, listen
-from gopoll.net.sock import supports_ipv4_map, supports_ipv6
 from gopoll.runtime.goroutine import Goroutine, gosched
 
 BIG = bytes(32 << 20)  # more than a connection's buffers take while nobody reads
@@ -55,6 +56,13 @@ async def pair(**dialer: Any) -> AsyncIterator[tuple[Conn, Conn]]:
         async with await Dialer(**dialer).dial("tcp", listener.addr) as client:
             async with await listener.accept() as server:
                 yield client, server
+
+
+@contextlib.contextmanager
+def short_folder() -> Iterator[str]:
+    """Give a folder whose name leaves room for the path of a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="gp") as folder:
+        yield folder
 
 
 @contextlib.contextmanager

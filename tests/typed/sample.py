@@ -4,10 +4,11 @@ An ignored error is one that must be found: mypy complains of an ignore that is 
 """
 
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, assert_type
 
 import gopoll
-from gopoll import Conn, Goroutine, Listener, TCPConn
+from gopoll import Conn, Goroutine, Listener, PacketConn, TCPConn, UDPConn, UnixConn
 
 
 async def length(text: str, times: int = 1) -> int:
@@ -102,6 +103,20 @@ async def connects(network: str, anything: Any) -> None:
     async for each in await gopoll.listen(network, ":0"):
         assert_type(each, Conn)
     await gopoll.dial(80, "localhost")  # type: ignore[call-overload]
+    unix = await gopoll.dial("unixpacket", Path("/run/x"))
+    assert_type(unix, UnixConn)
+    assert_type(await dialer.dial("unix", "@x"), UnixConn)
+    assert_type(await dialer.dial_context(background, "udp6", "[::1]:80"), UDPConn)
+    udp = await gopoll.dial("udp", "localhost:53")
+    assert_type(udp, UDPConn)
+    config = gopoll.ListenConfig(reuse_port=True, exclusive=True)
+    assert_type(await (await config.listen("unix", "/run/x")).accept(), UnixConn)
+    assert_type(await config.listen_packet("udp", ":0"), UDPConn)
+    assert_type(await gopoll.listen_packet("unixgram", "/run/y"), UnixConn)
+    packets: PacketConn = await gopoll.listen_packet(network, ":0", reuse_port=True)
+    assert_type(await packets.read(), bytes)
+    await gopoll.listen("tcp", ":0", backlogg=5)  # type: ignore[call-overload]
+    await gopoll.listen_packet("udp", ":0", backlog=5)  # type: ignore[call-overload]
     gopoll.Reader(5)  # type: ignore[arg-type]
     gopoll.Writer(5)  # type: ignore[arg-type]
     gopoll.go(connects, network, anything)

@@ -2,36 +2,58 @@
 
 Called by resolve, dial, listen and conn, on any thread; only a port given by service name reads a
 file (/etc/services).
-Go: net/ipsock.go, net/port.go, net/ip.go, net/lookup_unix.go (go1.27).
+Go: net/ipsock.go, net/port.go, net/ip.go, net/lookup_unix.go, net/unixsock.go (go1.27).
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
-from gopoll.errors import UNKNOWN_PORT_TEXT, AddrError, UnknownNetworkError, format_addr
+from gopoll.errors import (
+    UNKNOWN_PORT_TEXT,
+    Addr,
+    AddrError,
+    UnknownNetworkError,
+    format_addr,
+)
 
 __all__ = [
+    "Address",
     "IPAddr",
     "IPSockAddr",
     "Network",
+    "Path",
     "TCPNetwork",
+    "UDPNetwork",
+    "UnixNetwork",
+    "UnixStreamNetwork",
+    "UnixgramNetwork",
     "format_addr",
     "ip_literal",
     "is_ipv4",
+    "is_multicast",
     "is_wildcard",
     "join_host_port",
     "parse_network",
     "parse_port",
     "split_by_family",
     "split_host_port",
+    "unix_path",
+    "unix_sockaddr",
 ]
 
+Path: TypeAlias = str | os.PathLike[str]
+Address: TypeAlias = Addr | os.PathLike[str]  # what dial and listen take
 IPSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 TCPNetwork: TypeAlias = Literal["tcp", "tcp4", "tcp6"]
+UDPNetwork: TypeAlias = Literal["udp", "udp4", "udp6"]
+UnixStreamNetwork: TypeAlias = Literal["unix", "unixpacket"]  # those with listeners
+UnixgramNetwork: TypeAlias = Literal["unixgram"]
+UnixNetwork: TypeAlias = UnixStreamNetwork | UnixgramNetwork
 
 # The families of each network; AF_UNSPEC is "whichever the address has".
 _FAMILIES = {
@@ -69,6 +91,7 @@ _NUMBER = re.compile(r"[+-]?[0-9]+")
 _SERVICE = re.compile(r"(?=.*[A-Za-z])[0-9A-Za-z._+*/-]+")
 _MAX_PORT = 65535
 _HUGE = "(over 64 bits)"
+_SUN_PATH = 108  # bytes in a sockaddr_un; a path ends with a NUL there, an abstract name does not
 
 
 class Network(NamedTuple):
@@ -279,6 +302,18 @@ def is_wildcard(host: str) -> bool:
     return not host or (literal is not None and literal.host in ("0.0.0.0", "::"))
 
 
+def is_multicast(host: str) -> bool:
+    """Tell whether *host* is the literal of a group: 224.0.0.0/4 or ff00::/8. Go: IP.IsMulticast.
+
+    A name is none.
+    """
+    literal = None if not host or "%" in host else ip_literal(host)
+    if literal is None:
+        return host.startswith(("ff", "FF")) and ":" in host  # with a zone
+    first = socket.inet_pton(literal.family, literal.host)[0]
+    return first >> 4 == 14 if literal.family == socket.AF_INET else first == 255
+
+
 def split_by_family(addrs: Iterable[IPSockAddr]) -> tuple[list[IPSockAddr], list[IPSockAddr]]:
     """Split *addrs* into those of the first one's family and the others, both in order.
 
@@ -290,3 +325,37 @@ def split_by_family(addrs: Iterable[IPSockAddr]) -> tuple[list[IPSockAddr], list
         same = not primaries or is_ipv4(addr) == is_ipv4(primaries[0])
         (primaries if same else fallbacks).append(addr)
     return primaries, fallbacks
+
+
+def unix_path(address: object, *, op: str = "", net: str = "") -> str:
+    """Return the path, or "@name" (abstract), of a Unix socket's *address*: a str or os.PathLike.
+
+    "" stays: to listen on it is to be given a name by the kernel. Raises AddrError for what the
+    kernel would not take, or would cut at a NUL, and for the tuple of an IP network.
+    """
+    if isinstance(address, tuple):
+        raise AddrError(op, net, address, "unexpected address type (a Unix address is a path)")
+    if not isinstance(address, (str, os.PathLike)):
+        kind = type(address).__name__
+        raise TypeError(f"address must be the path of a Unix socket, not {kind}")
+    path = os.fsdecode(address)
+    if path.startswith("\0"):
+        path = "@" + path[1:]
+    elif path.startswith("@") and not isinstance(address, str):
+        path = "./" + path  # a file's name, not an abstract one
+    try:
+        size = len(path.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError as exc:
+        raise AddrError(op, net, path, "path that no file can have") from exc
+    limit = _SUN_PATH if path.startswith("@") else _SUN_PATH - 1
+    if size > limit:
+        raise AddrError(op, net, path, f"path of {size} bytes is too long (the limit is {limit})")
+    if "\0" in path and not path.startswith("@"):
+        raise AddrError(op, net, path, "NUL byte in path")
+    return path
+
+
+def unix_sockaddr(path: str) -> bytes:
+    """Return *path* as the socket module takes it: "@name" begins with a NUL. Go: SockaddrUnix."""
+    raw = path.encode("utf-8", "surrogateescape")
+    return b"\0" + raw[1:] if raw.startswith(b"@") else raw

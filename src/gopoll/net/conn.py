@@ -13,11 +13,11 @@ import struct
 import time
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from gopoll._fd import FD
 from gopoll.errors import Addr, ClosedError, OpError, closed_error, format_addr, op_error
-from gopoll.net.sock import (
+from gopoll.net.sockopt import (
     KeepAlive,
     KeepAliveConfig,
     check_keep_alive,
@@ -29,7 +29,7 @@ from gopoll.net.sock import (
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-__all__ = ["Conn", "FDConn", "KeepAliveConfig", "TCPConn"]
+__all__ = ["Conn", "FDConn", "KeepAliveConfig", "PacketConn", "TCPConn"]
 
 _MAX_LINGER = 65535  # seconds; the kernel keeps it in ticks
 
@@ -152,6 +152,31 @@ class Conn:
 
     def _unsupported(self, op: str) -> OpError:
         return op_error(op, self.network, self.local_addr, self.remote_addr, errno.EOPNOTSUPP)
+
+
+class PacketConn(Conn):
+    """A connection of datagrams, which keep their bounds: abstract. Go: net.PacketConn.
+
+    listen_packet returns one that has no peer: read_from says who sent, write_to says to whom.
+    One that was dialled has a peer, and read and write are for that one.
+    """
+
+    __slots__ = ()
+
+    def read_from(self, n: int = 65536) -> Awaitable[tuple[bytes, Any]]:
+        """Read a datagram of at most *n* bytes, the rest is lost: (data, address). An op.
+
+        b"" is a datagram too. The address of a Unix socket without a name is None. Raises
+        ClosedError, TimeoutError (deadline), another OpError.
+        """
+        raise NotImplementedError
+
+    def write_to(self, data: ReadableBuffer, addr: Addr) -> Awaitable[int]:
+        """Send *data* as one datagram to *addr*, a literal; return its length. An op.
+
+        Raises OpError: one that has a peer takes no other.
+        """
+        raise NotImplementedError
 
 
 def _when(timeout: float | None) -> float | None:

@@ -12,7 +12,7 @@ import math
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import overload
 
 from gopoll._polldesc import Note
@@ -24,7 +24,17 @@ from gopoll.errors import (
     deadline_error,
     op_error,
 )
-from gopoll.net.addr import IPSockAddr, TCPNetwork, split_by_family
+from gopoll.net.addr import (
+    Address,
+    IPSockAddr,
+    Path,
+    TCPNetwork,
+    UDPNetwork,
+    UnixNetwork,
+    parse_network,
+    split_by_family,
+    unix_path,
+)
 from gopoll.net.conn import Conn, TCPConn
 from gopoll.net.resolve import (
     DEFAULT_RESOLVER,
@@ -32,15 +42,10 @@ from gopoll.net.resolve import (
     resolve_addr_list,
     resolve_local_addr,
 )
-from gopoll.net.sock import (
-    Control,
-    KeepAlive,
-    Plan,
-    check_keep_alive,
-    internet_socket,
-    map_err,
-    tune_tcp,
-)
+from gopoll.net.sock import Control, Plan, internet_socket, map_err
+from gopoll.net.sockopt import KeepAlive, check_keep_alive, tune_tcp
+from gopoll.net.udp import UDPConn, new_udp_conn
+from gopoll.net.unix import UnixConn, unix_maker, unix_socket
 from gopoll.runtime._sched import current_poller
 from gopoll.runtime.context import (
     Context,
@@ -62,10 +67,20 @@ async def dial(network: TCPNetwork, address: Addr, *, timeout: float | None = No
 
 
 @overload
-async def dial(network: str, address: Addr, *, timeout: float | None = None) -> Conn: ...
+async def dial(network: UDPNetwork, address: Addr, *, timeout: float | None = None) -> UDPConn: ...
 
 
-async def dial(network: str, address: Addr, *, timeout: float | None = None) -> Conn:
+@overload
+async def dial(
+    network: UnixNetwork, address: Path, *, timeout: float | None = None
+) -> UnixConn: ...
+
+
+@overload
+async def dial(network: str, address: Address, *, timeout: float | None = None) -> Conn: ...
+
+
+async def dial(network: str, address: Address, *, timeout: float | None = None) -> Conn:
     """Connect to *address* on *network*, within *timeout* seconds. An op. Go: net.Dial.
 
     Raises OpError: ConnectionRefusedError and its like, DNSError, AddrError, UnknownNetworkError,
@@ -79,11 +94,12 @@ class Dialer:
 
     timeout: seconds for the whole dial, look-up and all addresses together; below 0 has passed.
     deadline: the same as a time.monotonic() moment; the earlier of the two counts.
-    local_addr: where to dial from, an IP literal with a port (0: any).
+    local_addr: where to dial from, an IP literal with a port (0: any), or the path of a Unix
+        socket, which stays after close().
     fallback_delay: seconds that the addresses of the first family get before those of the other
         join in (0: Go's default of 0.3; below 0: one after the other).
-    keep_alive: seconds of silence before the first probe (0: 15), below 0 for none, or a
-        KeepAliveConfig.
+    keep_alive: of TCP, seconds of silence before the first probe (0: 15), below 0 for none, or
+        a KeepAliveConfig.
     resolver: an object with Resolver's lookup_addr.
     control: control(network, address, raw) is called on each socket before bind and connect.
     """
@@ -93,7 +109,7 @@ class Dialer:
         *,
         timeout: float | None = None,
         deadline: float | None = None,
-        local_addr: Addr | None = None,
+        local_addr: Address | None = None,
         fallback_delay: float = _FALLBACK_DELAY,
         keep_alive: KeepAlive = 15.0,
         resolver: AddrResolver | None = None,
@@ -117,9 +133,15 @@ class Dialer:
     async def dial(self, network: TCPNetwork, address: Addr) -> TCPConn: ...
 
     @overload
-    async def dial(self, network: str, address: Addr) -> Conn: ...
+    async def dial(self, network: UDPNetwork, address: Addr) -> UDPConn: ...
 
-    async def dial(self, network: str, address: Addr) -> Conn:
+    @overload
+    async def dial(self, network: UnixNetwork, address: Path) -> UnixConn: ...
+
+    @overload
+    async def dial(self, network: str, address: Address) -> Conn: ...
+
+    async def dial(self, network: str, address: Address) -> Conn:
         """Connect under the ambient context. An op. Go: Dialer.Dial."""
         return await self.dial_context(current_context(), network, address)
 
@@ -127,9 +149,15 @@ class Dialer:
     async def dial_context(self, ctx: Context, network: TCPNetwork, address: Addr) -> TCPConn: ...
 
     @overload
-    async def dial_context(self, ctx: Context, network: str, address: Addr) -> Conn: ...
+    async def dial_context(self, ctx: Context, network: UDPNetwork, address: Addr) -> UDPConn: ...
 
-    async def dial_context(self, ctx: Context, network: str, address: Addr) -> Conn:
+    @overload
+    async def dial_context(self, ctx: Context, network: UnixNetwork, address: Path) -> UnixConn: ...
+
+    @overload
+    async def dial_context(self, ctx: Context, network: str, address: Address) -> Conn: ...
+
+    async def dial_context(self, ctx: Context, network: str, address: Address) -> Conn:
         """Connect while *ctx* lasts; it has no effect on the connection afterwards. An op.
 
         Raises as dial(); a cancelled ctx is "operation was canceled", errno ECANCELED. The
@@ -142,6 +170,8 @@ class Dialer:
         if when is not None:
             ctx, cancel = with_deadline(ctx, when)
         try:
+            if parse_network(network, op="dial").family == socket.AF_UNIX:
+                return await self._dial_unix(ctx, network, address)
             local = None
             if self.local_addr is not None:
                 local = resolve_local_addr("dial", network, self.local_addr)
@@ -156,6 +186,18 @@ class Dialer:
             if cancel is not None:
                 cancel()
 
+    async def _dial_unix(self, ctx: Context, network: str, address: Address) -> Conn:
+        """Dial the one address that a path is. Go: the Unix case of resolveAddrList."""
+        if address == "":
+            raise AddrError("dial", network, None, "missing address")
+        path = unix_path(address, op="dial", net=network)
+        local = None
+        if self.local_addr is not None:
+            if isinstance(self.local_addr, tuple):
+                raise AddrError("dial", network, self.local_addr, "mismatched local address type")
+            local = unix_path(self.local_addr, op="dial", net=network)
+        return await _SysDialer(self, network, local).dial_serial(ctx, [path])
+
     def _deadline(self) -> float | None:
         """Return when this dial, beginning now, is over. Go: Dialer.deadline."""
         if self.timeout is None:
@@ -167,18 +209,13 @@ class Dialer:
 class _SysDialer:
     """One dial: the Dialer, the network and the local address. Go: sysDialer."""
 
-    def __init__(self, dialer: Dialer, network: str, local: IPSockAddr | None) -> None:
+    def __init__(self, dialer: Dialer, network: str, local: Addr | None) -> None:
         self.dialer = dialer
         self.network = network
         self.local = local
-        self.plan = Plan(
-            make=TCPConn,
-            tune=functools.partial(tune_tcp, keep_alive=dialer.keep_alive),
-            control=dialer.control,
-        )
 
     async def dial_parallel(
-        self, ctx: Context, primaries: list[IPSockAddr], fallbacks: list[IPSockAddr]
+        self, ctx: Context, primaries: Sequence[Addr], fallbacks: Sequence[Addr]
     ) -> Conn:
         """Race the families: *fallbacks* join in after a while, or once *primaries* have failed.
 
@@ -215,7 +252,7 @@ class _SysDialer:
             cancel_primary()
             cancel_fallback()  # and the delay
 
-    async def dial_serial(self, ctx: Context, addrs: list[IPSockAddr]) -> Conn:
+    async def dial_serial(self, ctx: Context, addrs: Sequence[Addr]) -> Conn:
         """Dial *addrs* in order until one answers, each with a fair share of the time left.
 
         Raises the error of the first. Go: sysDialer.dialSerial.
@@ -242,15 +279,34 @@ class _SysDialer:
                     cancel()
         raise first_error or AddrError("dial", self.network, None, "missing address")
 
-    async def dial_single(self, ctx: Context, addr: IPSockAddr) -> Conn:
+    async def dial_single(self, ctx: Context, addr: Addr) -> Conn:
         """Dial one address; every error says dial, network and addresses. Go: dialSingle."""
         try:
+            if isinstance(addr, str):
+                return await self.dial_unix(ctx, self.local, addr)
+            if self.network.startswith("udp"):
+                return await self.dial_udp(ctx, self.local, addr)
             return await self.dial_tcp(ctx, self.local, addr)
         except OSError as exc:
             raise self._op_error(addr, exc) from exc.__cause__
 
-    async def dial_tcp(self, ctx: Context, laddr: IPSockAddr | None, raddr: IPSockAddr) -> TCPConn:
+    async def dial_unix(self, ctx: Context, laddr: Addr | None, raddr: str) -> UnixConn:
+        """Dial a Unix socket. Go: sysDialer.dialUnix."""
+        assert laddr is None or isinstance(laddr, str)
+        plan = Plan(unix_maker(self.network), None, self.dialer.control)
+        return await unix_socket(ctx, self.network, laddr, raddr, "dial", plan)
+
+    async def dial_udp(self, ctx: Context, laddr: Addr | None, raddr: IPSockAddr) -> UDPConn:
+        """Dial UDP, which sends nothing yet. Go: sysDialer.dialUDP."""
+        assert not isinstance(laddr, str)
+        plan = Plan(new_udp_conn, None, self.dialer.control)
+        return await internet_socket(
+            ctx, self.network, laddr, raddr, socket.SOCK_DGRAM, 0, "dial", plan
+        )
+
+    async def dial_tcp(self, ctx: Context, laddr: Addr | None, raddr: IPSockAddr) -> TCPConn:
         """Dial TCP. Go: sysDialer.dialTCP."""
+        assert not isinstance(laddr, str)
         return await self.do_dial_tcp(ctx, laddr, raddr)
 
     async def do_dial_tcp(
@@ -262,12 +318,14 @@ class _SysDialer:
         (simultaneous open); or run out of ports for a moment. What the third attempt brings is
         accepted. Go: sysDialer.doDialTCP, which tells the story.
         """
+        tune = functools.partial(tune_tcp, keep_alive=self.dialer.keep_alive)
+        plan = Plan(TCPConn, tune, self.dialer.control)
         port_is_ours = laddr is None or laddr[1] == 0
         retries = 2 if port_is_ours else 0
         while True:
             try:
                 conn = await internet_socket(
-                    ctx, self.network, laddr, raddr, socket.SOCK_STREAM, 0, "dial", self.plan
+                    ctx, self.network, laddr, raddr, socket.SOCK_STREAM, 0, "dial", plan
                 )
             except OSError as exc:
                 if not retries or not spurious_enotavail(exc):
@@ -278,16 +336,18 @@ class _SysDialer:
                 conn.close()
             retries -= 1
 
-    def _error(self, addr: IPSockAddr, exc: BaseException) -> BaseException:
+    def _error(self, addr: Addr, exc: BaseException) -> BaseException:
         """Return *exc* as it leaves this dial: Canceled as it is."""
         return self._op_error(addr, exc) if isinstance(exc, OSError) else exc
 
-    def _op_error(self, addr: IPSockAddr, exc: OSError) -> OpError:
+    def _op_error(self, addr: Addr, exc: OSError) -> OpError:
         """Return *exc* with everything that is known here."""
         if not isinstance(exc, OpError):
             if isinstance(exc, DeadlineExceeded):
                 return deadline_error("dial", self.network, self.local, addr)
-            return op_error("dial", self.network, self.local, addr, exc)
+            full = isinstance(addr, str) and exc.errno == errno.EAGAIN
+            hint = "the listener's queue is full; try again" if full else None
+            return op_error("dial", self.network, self.local, addr, exc, hint=hint)
         exc.op, exc.net = "dial", self.network
         if not isinstance(exc, AddrError):  # there it is the address that is wrong
             exc.source, exc.addr = self.local, addr

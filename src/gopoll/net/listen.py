@@ -1,120 +1,56 @@
-"""Listening: listen, Listener and the acceptance of connections.
+"""Listening: listen, listen_packet and the settings of both.
 
-Called by goroutines; close and deadlines by any thread.
-Go: net/dial.go (ListenConfig), net/tcpsock.go, tcpsock_posix.go, netFD.accept (go1.27).
+Called by goroutines.
+Go: net/dial.go (ListenConfig), tcpsock_posix.go, udpsock_posix.go, unixsock_posix.go (go1.27).
 """
 
 from __future__ import annotations
 
-import functools
 import socket
 from collections.abc import Awaitable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, overload
+from typing import TypedDict, TypeVar, Unpack, overload
 
-from gopoll._fd import FD
-from gopoll.errors import Addr, AddrError, ClosedError, OpError, format_addr, op_error
-from gopoll.net.addr import IPSockAddr, TCPNetwork, is_ipv4
-from gopoll.net.conn import Conn, TCPConn
-from gopoll.net.resolve import DEFAULT_RESOLVER, AddrResolver, resolve_addr_list
-from gopoll.net.sock import (
-    Control,
-    KeepAlive,
-    Plan,
-    check_keep_alive,
-    internet_socket,
-    local_name,
-    tune_tcp,
+from gopoll.errors import Addr, AddrError, OpError, op_error
+from gopoll.net.addr import (
+    Address,
+    IPSockAddr,
+    Path,
+    TCPNetwork,
+    UDPNetwork,
+    UnixgramNetwork,
+    UnixStreamNetwork,
+    is_ipv4,
+    parse_network,
+    unix_path,
 )
+from gopoll.net.conn import PacketConn
+from gopoll.net.listener import Listener, TCPListener
+from gopoll.net.resolve import DEFAULT_RESOLVER, AddrResolver, resolve_addr_list
+from gopoll.net.sock import Control, Plan, internet_socket
+from gopoll.net.sockopt import KeepAlive, check_keep_alive, tune_tcp
+from gopoll.net.udp import UDPConn, new_udp_conn
+from gopoll.net.unix import UnixConn, UnixListener, unix_maker, unix_socket
 from gopoll.runtime.context import current_context
 
-__all__ = ["ListenConfig", "Listener", "TCPListener", "listen"]
+__all__ = ["ListenConfig", "Listener", "TCPListener", "listen", "listen_packet"]
+
+L = TypeVar("L")
 
 
-class Listener(FD):
-    """A listening socket: accept connections one by one, or all with `async for`.
+class PacketOptions(TypedDict, total=False):
+    """The arguments of listen_packet: those of ListenConfig that concern it."""
 
-    Any number of goroutines may accept at once.
-    """
-
-    __slots__ = ()
-
-    async def accept(self) -> Conn:
-        """Wait for a connection and return it. An op.
-
-        Raises ClosedError, TimeoutError (deadline), or another OpError. Too many open files
-        (.is_temporary) does not end the listener: close something, or wait, and accept again.
-        """
-        raise NotImplementedError
-
-    @property
-    def addr(self) -> Addr:
-        """The address it listens on."""
-        addr: Addr = self.local_addr
-        return addr
-
-    def close(self) -> Awaitable[None]:
-        """Stop listening; a second call does nothing. Any thread, never blocks.
-
-        Waiting accepts wake with ClosedError; connections nobody has accepted are reset. When the
-        awaitable is done, the address is free again.
-        """
-        try:
-            return super().close()
-        except ClosedError:
-            return self.wait_closed()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Conn:
-        """Accept; the iteration ends when the listener is closed."""
-        try:
-            return await self.accept()
-        except ClosedError:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        state = " closed" if self.is_closed else ""
-        return f"<{type(self).__name__} {self.network} {format_addr(self.local_addr)}{state}>"
+    control: Control | None
+    reuse_port: bool
+    resolver: AddrResolver | None
 
 
-class TCPListener(Listener):
-    """A TCP listener. Go: net.TCPListener."""
+class ListenOptions(PacketOptions, total=False):
+    """The arguments of listen: those of ListenConfig."""
 
-    __slots__ = ()
-
-    if TYPE_CHECKING:
-
-        async def __anext__(self) -> TCPConn: ...
-
-    async def accept(self) -> TCPConn:
-        """Wait for a connection and return it; see Listener. Go: netFD.accept, newTCPConn.
-
-        NODELAY and keep-alive are the listener's own, which pass to the connection (tune_tcp).
-        """
-        sysfd, remote = await self.accept_fd()
-        conn = TCPConn(sysfd, self.network)
-        try:
-            conn.init(self.poller)
-            conn.set_addrs(local_name(conn), remote)
-        except BaseException as exc:
-            conn.close()  # the new descriptor, not ours (Go issue 34392)
-            if isinstance(exc, OpError):
-                exc.op, exc.source, exc.addr = "accept", None, self.local_addr
-            raise
-        return conn
+    keep_alive: KeepAlive
+    exclusive: bool
+    backlog: int | None
 
 
 class ListenConfig:
@@ -122,6 +58,11 @@ class ListenConfig:
 
     control: control(network, address, raw) is called on the socket before bind.
     keep_alive: of the accepted connections, as in Dialer.
+    reuse_port: let several sockets, of other processes too, have the address; each connection
+        or datagram goes to one of them (SO_REUSEPORT). For tcp and udp.
+    exclusive: for a listener that several processes share: a connection wakes one that waits,
+        or few, but not all (EPOLLEXCLUSIVE). Who has accepted must accept again soon: more may
+        have come by then, and no other process has been told.
     backlog: how many connections may wait to be accepted; None is the system's limit.
     """
 
@@ -130,14 +71,21 @@ class ListenConfig:
         *,
         control: Control | None = None,
         keep_alive: KeepAlive = 15.0,
+        reuse_port: bool = False,
+        exclusive: bool = False,
         backlog: int | None = None,
         resolver: AddrResolver | None = None,
     ) -> None:
         """Keep the settings; nothing is opened yet."""
+        for name, value in (("reuse_port", reuse_port), ("exclusive", exclusive)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
         if backlog is not None and backlog < 0:
             raise ValueError(f"backlog must not be negative, not {backlog}")
         self.control = control
         self.keep_alive = check_keep_alive(keep_alive)
+        self.reuse_port = reuse_port
+        self.exclusive = exclusive
         self.backlog = backlog
         self.resolver = resolver if resolver is not None else DEFAULT_RESOLVER
 
@@ -145,75 +93,158 @@ class ListenConfig:
     async def listen(self, network: TCPNetwork, address: Addr) -> TCPListener: ...
 
     @overload
-    async def listen(self, network: str, address: Addr) -> Listener: ...
+    async def listen(self, network: UnixStreamNetwork, address: Path) -> UnixListener: ...
 
-    async def listen(self, network: str, address: Addr) -> Listener:
-        """Listen on *address* ("" or ":0": every address, any port). An op. Raises OpError.
+    @overload
+    async def listen(self, network: str, address: Address) -> Listener: ...
 
-        Where a name stands for several addresses, one is taken, IPv4 first. SO_REUSEADDR is set,
-        SO_REUSEPORT never: control can. Go: ListenConfig.Listen.
+    async def listen(self, network: str, address: Address) -> Listener:
+        """Listen for connections on *address*. An op. Raises OpError. Go: ListenConfig.Listen.
+
+        tcp: "" and ":0" are every address and any port; where a name stands for several
+        addresses, one is taken, IPv4 first. SO_REUSEADDR is set. unix, unixpacket: a path where
+        there is no file, which close() removes; "@name" (abstract); "" is an abstract name of
+        the kernel's choice.
         """
+        base = parse_network(network, op="listen").base
+        if base in ("udp", "unixgram"):
+            raise _unexpected(network, address, "listen_packet")
+        if base == "tcp":
+            laddr = await self._resolve(network, address)
+            return await _naming(network, laddr, self._listen_tcp(network, laddr))
+        path = self._unix_path(network, address)
+        return await _naming(network, path, self._listen_unix(network, path))
+
+    @overload
+    async def listen_packet(self, network: UDPNetwork, address: Addr) -> UDPConn: ...
+
+    @overload
+    async def listen_packet(self, network: UnixgramNetwork, address: Path) -> UnixConn: ...
+
+    @overload
+    async def listen_packet(self, network: str, address: Address) -> PacketConn: ...
+
+    async def listen_packet(self, network: str, address: Address) -> PacketConn:
+        """Receive the datagrams that come to *address*. An op. Raises OpError.
+
+        udp: as listen on tcp, but without SO_REUSEADDR. The address of a multicast group is its
+        port on every address, which others may listen to as well; joining the group is
+        control's task, or raw_control's. unixgram: as listen on unix, but the path stays after
+        close(). Go: ListenConfig.ListenPacket.
+        """
+        base = parse_network(network, op="listen").base
+        if base not in ("udp", "unixgram"):
+            raise _unexpected(network, address, "listen")
+        if self.exclusive:
+            raise ValueError("exclusive is for listen: who sends waits for room too")
+        if base == "udp":
+            laddr = await self._resolve(network, address)
+            return await _naming(network, laddr, self._listen_udp(network, laddr))
+        path = self._unix_path(network, address)
+        return await _naming(network, path, self._listen_unixgram(network, path))
+
+    async def _resolve(self, network: str, address: object) -> IPSockAddr:
+        """Return the one address to bind to. Go: addrList.first(isIPv4)."""
         ctx = current_context()
         addrs = await resolve_addr_list(ctx, self.resolver, "listen", network, address)
-        laddr = next((addr for addr in addrs if is_ipv4(addr)), addrs[0])
-        try:
-            return await self._listen_tcp(network, laddr)
-        except OSError as exc:
-            raise _listen_error(network, laddr, exc) from None
+        return next((addr for addr in addrs if is_ipv4(addr)), addrs[0])
+
+    def _unix_path(self, network: str, address: object) -> str:
+        if self.reuse_port:
+            raise ValueError("reuse_port is for tcp and udp: a path has one socket")
+        return unix_path(address, op="listen", net=network)
 
     async def _listen_tcp(self, network: str, laddr: IPSockAddr) -> TCPListener:
         """Go: sysListener.listenTCP."""
-        plan = Plan(
-            make=TCPListener,
-            tune=functools.partial(tune_tcp, keep_alive=self.keep_alive),
-            control=self.control,
-            backlog=self.backlog,
-        )
+        plan = Plan(TCPListener, self._tune_tcp, self.control, self.backlog, self.exclusive)
         return await internet_socket(
             current_context(), network, laddr, None, socket.SOCK_STREAM, 0, "listen", plan
         )
 
+    async def _listen_udp(self, network: str, laddr: IPSockAddr) -> UDPConn:
+        """Go: sysListener.listenUDP."""
+        plan = Plan(new_udp_conn, self._tune_udp, self.control)
+        return await internet_socket(
+            current_context(), network, laddr, None, socket.SOCK_DGRAM, 0, "listen", plan
+        )
 
-def _listen_error(network: str, laddr: IPSockAddr, exc: OSError) -> OpError:
-    """Return *exc* with operation, network and address."""
-    if not isinstance(exc, OpError):
-        return op_error("listen", network, None, laddr, exc)
-    exc.op, exc.net = "listen", network
-    if not isinstance(exc, AddrError):
-        exc.source, exc.addr = None, laddr
-    return exc
+    async def _listen_unix(self, network: str, path: str) -> UnixListener:
+        """Go: sysListener.listenUnix."""
+        plan = Plan(UnixListener, None, self.control, self.backlog, self.exclusive)
+        listener = await unix_socket(current_context(), network, path, None, "listen", plan)
+        listener.set_unlink_on_close(True)
+        return listener
+
+    async def _listen_unixgram(self, network: str, path: str) -> UnixConn:
+        """Go: sysListener.listenUnixgram."""
+        plan = Plan(unix_maker(network), None, self.control)
+        return await unix_socket(current_context(), network, path, None, "listen", plan)
+
+    def _tune_tcp(self, s: socket.socket) -> None:
+        tune_tcp(s, self.keep_alive)
+        self._tune_udp(s)
+
+    def _tune_udp(self, s: socket.socket) -> None:
+        if self.reuse_port:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _unexpected(network: str, address: object, remedy: str) -> AddrError:
+    return AddrError("listen", network, address, f"unexpected address type (use {remedy})")
+
+
+async def _naming(network: str, laddr: Addr, listening: Awaitable[L]) -> L:
+    """Await *listening*; every error says operation, network and address."""
+    try:
+        return await listening
+    except OSError as exc:
+        if not isinstance(exc, OpError):
+            raise op_error("listen", network, None, laddr, exc) from None
+        exc.op, exc.net = "listen", network
+        if not isinstance(exc, AddrError):
+            exc.source, exc.addr = None, laddr
+        raise exc from None
 
 
 @overload
 async def listen(
-    network: TCPNetwork,
-    address: Addr,
-    *,
-    control: Control | None = None,
-    keep_alive: KeepAlive = 15.0,
-    backlog: int | None = None,
+    network: TCPNetwork, address: Addr, **cfg: Unpack[ListenOptions]
 ) -> TCPListener: ...
 
 
 @overload
 async def listen(
-    network: str,
-    address: Addr,
-    *,
-    control: Control | None = None,
-    keep_alive: KeepAlive = 15.0,
-    backlog: int | None = None,
-) -> Listener: ...
+    network: UnixStreamNetwork, address: Path, **cfg: Unpack[ListenOptions]
+) -> UnixListener: ...
 
 
-async def listen(
-    network: str,
-    address: Addr,
-    *,
-    control: Control | None = None,
-    keep_alive: KeepAlive = 15.0,
-    backlog: int | None = None,
-) -> Listener:
+@overload
+async def listen(network: str, address: Address, **cfg: Unpack[ListenOptions]) -> Listener: ...
+
+
+async def listen(network: str, address: Address, **cfg: Unpack[ListenOptions]) -> Listener:
     """Listen on *address*; the arguments are ListenConfig's. An op. Go: net.Listen."""
-    config = ListenConfig(control=control, keep_alive=keep_alive, backlog=backlog)
-    return await config.listen(network, address)
+    return await ListenConfig(**cfg).listen(network, address)
+
+
+@overload
+async def listen_packet(
+    network: UDPNetwork, address: Addr, **cfg: Unpack[PacketOptions]
+) -> UDPConn: ...
+
+
+@overload
+async def listen_packet(
+    network: UnixgramNetwork, address: Path, **cfg: Unpack[PacketOptions]
+) -> UnixConn: ...
+
+
+@overload
+async def listen_packet(
+    network: str, address: Address, **cfg: Unpack[PacketOptions]
+) -> PacketConn: ...
+
+
+async def listen_packet(network: str, address: Address, **cfg: Unpack[PacketOptions]) -> PacketConn:
+    """Receive datagrams; the arguments are ListenConfig's. An op. Go: net.ListenPacket."""
+    return await ListenConfig(**cfg).listen_packet(network, address)

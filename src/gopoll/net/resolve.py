@@ -12,7 +12,6 @@ R2: a flight is dropped under the lock, by the last waiter that leaves a queue o
 from __future__ import annotations
 
 import collections
-import errno
 import socket
 import threading
 import weakref
@@ -29,7 +28,6 @@ from gopoll.errors import (
     DNSError,
     OpError,
     dns_error,
-    op_error,
 )
 from gopoll.net.addr import (
     IPAddr,
@@ -278,13 +276,13 @@ async def resolve_addr_list(
     address: object,
     hint: IPSockAddr | None = None,
 ) -> list[IPSockAddr]:
-    """Return what *address* stands for on *network*, never nothing; only "tcp" and its kin so far.
+    """Return what *address* stands for on *network*, tcp or udp or their kin; never nothing.
 
     op: "dial" or "listen", for errors too. hint: the local address, whose family the others must
     share unless one of the two is a wildcard. Raises UnknownNetworkError, AddrError, DNSError or
     another OpError, each with *op* and *network*. Go: Resolver.resolveAddrList.
     """
-    check_network(op, network)
+    parse_network(network, op=op)
     if op == "dial" and address == "":
         raise AddrError(op, network, None, "missing address")
     addrs = await internet_addr_list(ctx, resolver, op, network, address)
@@ -294,13 +292,6 @@ async def resolve_addr_list(
     if not suitable:
         raise AddrError(op, network, hint, _NO_SUITABLE)
     return suitable
-
-
-def check_network(op: str, network: str) -> None:
-    """Raise UnknownNetworkError for a network that is none, another OpError for a later one."""
-    if parse_network(network, op=op).base != "tcp":
-        err = OSError(errno.EPROTONOSUPPORT, f"network {network} is not supported yet")
-        raise op_error(op, network, None, None, err)
 
 
 async def internet_addr_list(
@@ -396,7 +387,7 @@ def resolve_local_addr(op: str, network: str, address: object) -> IPSockAddr:
 
     Raises AddrError for a name, which may stand for several, and for the path of a Unix socket.
     """
-    check_network(op, network)
+    parse_network(network, op=op)
     if isinstance(address, str) and (address.startswith(("@", "\0")) or "/" in address):
         raise AddrError(op, network, address, _MISMATCHED)
     host, port = ("", 0) if address == "" else split_host_port(address, op=op, net=network)

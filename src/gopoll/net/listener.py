@@ -1,0 +1,119 @@
+"""Listeners: the acceptance of connections, over TCP here and over Unix sockets in unix.
+
+Called by goroutines; close and deadlines by any thread.
+Go: net/tcpsock.go, tcpsock_posix.go, netFD.accept in fd_unix.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+
+from gopoll._fd import FD
+from gopoll.errors import Addr, ClosedError, OpError, format_addr, op_error
+from gopoll.net.conn import Conn, FDConn, TCPConn
+from gopoll.net.sock import local_name
+
+__all__ = ["Listener", "TCPListener"]
+
+C = TypeVar("C", bound=FDConn)
+
+
+class Listener(FD):
+    """A listening socket: accept connections one by one, or all with `async for`.
+
+    Any number of goroutines may accept at once.
+    """
+
+    __slots__ = ()
+
+    async def accept(self) -> Conn:
+        """Wait for a connection and return it. An op.
+
+        Raises ClosedError, TimeoutError (deadline), or another OpError. Too many open files
+        (.is_temporary) does not end the listener: close something, or wait, and accept again.
+        """
+        raise NotImplementedError
+
+    async def _accept(self, make: Callable[[int, str], C]) -> C:
+        """Accept, and make a connection of the descriptor. Go: netFD.accept."""
+        sysfd, remote = await self.accept_fd()
+        conn = make(sysfd, self.network)
+        try:
+            conn.init(self.poller)
+            conn.set_addrs(local_name(conn), remote)
+        except BaseException as exc:
+            conn.close()  # the new descriptor, not ours (Go issue 34392)
+            if isinstance(exc, OpError):
+                exc.op, exc.source, exc.addr = "accept", None, self.local_addr
+            raise
+        return conn
+
+    @property
+    def addr(self) -> Addr:
+        """The address it listens on."""
+        addr: Addr = self.local_addr
+        return addr
+
+    def close(self) -> Awaitable[None]:
+        """Stop listening; a second call does nothing. Any thread, never blocks.
+
+        Waiting accepts wake with ClosedError; connections nobody has accepted are reset. When the
+        awaitable is done, the address is free again.
+        """
+        try:
+            return super().close()
+        except ClosedError:
+            return self.wait_closed()
+
+    async def raw_read(self, fn: Callable[[int], object]) -> NoReturn:
+        """Raise OpError: a listener has no data. raw_control works. Go: rawListener."""
+        raise op_error("raw-read", self.network, None, self.addr, errno.EINVAL)
+
+    async def raw_write(self, fn: Callable[[int], object]) -> NoReturn:
+        """Raise OpError: a listener takes no data. raw_control works. Go: rawListener."""
+        raise op_error("raw-write", self.network, None, self.addr, errno.EINVAL)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Conn:
+        """Accept; the iteration ends when the listener is closed."""
+        try:
+            return await self.accept()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = " closed" if self.is_closed else ""
+        return f"<{type(self).__name__} {self.network} {format_addr(self.local_addr)}{state}>"
+
+
+class TCPListener(Listener):
+    """A TCP listener. Go: net.TCPListener."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        async def __anext__(self) -> TCPConn: ...
+
+    async def accept(self) -> TCPConn:
+        """Wait for a connection and return it; see Listener. Go: TCPListener.accept, newTCPConn.
+
+        NODELAY and keep-alive are the listener's own, which pass to the connection (tune_tcp).
+        """
+        return await self._accept(TCPConn)

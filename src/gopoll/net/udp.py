@@ -1,0 +1,22 @@
+"""UDP: datagrams to and from anybody, or one peer.
+
+Called by dial, listen and file; the connections by goroutines, close by any thread.
+Go: net/udpsock.go, udpsock_posix.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from gopoll.net.conn import FDConn, PacketConn
+
+__all__ = ["UDPConn", "new_udp_conn"]
+
+
+class UDPConn(FDConn, PacketConn):
+    """A UDP socket, with a peer (dial) or without (listen_packet). Go: net.UDPConn."""
+
+    __slots__ = ()
+
+
+new_udp_conn = functools.partial(UDPConn, stream=False, zero_read_is_eof=False)
