@@ -21,7 +21,6 @@ INHERITED = {
     "getpeername",
     "getsockname",
     "init",
-    "raw_control",
     "set_addrs",
     "wait_closed",
     "wait_connect",
@@ -99,7 +98,15 @@ def test_the_methods_in_a_row_are_there(cls, text):
 
 def test_public_methods_are_documented():
     """Each public method of the classes users hold has a word in the list."""
-    for cls in (gopoll.TCPConn, gopoll.Listener, gopoll.Poller, gopoll.PollDesc, gopoll.Timer):
+    for cls in (
+        gopoll.TCPConn,
+        gopoll.UDPConn,
+        gopoll.UnixConn,
+        gopoll.Listener,
+        gopoll.Poller,
+        gopoll.PollDesc,
+        gopoll.Timer,
+    ):
         names = [n for n in dir(cls) if not n.startswith("_") and n not in INHERITED]
         missing = [n for n in names if not re.search(rf"\b{n}\b", THERE)]
         assert missing == [], cls

@@ -28,6 +28,7 @@ from gopoll.errors import (
 from gopoll.net.bufio import Reader, Writer
 from gopoll.net.conn import Conn, PacketConn, TCPConn
 from gopoll.net.dial import Dialer, dial
+from gopoll.net.file import from_fd, from_socket, open_fd
 from gopoll.net.listen import ListenConfig, Listener, listen, listen_packet
 from gopoll.net.resolve import Resolver
 from gopoll.net.serve import serve
@@ -123,6 +124,8 @@ __all__ = [
     "deadline",
     "dial",
     "dump",
+    "from_fd",
+    "from_socket",
     "get_include",
     "go",
     "gomaxprocs",
@@ -131,6 +134,7 @@ __all__ = [
     "listen_packet",
     "lock_os_thread",
     "on_stall",
+    "open_fd",
     "run",
     "select",
     "serve",

@@ -1,6 +1,6 @@
-"""What every connection must do: the eleven promises of x/net's nettest, row 101, for TCP.
+"""What every connection must do: the eleven promises of x/net's nettest, row 101.
 
-Each test gets both ends through the `ends` fixture, so that later kinds of connection can join.
+Each test gets both ends through the `ends` fixture, which goes through ENDS.
 """
 
 import contextlib
@@ -11,16 +11,19 @@ import pytest
 
 from gopoll.errors import ClosedError
 from gopoll.runtime.goroutine import go, gosched, sleep
-from net.tools import pair as tcp_pair
-from net.tools import parked
+from net.tools import pair, parked, socket_pair, unix_pair
 
 PAST = -1e9
 
 
-@pytest.fixture(params=["tcp"])
+# Kinds of connection: each an async context manager that gives both ends.
+ENDS = {"tcp": pair, "unix": unix_pair, "socketpair": socket_pair}
+
+
+@pytest.fixture(params=ENDS)
 def ends(request):
     """Return an async context manager that gives two connected ends."""
-    return {"tcp": tcp_pair}[request.param]
+    return ENDS[request.param]
 
 
 @pytest.fixture

@@ -1,11 +1,14 @@
 """Conn as a base for wrappers: a plain class that holds no descriptor."""
 
+import contextlib
+import errno
+import os
 import time
 
 import pytest
 
 import gopoll
-from gopoll.errors import OpError
+from gopoll.errors import OpError, op_error
 from gopoll.net.conn import FDConn
 from net.tools import pair
 
@@ -56,6 +59,83 @@ def test_a_wrapper_gets_the_rest_from_conn(run):
                         close()
             assert b.is_closed
             assert repr(loud).endswith(" closed>")
+
+    run(main)
+
+
+def test_a_wrapper_copies_what_the_kernel_cannot(run, tmp_path):
+    """Rows 97, 99 and 100 for what has no descriptor: buffers, files and other connections."""
+    (tmp_path / "file").write_bytes(b"0123456789" * 100_000)
+
+    async def main():
+        async with pair() as (a, b), pair() as (c, d):
+            loud, other = Loud(a), Loud(d)
+            assert await loud.writev([b"one ", b"", bytearray(b"two")]) == 7
+            assert await b.read() == b"ONE TWO"
+            with open(tmp_path / "file", "rb") as file:
+                for args, expected in (
+                    ((2, 5), b"23456"),
+                    ((999_995,), b"56789"),
+                    ((0, 0), b""),
+                    ((2_000_000,), b""),
+                ):
+                    assert await loud.sendfile(file, *args) == len(expected)
+                    assert await gopoll.Reader(b).read_exactly(len(expected)) == expected
+                file.seek(7)
+                assert await loud.sendfile(file.fileno(), None, 6) == 6
+                assert await b.read() == b"789012"
+                assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 13
+                g = gopoll.go(loud.sendfile, file)
+                assert await gopoll.Reader(b).read_exactly(1_000_000) == b"0123456789" * 100_000
+                assert await g == 1_000_000
+            await c.write(b"through")
+            assert await loud.splice_from(other, 4) == 4
+            assert await a.splice_from(other, 3) == 3  # a descriptor here, none there
+            assert await gopoll.Reader(b).read_exactly(7) == b"THROUGH"
+            c.close()
+            assert await loud.splice_from(d) == 0
+
+    run(main)
+
+
+def test_a_copy_that_fails_says_how_much_has_left(run, tmp_path):
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+
+    class Small(Loud):
+        left = 300_000
+
+        async def write(self, data):
+            if self.left < len(data):
+                raise op_error("write", "tcp", None, None, errno.EPIPE, written=self.left)
+            self.left -= len(data)
+            return len(data)
+
+    async def main():
+        async with pair() as (a, b), pair() as (c, d):
+            with open(tmp_path / "file", "rb") as file:
+                with pytest.raises(BrokenPipeError) as caught:
+                    await Small(a).sendfile(file)
+            assert caught.value.written == 300_000
+            with pytest.raises(BrokenPipeError) as caught:
+                await Small(a).writev([bytes(200_000), bytes(200_000)])
+            assert caught.value.written == 300_000
+            g = gopoll.go(c.write, bytes(1 << 20))
+            with pytest.raises(BrokenPipeError) as caught:
+                await Small(a).splice_from(d)
+            assert caught.value.written == 300_000
+            d.close()
+            with contextlib.suppress(OSError):  # it may all have fitted into the buffers
+                await g
+            r, w = os.pipe()
+            with pytest.raises(OpError, match=r"^sendfile tcp .*: illegal seek$"):
+                await Loud(b).sendfile(r)
+            os.close(r)
+            os.close(w)
+            for args in ((0, -1), (-1, 1)):
+                with pytest.raises(ValueError, match="must not be negative, not -1"):
+                    await Loud(b).sendfile(0, *args)
+            with pytest.raises(TypeError, match="count must be an int, not str"):
+                await Loud(b).splice_from(c, "1")
 
     run(main)
 

@@ -40,7 +40,7 @@ def test_a_packet_socket_knows_where_it_is(run, network, address, host):
             assert conn.local_addr[1] > 0
             assert conn.remote_addr is None
             shown = f"[{host}]" if ":" in host else host
-            assert repr(conn) == f"<UDPConn {network} {shown}:{conn.local_addr[1]}->>"
+            assert repr(conn) == f"<UDPConn {network} {shown}:{conn.local_addr[1]}>"
             assert not os.get_blocking(conn.fileno())
             assert not os.get_inheritable(conn.fileno())
 
@@ -248,6 +248,143 @@ def test_control_is_told_the_specific_network(run, network, address, specific):
     run(main)
 
 
+# -- datagrams and addresses
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
+def test_datagrams_go_to_whom_they_are_for(run, host):
+    """Row 82."""
+
+    async def main():
+        async with await listen_packet("udp", (host, 0)) as a:
+            async with await listen_packet("udp", (host, 0)) as b:
+                shown = f"[{host}]" if ":" in host else host
+                port = b.local_addr[1]
+                for addr in ((host, port), f"{shown}:{port}"):
+                    assert await a.write_to(b"ping", addr) == 4
+                    assert await b.read_from() == (b"ping", a.local_addr)
+                    assert await b.write_to(b"pong", a.local_addr) == 4
+                    buffer = bytearray(8)
+                    assert await a.readinto_from(buffer) == (4, b.local_addr)
+                    assert buffer[:5] == b"pong\0"
+
+    run(main)
+
+
+@needs_ipv4_map
+def test_a_dual_stack_socket_talks_to_both_families_and_shows_ipv4(run):
+    """Row 82: wildcards."""
+
+    async def main():
+        async with await listen_packet("udp", ":0") as server:
+            for host in ("127.0.0.1", "::1"):
+                async with await listen_packet("udp", (host, 0)) as client:
+                    await client.write_to(b"x", (host, server.local_addr[1]))
+                    data, addr = await server.read_from()
+                    assert (data, addr) == (b"x", client.local_addr)
+                    await server.write_to(b"y", addr)
+                    assert await client.read() == b"y"
+
+    run(main)
+
+
+def test_an_empty_datagram_is_one(run):
+    """Row 90."""
+
+    async def main():
+        async with await listen_packet("udp", "127.0.0.1:0") as a:
+            for send in (
+                lambda: a.write_to(b"", a.local_addr),
+                lambda: a.sendmsg([], addr=a.local_addr),
+            ):
+                assert await send() == 0
+                assert await a.read_from() == (b"", a.local_addr)
+                await send()
+                assert await a.recvmsg(10) == (b"", [], 0, a.local_addr)
+            await a.write_to(b"there", a.local_addr)
+            assert await a.read_from(0) == (b"", a.local_addr)  # it takes the datagram all the same
+            await a.write_to(b"there", a.local_addr)
+            assert await a.readinto_from(bytearray()) == (0, a.local_addr)
+
+    run(main)
+
+
+def test_a_short_buffer_cuts_a_datagram(run):
+    """Row 90."""
+
+    async def main():
+        async with await listen_packet("udp", "127.0.0.1:0") as a:
+            for _ in range(3):
+                await a.write_to(b"0123456789", a.local_addr)
+            assert await a.read_from(3) == (b"012", a.local_addr)
+            assert await a.readinto_from(bytearray(4)) == (4, a.local_addr)
+            data, anc, flags, addr = await a.recvmsg(5)
+            assert (data, anc, addr) == (b"01234", [], a.local_addr)
+            assert flags & socket.MSG_TRUNC
+
+    run(main)
+
+
+def test_messages_are_gathered_from_buffers(run):
+    async def main():
+        async with await listen_packet("udp", "127.0.0.1:0") as a:
+            assert await a.sendmsg([b"one ", bytearray(b"two")], addr=a.local_addr) == 7
+            assert await a.read_from() == (b"one two", a.local_addr)
+            async with await dial("udp", a.local_addr) as b:
+                assert await b.sendmsg([b"three ", b"four"]) == 10
+                assert await b.writev([b"five ", b"six"]) == 8
+                assert await a.read_from() == (b"three four", b.local_addr)
+                assert await a.read_from() == (b"five six", b.local_addr)
+
+    run(main)
+
+
+def test_who_has_a_peer_writes_to_no_other(run):
+    """Row 91."""
+
+    async def main():
+        async with await listen_packet("udp", "127.0.0.1:0") as a:
+            async with await dial("udp", a.local_addr) as b:
+                for call in (
+                    lambda: b.write_to(b"x", a.local_addr),
+                    lambda: b.sendmsg([b"x"], addr=a.local_addr),
+                ):
+                    with pytest.raises(OpError) as caught:
+                        await call()
+                    source, addr = (f"127.0.0.1:{x.local_addr[1]}" for x in (b, a))
+                    assert str(caught.value) == (
+                        f"write udp {source}->{addr}: use of write_to with pre-connected "
+                        "connection (leave the address out: write)"
+                    )
+                await b.write(b"to my peer")
+                assert await a.read() == b"to my peer"
+                with pytest.raises(OpError, match="destination address required"):
+                    await a.sendmsg([b"x"])
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("addr", "text"),
+    [
+        (("localhost", 80), "address localhost:80: host is not an IP address; look names up first"),
+        ("localhost:80", "address localhost:80: host is not an IP address; look names up first"),
+        ("127.0.0.1", "address 127.0.0.1: missing port in address"),
+        (("127.0.0.1", 70000), "address 70000: invalid port"),
+        (("::1", 80), "address [::1]:80: non-IPv4 address"),
+        (None, "missing address"),
+    ],
+)
+def test_a_destination_is_a_literal(run, addr, text):
+    async def main():
+        async with await listen_packet("udp4", "127.0.0.1:0") as a:
+            with pytest.raises(AddrError) as caught:
+                await a.write_to(b"x", addr)
+            assert str(caught.value).startswith(f"write udp4: {text}")
+
+    run(main)
+
+
 def test_exclusive_is_for_listeners(run):
     async def main():
         with pytest.raises(ValueError, match="exclusive is for listen"):
@@ -272,5 +409,77 @@ def test_close_wakes_a_blocked_read(run):
                 await g
             with pytest.raises(ClosedError):
                 await conn.read()
+
+    run(main)
+
+
+def test_after_close_nothing_works(run):
+    """Row 50."""
+
+    async def main():
+        async with await listen_packet("udp", "127.0.0.1:0") as conn:
+            g = go(conn.read_from)
+            await parked(g, reason="read")
+            await conn.close()
+            with pytest.raises(ClosedError, match=r"^read udp .*: use of closed network conn"):
+                await g
+            for op, call in (
+                ("read", conn.read_from),
+                ("read", lambda: conn.readinto_from(bytearray(1))),
+                ("read", lambda: conn.recvmsg(1)),
+                ("write", lambda: conn.write_to(b"x", ("127.0.0.1", 1))),
+                ("write", lambda: conn.sendmsg([b"x"], addr=("127.0.0.1", 1))),
+            ):
+                with pytest.raises(ClosedError, match=rf"^{op} udp .*: use of closed network conn"):
+                    await call()
+
+    run(main)
+
+
+def test_a_deadline_ends_reading_and_writing(run):
+    """Rows 41 and 92: a past one although there is data and room; none is lost."""
+
+    async def main():
+        async with await listen_packet("udp", "127.0.0.1:0") as conn:
+            await conn.write_to(b"there", conn.local_addr)
+            conn.set_deadline(0)
+            for _ in range(2):
+                for op, call in (
+                    ("read", conn.read_from),
+                    ("read", lambda: conn.readinto_from(bytearray(9))),
+                    ("read", lambda: conn.recvmsg(9)),
+                    ("write", lambda: conn.write_to(b"x", conn.local_addr)),
+                    ("write", lambda: conn.sendmsg([b"x"], addr=conn.local_addr)),
+                ):
+                    with pytest.raises(TimeoutError, match=rf"^{op} udp .*: i/o timeout$") as e:
+                        await call()
+                    assert isinstance(e.value, OpError)
+                    assert e.value.is_timeout
+                    assert e.value.written == (0 if op == "write" else None)
+            conn.set_deadline(None)
+            assert await conn.read_from() == (b"there", conn.local_addr)
+            conn.set_read_timeout(0.01)
+            with pytest.raises(TimeoutError):
+                await conn.read_from()
+            conn.set_read_deadline(None)
+            g = go(conn.read_from)
+            await parked(g, reason="read")
+            conn.set_read_deadline(0)
+            with pytest.raises(TimeoutError):
+                await g
+
+    run(main)
+
+
+def test_a_cancelled_read_leaves_the_datagram(run):
+    async def main():
+        async with await listen_packet("udp", "127.0.0.1:0") as conn:
+            g = go(conn.read_from)
+            await parked(g, reason="read")
+            g.cancel()
+            with pytest.raises(gopoll.Canceled):
+                await g
+            await conn.write_to(b"for the next", conn.local_addr)
+            assert await conn.read_from() == (b"for the next", conn.local_addr)
 
     run(main)

@@ -192,8 +192,8 @@ def test_an_abstract_name_may_be_108_bytes_long(run, network):
 @pytest.mark.parametrize(
     ("address", "text"),
     [
-        ("/" + "x" * 107, "path of 108 bytes is too long (the limit is 107)"),
-        ("@" + "x" * 108, "path of 109 bytes is too long (the limit is 108)"),
+        ("/" + "x" * 107, "path too long (108 bytes, at most 107)"),
+        ("@" + "x" * 108, "name too long (109 bytes, at most 108)"),
         ("/x\0y", "NUL byte in path"),
         ("/\ud800", "path that no file can have"),
         (("127.0.0.1", 80), "unexpected address type (a Unix address is a path)"),

@@ -16,6 +16,7 @@ import pytest
 
 from gopoll.net.conn import Conn
 from gopoll.net.dial import Dialer
+from gopoll.net.file import from_socket
 from gopoll.net.ipsock import supports_ipv4_map, supports_ipv6
 from gopoll.net.listen import Listener, listen
 from gopoll.runtime.goroutine import Goroutine, gosched
@@ -56,6 +57,27 @@ async def pair(**dialer: Any) -> AsyncIterator[tuple[Conn, Conn]]:
         async with await Dialer(**dialer).dial("tcp", listener.addr) as client:
             async with await listener.accept() as server:
                 yield client, server
+
+
+@contextlib.asynccontextmanager
+async def unix_pair() -> AsyncIterator[tuple[Conn, Conn]]:
+    """Connect two ends over a Unix socket: the one that dialled and the one that was accepted."""
+    with short_folder() as folder:
+        path = os.path.join(folder, "s")
+        async with await listen("unix", path) as listener:
+            async with await Dialer().dial("unix", path) as client:
+                async with await listener.accept() as server:
+                    yield client, server
+
+
+@contextlib.asynccontextmanager
+async def socket_pair() -> AsyncIterator[tuple[Conn, Conn]]:
+    """Take both ends of a socketpair, which have no names."""
+    a, b = (from_socket(s) for s in socket.socketpair())
+    assert isinstance(a, Conn)
+    assert isinstance(b, Conn)
+    async with a, b:
+        yield a, b
 
 
 @contextlib.contextmanager

@@ -37,6 +37,11 @@ def later(n: int) -> Awaitable[bytes]:
     return gopoll.blocking(bytes, n)
 
 
+def unknown_length(fd: int) -> int:
+    """Be what raw_read calls."""
+    return fd
+
+
 async def starts() -> float:
     """Start goroutines in every way."""
     g = gopoll.go(length, "abc")
@@ -113,6 +118,19 @@ async def connects(network: str, anything: Any) -> None:
     assert_type(await (await config.listen("unix", "/run/x")).accept(), UnixConn)
     assert_type(await config.listen_packet("udp", ":0"), UDPConn)
     assert_type(await gopoll.listen_packet("unixgram", "/run/y"), UnixConn)
+    assert_type(await udp.read_from(), tuple[bytes, Any])
+    assert_type(await udp.write_to(b"x", ("::1", 80)), int)
+    assert_type(await udp.sendmsg([b"x"], addr="[::1]:80"), int)
+    assert_type(await unix.recv_fds(1, 2), tuple[bytes, list[int]])
+    assert_type(unix.peer_credentials().uid, int)
+    assert_type(await unix.raw_read(unknown_length), int)
+    assert_type(await unix.splice_from(conn), int)
+    assert_type(unix.file(), int)
+    assert_type(gopoll.from_fd(3), Conn | Listener)
+    async with gopoll.open_fd(0, dup=True) as terminal:
+        assert_type(await terminal.read(), bytes)
+        some_conn: Conn = terminal
+        assert_type(await some_conn.sendfile(5), int)
     packets: PacketConn = await gopoll.listen_packet(network, ":0", reuse_port=True)
     assert_type(await packets.read(), bytes)
     await gopoll.listen("tcp", ":0", backlogg=5)  # type: ignore[call-overload]

@@ -349,7 +349,8 @@ def unix_path(address: object, *, op: str = "", net: str = "") -> str:
         raise AddrError(op, net, path, "path that no file can have") from exc
     limit = _SUN_PATH if path.startswith("@") else _SUN_PATH - 1
     if size > limit:
-        raise AddrError(op, net, path, f"path of {size} bytes is too long (the limit is {limit})")
+        what = "name" if path.startswith("@") else "path"
+        raise AddrError(op, net, path, f"{what} too long ({size} bytes, at most {limit})")
     if "\0" in path and not path.startswith("@"):
         raise AddrError(op, net, path, "NUL byte in path")
     return path

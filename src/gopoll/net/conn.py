@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from gopoll import _fdcopy, _fdraw
 from gopoll._fd import FD
-from gopoll.errors import Addr, ClosedError, OpError, closed_error, format_addr, op_error
+from gopoll.errors import (
+    Addr,
+    Canceled,
+    ClosedError,
+    OpError,
+    closed_error,
+    format_addr,
+    op_error,
+)
 from gopoll.net.sockopt import (
     KeepAlive,
     KeepAliveConfig,
@@ -25,12 +35,14 @@ from gopoll.net.sockopt import (
     set_keep_alive,
     set_no_delay,
 )
+from gopoll.runtime.blocking import blocking
 
 if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer, WriteableBuffer
+    from _typeshed import HasFileno, ReadableBuffer, WriteableBuffer
 
 __all__ = ["Conn", "FDConn", "KeepAliveConfig", "PacketConn", "TCPConn"]
 
+_COPY_BYTES = 262144  # at a time, where we copy ourselves
 _MAX_LINGER = 65535  # seconds; the kernel keeps it in ticks
 
 
@@ -69,6 +81,79 @@ class Conn:
         much has left. An op; concurrent writes do not mix.
         """
         raise NotImplementedError
+
+    def writev(self, buffers: Iterable[ReadableBuffer]) -> Awaitable[int]:
+        """Write all of *buffers* in order, as write does; return the sum of their lengths. An op.
+
+        Here one write each: others may come in between.
+        """
+        return self._writev(list(buffers))
+
+    async def _writev(self, buffers: list[ReadableBuffer]) -> int:
+        total = 0
+        for buffer in buffers:
+            total += await self._write_after(total, buffer)
+        return total
+
+    def sendfile(
+        self, file: HasFileno | int, offset: int | None = 0, count: int | None = None
+    ) -> Awaitable[int]:
+        """Send *count* bytes of *file* from *offset*; return how many there were. An op.
+
+        file: an object with fileno(), or a descriptor. offset: None is where it stands, which
+        moves along. count: None is up to the end. Raises as write, and OpError for what has no
+        position. Here by way of Python, read in blocking().
+        """
+        return self._sendfile(file, offset, count)
+
+    async def _sendfile(self, file: HasFileno | int, offset: int | None, count: int | None) -> int:
+        fd = file if isinstance(file, int) else file.fileno()
+        _check_count("count", count)
+        _check_count("offset", offset)
+        total = 0
+        try:
+            at = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+            while count is None or total < count:
+                size = _COPY_BYTES if count is None else min(_COPY_BYTES, count - total)
+                data = await blocking(os.pread, fd, size, at + total)
+                if not data:
+                    break
+                total += await self._write_after(total, data)
+                if offset is None:
+                    os.lseek(fd, at + total, os.SEEK_SET)
+        except OpError:
+            raise
+        except OSError as exc:
+            ends = self.network, self.local_addr, self.remote_addr
+            raise op_error("sendfile", *ends, exc, written=total) from None
+        return total
+
+    def splice_from(self, src: Conn, count: int | None = None) -> Awaitable[int]:
+        """Write here what comes in on *src*, up to its end or *count* bytes. An op.
+
+        Returns how many there were. Raises as read of src and as write; what had been read and
+        not written is lost. Here by way of Python.
+        """
+        return self._splice_from(src, count)
+
+    async def _splice_from(self, src: Conn, count: int | None) -> int:
+        _check_count("count", count)
+        total = 0
+        while count is None or total < count:
+            size = _COPY_BYTES if count is None else min(_COPY_BYTES, count - total)
+            data = await src.read(size)
+            if not data:
+                break
+            total += await self._write_after(total, data)
+        return total
+
+    async def _write_after(self, total: int, data: ReadableBuffer) -> int:
+        """Write *data*; an error counts what had left before it too."""
+        try:
+            return await self.write(data)
+        except (OpError, Canceled) as exc:
+            exc.written = total + (exc.written or 0)
+            raise
 
     def close_read(self) -> None:
         """Shut down the reading side. Raises OpError, here because this kind has no sides."""
@@ -146,7 +231,9 @@ class Conn:
         await self.close()
 
     def __repr__(self) -> str:
-        ends = f"{format_addr(self.local_addr)}->{format_addr(self.remote_addr)}"
+        ends = format_addr(self.local_addr)
+        if self.remote_addr is not None:
+            ends += f"->{format_addr(self.remote_addr)}"
         state = " closed" if self.is_closed else ""
         return f"<{type(self).__name__} {self.network} {ends}{state}>"
 
@@ -192,6 +279,33 @@ class FDConn(FD, Conn):
 
     __slots__ = ()
 
+    writev = _fdcopy.writev
+    sendfile = _fdcopy.sendfile
+    raw_read = _fdraw.raw_read
+    raw_write = _fdraw.raw_write
+
+    def splice_from(self, src: Conn, count: int | None = None) -> Awaitable[int]:
+        """Write here what comes in on *src*, up to its end or *count* bytes, and return how many
+        there were. An op.
+
+        By way of the kernel (splice) where both ends have a descriptor and are streams; it copies
+        where the kernel cannot. Raises ClosedError, TimeoutError (deadline), another OpError, of
+        either side: .written says how much has left, a note what had been read and is lost.
+        Other reads of src and writes here may come in between. Go: TCPConn.ReadFrom.
+        """
+        if isinstance(src, FD):
+            return _fdcopy.splice_from(self, src, count)
+        return self._splice_from(src, count)
+
+    def file(self) -> int:
+        """Return a copy of the descriptor, the caller's to close. Any thread. Raises OpError.
+
+        It is closed on exec and shares O_NONBLOCK with the connection: who clears that makes
+        the connection's own reads block, so give it to somebody who can live with EAGAIN, or
+        use raw_read and raw_write. Go: File, which clears it.
+        """
+        return self.dup()
+
     def close(self) -> Awaitable[None]:
         """Close; a second call does nothing. Any thread, never blocks.
 
@@ -213,8 +327,8 @@ class FDConn(FD, Conn):
         _check_int("size", size)
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size))
 
-    def _set_option(self, apply: Callable[[socket.socket], object]) -> None:
-        """Call *apply* on the socket, which cannot be closed meanwhile. Raises OpError "set"."""
+    def _set_option(self, apply: Callable[[socket.socket], object], op: str = "set") -> None:
+        """Call *apply* on the socket, which cannot be closed meanwhile. Raises OpError."""
 
         def on_descriptor(fd: int) -> None:
             s = socket.socket(fileno=fd)
@@ -226,9 +340,9 @@ class FDConn(FD, Conn):
         try:
             self.raw_control(on_descriptor)
         except ClosedError:
-            raise closed_error("set", self.network, None, self.local_addr) from None
+            raise closed_error(op, self.network, None, self.local_addr) from None
         except OSError as exc:
-            raise op_error("set", self.network, None, self.local_addr, exc) from None
+            raise op_error(op, self.network, None, self.local_addr, exc) from None
 
 
 class TCPConn(FDConn):
@@ -262,6 +376,13 @@ class TCPConn(FDConn):
         seconds = -1 if timeout is None else math.ceil(min(timeout, _MAX_LINGER))
         linger = struct.pack("ii", seconds >= 0, max(seconds, 0))
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger))
+
+
+def _check_count(name: str, value: int | None) -> None:
+    if value is not None:
+        _check_int(name, value)
+        if value < 0:
+            raise ValueError(f"{name} must not be negative, not {value}")
 
 
 def _check_int(name: str, value: object) -> None:

@@ -76,6 +76,13 @@ class Listener(FD):
         """Raise OpError: a listener takes no data. raw_control works. Go: rawListener."""
         raise op_error("raw-write", self.network, None, self.addr, errno.EINVAL)
 
+    def file(self) -> int:
+        """Return a copy of the descriptor, non-blocking, the caller's to close. Raises OpError.
+
+        from_fd makes a listener of it in another run or process. Any thread. Go: File.
+        """
+        return self.dup()
+
     def __aiter__(self) -> Self:
         return self
 

@@ -160,7 +160,7 @@ def new_fd(s: _socket.socket, net: str, plan: Plan[F], poller: Poller) -> F:
     fd = plan.make(s.detach(), net)
     try:
         if plan.exclusive:
-            fd.init(poller, exclusive=True)  # type: ignore[call-arg]
+            fd.init(poller, exclusive=True)
         else:
             fd.init(poller)
     except BaseException:

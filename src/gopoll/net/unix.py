@@ -6,25 +6,35 @@ Go: net/unixsock.go, unixsock_posix.go (go1.27).
 
 from __future__ import annotations
 
+import array
+import errno
 import functools
 import os
 import socket as _socket
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+import struct
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gopoll.errors import AddrError, closed_error
+from gopoll import _fdmsg
+from gopoll.errors import AddrError, closed_error, op_error
 from gopoll.net.conn import FDConn, PacketConn
 from gopoll.net.listener import Listener
 from gopoll.net.sock import F, Plan, socket
 from gopoll.runtime.context import Context
 
-__all__ = ["UnixConn", "UnixListener", "unix_maker", "unix_socket"]
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike, ReadableBuffer
+
+__all__ = ["PeerCredentials", "UnixConn", "UnixListener", "unix_maker", "unix_socket"]
 
 _SOTYPES = {
     "unix": _socket.SOCK_STREAM,
     "unixgram": _socket.SOCK_DGRAM,
     "unixpacket": _socket.SOCK_SEQPACKET,
 }
+_INT = struct.Struct("i")
+_UCRED = struct.Struct("iii")
+_SCM_MAX_FD = 253  # the kernel's, in one message
 
 
 async def unix_socket(
@@ -46,6 +56,74 @@ class UnixConn(FDConn, PacketConn):
     """A connection over a Unix socket: stream, datagrams or packets. Go: net.UnixConn."""
 
     __slots__ = ()
+
+    read_from = _fdmsg.read_from
+    readinto_from = _fdmsg.readinto_from
+    write_to = _fdmsg.write_to
+    recvmsg = _fdmsg.recvmsg
+    sendmsg = _fdmsg.sendmsg
+
+    async def send_fds(self, data: ReadableBuffer, fds: Iterable[FileDescriptorLike]) -> int:
+        """Send *data*, and copies of the descriptors *fds* with its first byte. An op.
+
+        fds: numbers, or objects with fileno(); they stay the caller's, and must stay open until
+        this is done. Returns the length of data, which must not be empty on a stream. Raises
+        OpError: ETOOMANYREFS where too many are on their way already.
+        """
+        kept = list(fds)  # what a generator makes must not be closed under way
+        numbers = array.array("i", [fd if isinstance(fd, int) else fd.fileno() for fd in kept])
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)] if numbers else []
+        return await self.sendmsg([data], rights)
+
+    async def recv_fds(self, n: int, maxfds: int) -> tuple[bytes, list[int]]:
+        """Read at most *n* bytes and at most *maxfds* descriptors that came with them. An op.
+
+        The descriptors are closed on exec, and the caller's to close. Where some are lost, for
+        more came than maxfds or no more may be open, those that came are closed and OpError
+        (EMFILE) is raised; the bytes are gone. recvmsg shows everything.
+        """
+        if isinstance(maxfds, bool) or not isinstance(maxfds, int):
+            raise TypeError(f"maxfds must be an int, not {type(maxfds).__name__}")
+        if not 0 <= maxfds <= _SCM_MAX_FD:
+            raise ValueError(f"maxfds must be 0 to {_SCM_MAX_FD}, not {maxfds}")
+        room = _socket.CMSG_LEN(maxfds * _INT.size) if maxfds else 0
+        data, messages, flags, _ = await self.recvmsg(n, room)
+        fds = [
+            fd
+            for level, kind, content in messages
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+            for (fd,) in _INT.iter_unpack(content)
+        ]
+        if flags & _socket.MSG_CTRUNC:
+            for fd in fds:
+                os.close(fd)
+            hint = f"more than maxfds={maxfds} came, or RLIMIT_NOFILE is reached"
+            code = errno.EMFILE
+            raise op_error("read", self.network, self.local_addr, self.remote_addr, code, hint=hint)
+        return data, fds
+
+    def peer_credentials(self) -> PeerCredentials:
+        """Return process, user and group of who made the other end. Raises OpError.
+
+        They are those of the moment when the peer connected or began to listen (SO_PEERCRED);
+        without a peer pid is 0 and uid and gid are -1.
+        """
+        found: list[bytes] = []
+        self._set_option(
+            lambda s: found.append(
+                s.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, _UCRED.size)
+            ),
+            op="get",
+        )
+        return PeerCredentials(*_UCRED.unpack(found[0]))
+
+
+class PeerCredentials(NamedTuple):
+    """Who is at the other end of a Unix socket."""
+
+    pid: int
+    uid: int
+    gid: int
 
 
 def unix_maker(network: str) -> Callable[[int, str], UnixConn]:
@@ -104,6 +182,12 @@ class UnixListener(Listener):
         if self._pid == os.getpid():
             _remove(path, inode)
         return super().close()
+
+    def detach(self) -> int:
+        """Give the descriptor up, see FD; the path stays, for it listens on."""
+        fd = super().detach()
+        self._unlink.clear()
+        return fd
 
 
 def _file_of(addr: str | None) -> tuple[str, tuple[int, int] | None] | None:
