@@ -133,8 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         "writing side; the rest of what the server says is still printed. From a pipe or a file "
         "the next line waits for the answer to the one before, a second at most.",
     )
-    dial.add_argument("network", metavar="NETWORK", help="tcp, tcp4 or tcp6")
-    dial.add_argument("addr", metavar="ADDR", help="host:port or [v6]:port")
+    dial.add_argument("network", metavar="NETWORK", help="tcp, udp (4 or 6), unix and so on")
+    dial.add_argument("addr", metavar="ADDR", help="host:port, [v6]:port or a path")
     timeout = _number(float, 0.001, MOST_SECONDS)
     dial.add_argument("--timeout", type=timeout, metavar="S", help="seconds to connect (no limit)")
     dial.set_defaults(main=lambda args: run_client(args.network, args.addr, args.timeout))

@@ -22,6 +22,7 @@ from cli.tools import (
     shell,
 )
 from gopoll._cli import client
+from net.tools import short_folder
 
 SEND = "Text to send: "
 MESSAGE = "Message from server: "
@@ -74,6 +75,35 @@ def test_a_file(tmp_path):
         done = gopoll("dial", "tcp", peer.address, way=PATIENT, stdin=stdin)
     assert outcome(done) == (0, transcript("one", "two"), "")
     assert seen == [b"one\ntwo\n"]
+
+
+@pytest.mark.parametrize("network", ["udp", "unix"])
+def test_a_peer_of_another_network(network):
+    """Datagrams have no end: the client leaves once its own input has ended."""
+    with contextlib.ExitStack() as stack:
+        if network == "udp":
+            s = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            s.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{s.getsockname()[1]}"
+        else:
+            s = stack.enter_context(socket.socket(socket.AF_UNIX))
+            address = os.path.join(stack.enter_context(short_folder()), "s")
+            s.bind(address)
+            s.listen()
+
+        def serve():
+            peer = s if network == "udp" else s.accept()[0]
+            for _ in range(2):
+                data, addr = peer.recvfrom(100)
+                peer.sendto(data, addr) if network == "udp" else peer.sendall(data)
+            if network == "unix":
+                peer.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        done = gopoll("dial", network, address, way=PATIENT, input="one\ntwo\n")
+        thread.join()
+    assert outcome(done) == (0, transcript("one", "two"), "")
 
 
 def test_a_socket():

@@ -206,6 +206,10 @@ class Conversation:
                     return
             self._at_end = True
             self._screen.end_line()
+            if self._conn.network.startswith(("udp", "unixgram")):  # where no end is ever heard
+                await gopoll.sleep(0 if self._patient else ANSWER_SECONDS)
+                self._conn.close()
+                return
             try:
                 self._conn.close_write()
             except gopoll.OpError as exc:
@@ -273,6 +277,10 @@ class Conversation:
                 self._show([held])  # a question, say, that expects its answer on the same line
                 held = b""
                 continue
+            except gopoll.ClosedError:
+                if not self._at_end:
+                    raise
+                data = b""
             *lines, held = (held + data).split(b"\n")
             if held and (not data or len(held) > LONGEST):
                 lines.append(held)
