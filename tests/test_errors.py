@@ -258,6 +258,31 @@ def test_timeout_and_temporary_are_those_of_the_error_inside() -> None:
     assert op_error("dial", "tcp", None, None, late).is_temporary
 
 
+EVERY_KIND = [
+    op_error("read", "tcp", HERE, THERE, errno.ECONNRESET),
+    op_error("read", "tcp", HERE, THERE, "text"),
+    errors.timeout_error("read", "tcp", HERE, THERE),
+    errors.deadline_error("dial", "tcp", None, HERE),
+    errors.canceled_error("dial", "tcp", None, HERE),
+    errors.closed_error("read", "tcp", HERE, THERE),
+    errors.not_pollable_error("open"),
+    errors.dns_error("dial", "tcp", "h.example", "server misbehaving"),
+    AddrError("dial", "tcp", "x", "missing port in address"),
+    UnknownNetworkError("dial", "foo"),
+    DeadlineExceeded(),
+]
+
+
+@pytest.mark.parametrize("error", EVERY_KIND, ids=str)
+def test_every_error_says_whether_time_ran_out_and_whether_to_try_again(error: OpError) -> None:
+    """Row 57."""
+    assert isinstance(error, OSError)
+    assert isinstance(error.is_timeout, bool)
+    assert isinstance(error.is_temporary, bool)
+    assert error.is_timeout == isinstance(error, TimeoutError)
+    assert error.is_temporary or not error.is_timeout
+
+
 def test_a_connection_deadline_is_a_timeout_but_not_the_contexts() -> None:
     error = errors.timeout_error("write", "tcp", HERE, THERE, written=5)
     assert issubclass(type(error), TimeoutError)
@@ -268,6 +293,7 @@ def test_a_connection_deadline_is_a_timeout_but_not_the_contexts() -> None:
 
 
 def test_a_dial_deadline_is_the_contexts_too() -> None:
+    """Row 57."""
     error = errors.deadline_error("dial", "tcp", None, HERE)
     assert isinstance(error, DeadlineExceeded)
     assert isinstance(error, OpError)
@@ -279,6 +305,7 @@ def test_a_dial_deadline_is_the_contexts_too() -> None:
 
 
 def test_a_cancelled_dial_is_neither_timeout_nor_canceled() -> None:
+    """Row 57; Go's errCanceled is the context's own: here that is no OSError, for good reason."""
     error = errors.canceled_error("dial", "tcp", None, HERE)
     assert error.errno == errno.ECANCELED
     assert not error.is_timeout

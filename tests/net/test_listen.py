@@ -38,12 +38,14 @@ from net.tools import (
         ("tcp", "localhost:0", "127.0.0.1"),  # IPv4 first
         pytest.param("tcp", ":0", "::", marks=needs_ipv4_map),
         pytest.param("tcp", ("0.0.0.0", 0), "::", marks=needs_ipv4_map),
-        pytest.param("tcp", "[::]:0", "::", marks=needs_ipv6),  # row 77
+        pytest.param("tcp", "[::]:0", "::", marks=needs_ipv6),
         pytest.param("tcp6", ":0", "::", marks=needs_ipv6),
         pytest.param("tcp", "[::1]:0", "::1", marks=needs_ipv6),
     ],
 )
 def test_a_listener_knows_where_it_listens(run, network, address, host):
+    """Row 77."""
+
     async def main():
         async with await listen(network, address) as ln:
             assert isinstance(ln, TCPListener)

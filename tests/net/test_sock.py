@@ -1,5 +1,6 @@
 """Sockets: families, options, the control hook, and connect with every way it can end."""
 
+import contextvars
 import errno
 import os
 import socket
@@ -15,7 +16,7 @@ from gopoll.net.conn import TCPConn
 from gopoll.net.dial import Dialer, dial
 from gopoll.net.listen import listen
 from gopoll.net.sock import Plan, ctrl_network, internet_socket
-from gopoll.runtime.context import background, with_cancel
+from gopoll.runtime.context import background, with_cancel, with_value
 from net.tools import (
     local_listener,
     needs_ipv4_map,
@@ -127,6 +128,25 @@ def test_control_sees_the_fresh_socket_of_either_side(run, network, address, spe
                     raw.control(print)
 
     run(main)
+
+
+def test_control_sees_the_context_variables_of_who_dials(run):
+    """Row 72: Go's ControlContext is given the context; also in a racer of the fallback."""
+    name = contextvars.ContextVar("name")
+    seen = []
+
+    async def main():
+        name.set("mine")
+        async with await listen("tcp", ":0", control=lambda *args: seen.append(name.get())) as ln:
+            dialler = Dialer(control=lambda *args: seen.append((args[0], name.get())))
+            ctx = with_value(background(), "key", "value")
+            conn = await dialler.dial_context(ctx, "tcp", ("localhost", ln.addr[1]))
+            async with conn:
+                await (await ln.accept()).close()
+
+    run(main)
+    assert seen[0] == "mine"
+    assert {value for _, value in seen[1:]} == {"mine"}
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), OSError("no"), KeyboardInterrupt()])
