@@ -1,8 +1,8 @@
 """Python stacks, read while the program goes on. For dump(), stall reports and warnings.
 
-Any thread. With the GIL a frame may be walked at any time. Without it, walking the frames of a
-thread that runs crashes the interpreter, and so does reading a coroutine that is being resumed:
-there the stacks of threads come from faulthandler, which stops the world, as text, and a goroutine
+Any thread. Walking the frames of a thread that runs crashes the interpreter, and so does, without
+the GIL, reading a coroutine that is being resumed. With the GIL the stacks of threads are walked in
+one go (F1); without it they come from faulthandler, which stops the world, as text, and a goroutine
 is kept from being resumed while its own is read (G2).
 """
 
@@ -17,6 +17,7 @@ import threading
 import traceback
 from typing import Any
 
+from gopoll.runtime import _frames
 from gopoll.runtime._g import GBase
 
 __all__ = ["of_goroutine", "of_threads", "spots"]
@@ -46,12 +47,12 @@ def of_threads() -> dict[int, traceback.StackSummary]:
     """Return the stack of every thread by its identifier, innermost last."""
     if not _have_gil():
         return _parse(_written())
-    found = {}
-    for ident, frame in sys._current_frames().items():
-        stack = traceback.StackSummary.extract(traceback.walk_stack(frame))
-        stack.reverse()
-        found[ident] = stack
-    return found
+    return {
+        ident: traceback.StackSummary.from_list(
+            [(code.co_filename, line, code.co_name, None) for code, line in reversed(stack)]
+        )
+        for ident, stack in _frames.of_threads().items()
+    }
 
 
 def _written() -> str:

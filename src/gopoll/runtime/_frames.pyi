@@ -1,0 +1,3 @@
+from types import CodeType
+
+def of_threads() -> dict[int, list[tuple[CodeType, int]]]: ...
