@@ -61,9 +61,10 @@ class ListenConfig:
     reuse_port: let several sockets, of other processes too, have the address; each connection
         or datagram goes to one of them (SO_REUSEPORT). For tcp and udp.
     exclusive: for a listener that several processes share: a connection wakes one that waits,
-        or few, but not all (EPOLLEXCLUSIVE). Who has accepted must accept again soon, and accept
-        what is left before it stops: more may have come by then, and no other process has been
-        told.
+        or few, but not all (EPOLLEXCLUSIVE). Who has accepted must accept again soon: more may
+        have come by then, and no other process has been told. A process that does not accept
+        must not have it open in a run: a parent detaches it and forks, each child takes the
+        descriptor with from_fd.
     backlog: how many connections may wait to be accepted; None is the system's limit.
     """
 
