@@ -109,7 +109,8 @@ def test_the_fallbacks_wait_for_their_delay_and_no_less(run, delay):
         script, result = await race({A: "slow", C: "ok"}, [A], [C], fallback_delay=delay)
         assert result == "ok"
         when = dict(script.tried)
-        assert sorted(script.order) == [A, C]
+        # After a delay of nothing, on another P, C may have won before A was tried.
+        assert sorted(script.order) == [A, C] or (delay == 1e-9 and script.order == [C])
         assert when[C] >= script.start + (delay or 0.3)
 
     run(main)
