@@ -1,0 +1,179 @@
+"""Goroutines that read, write, move deadlines, cancel and close on both ends of one connection.
+
+Hypothesis draws what each of them does, one thing after another. Whatever that is: every operation
+ends, with a result or an error of ours; what one end has read is a prefix of what the other end has
+written; nothing is left behind.
+"""
+
+import errno
+import functools
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import gopoll
+from gopoll import Canceled, ClosedError, DeadlineExceeded, OpError
+from gopoll.runtime.context import timeout
+from net.tools import open_fds, pair
+from plugins.guard import wait_until
+
+NOISE = random.Random(17).randbytes(1 << 20)
+EXPECTED_ERRNOS = {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN}
+MOMENTS = st.sampled_from([-1.0, 0.0, 0.001, 0.003, None])  # seconds from now
+
+action = st.one_of(
+    st.tuples(st.just("read"), st.sampled_from([0, 1, 100, 5000, 1 << 20])),
+    st.tuples(st.just("readinto"), st.sampled_from([1, 100, 70_000])),
+    st.tuples(st.just("write"), st.sampled_from([0, 1, 100, 5000, 300_000])),
+    st.tuples(st.just("read_within"), st.sampled_from([0.0, 0.001, 0.003])),
+    st.tuples(st.just("write_within"), st.sampled_from([0.0, 0.001, 0.003])),
+    st.tuples(st.sampled_from(["set_timeout", "set_read_timeout", "set_write_timeout"]), MOMENTS),
+    st.tuples(st.just("pause"), st.integers(1, 4)),
+    st.tuples(st.just("cancel"), st.integers(0, 7)),
+    st.tuples(st.sampled_from(["close", "reset", "close_read", "close_write"]), st.none()),
+)
+scripts = st.lists(
+    st.tuples(st.integers(0, 1), st.lists(action, min_size=1, max_size=8)), min_size=2, max_size=8
+)
+
+
+class End:
+    """One end of the connection, and what has happened there."""
+
+    def __init__(self, conn, payload):
+        self.conn = conn
+        self.payload = payload
+        self.writes = 0
+        self.wrote = []  # (payload, bytes of it that left), in the order of the ends of the writes
+        self.got = []  # what was read, likewise
+
+    async def write(self, size):
+        data = self.payload(self.writes, size)
+        self.writes += 1
+        try:
+            written = await self.conn.write(data)
+            assert written == len(data)
+        except (OpError, DeadlineExceeded, Canceled) as exc:
+            written = exc.written
+            assert 0 <= written <= size
+            raise
+        finally:
+            self.wrote.append((data, written))
+
+    async def read(self, size):
+        data = await self.conn.read(size)
+        assert len(data) <= size
+        self.got.append(data)
+
+    async def readinto(self, size):
+        buffer = bytearray(size)
+        n = await self.conn.readinto(buffer)
+        self.got.append(bytes(buffer[:n]))
+
+    async def do(self, what, how, goroutines):
+        """Do one thing."""
+        match what:
+            case "read" | "readinto" | "write":
+                await getattr(self, what)(how)
+            case "read_within":
+                async with timeout(how):
+                    await self.read(4096)
+            case "write_within":
+                async with timeout(how):
+                    await self.write(300_000)
+            case "pause":
+                for _ in range(how):
+                    await gopoll.gosched()
+            case "cancel":
+                goroutines[how % len(goroutines)].cancel()
+            case "reset":
+                self.conn.set_linger(0)
+                self.conn.close()
+            case "close" | "close_read" | "close_write":
+                getattr(self.conn, what)()
+            case _:
+                getattr(self.conn, what)(how)
+
+    async def follow(self, script, goroutines, begin):
+        """Do one thing after another; only a cancellation ends that."""
+        await begin.wait()
+        for what, how in script:
+            try:
+                await self.do(what, how, goroutines)
+            except (OpError, DeadlineExceeded) as exc:
+                is_expected = isinstance(exc, (TimeoutError, ClosedError))
+                if not is_expected and exc.errno not in EXPECTED_ERRNOS:
+                    raise
+
+
+async def play(script, payload):
+    """Let the goroutines do what they have to; close once they are stuck. Return both ends."""
+    before = open_fds()
+    async with pair() as conns:
+        for conn in conns:
+            conn.set_write_buffer(1)  # the least there is
+            conn.set_read_buffer(1)
+        ends = [End(conn, payload) for conn in conns]
+        begin = gopoll.WaitGroup()
+        begin.add(1)
+        goroutines = []
+        for i, todo in script:
+            goroutines.append(gopoll.go(ends[i].follow, todo, goroutines, begin))
+        begin.done()
+        await wait_until(lambda: all(g.state in ("waiting", "dead") for g in goroutines))
+        for conn in conns:
+            await conn.close()
+        for g in goroutines:
+            try:
+                await g
+            except Canceled:
+                assert any(what == "cancel" for _, todo in script for what, _ in todo)
+    assert open_fds() == before
+    return ends
+
+
+def noise(k, size):
+    """Return *size* bytes that the *k*-th write of an end may be known by, also in parts."""
+    return NOISE[k * 1009 : k * 1009 + size]
+
+
+def number(k, size):
+    return bytes([k]) * size
+
+
+def relaxed(examples):
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@relaxed(400)
+@given(scripts)
+def test_what_arrives_is_a_prefix_of_what_was_sent(run, script):
+    """On one P, where who ends an operation first is also the first to say so."""
+    ends = run(functools.partial(play, script, noise), procs=1, handoff=False)
+    for here, there in (ends, ends[::-1]):
+        sent = b"".join(data[:written] for data, written in here.wrote)
+        assert sent.startswith(b"".join(there.got))
+
+
+@pytest.mark.parametrize("procs", [2, 4])
+def test_what_arrives_was_sent_and_sent_once_on_many_ps(run, procs):
+    @relaxed(150)
+    @given(scripts)
+    def play_one(script):
+        ends = run(functools.partial(play, script, number), procs=procs)
+        for here, there in (ends, ends[::-1]):
+            sent, got = Counter(), Counter()
+            for data, written in here.wrote:
+                sent.update(data[:written])
+            for data in there.got:
+                got.update(data)
+            assert got <= sent
+
+    play_one()
