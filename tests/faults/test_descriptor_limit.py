@@ -90,4 +90,4 @@ print("ok")
 
 def test_accept_at_the_limit_fails_for_a_while_and_recovers():
     done = run_python(SERVER)
-    assert (done.stdout, done.stderr) == ("ok\n", "")
+    assert (done.stdout, done.stderr) == ("ok\n", ""), done.stderr

@@ -1,0 +1,229 @@
+"""System calls that fail as they hardly ever do: strace makes them, in a child process.
+
+What a call is made to fail with, it has not done. `when=1..3` is the first three calls of it on a
+thread: hence handoff=False, which keeps everything on one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+
+HEAD = """
+import errno, os, sys
+import gopoll
+from gopoll import OpError
+
+def open_fds():
+    return sorted(os.listdir("/proc/self/fd"))
+
+async def session(listener):
+    '''Connect, say something each way, half-close, and read the end.'''
+    async with await gopoll.dial("tcp", listener.addr) as a, await listener.accept() as b:
+        await a.write(b"there")
+        assert await b.read() == b"there"
+        await b.write(b"back")
+        assert await a.read() == b"back"
+        a.close_write()
+        assert await b.read() == b""
+
+async def failure(awaitable):
+    try:
+        result = await awaitable
+    except OpError as exc:
+        return exc
+    raise AssertionError(f"no error but {result!r}")
+"""
+
+
+@pytest.fixture
+def inject(tmp_path):
+    """Return a function that runs a program while system calls fail; `call:error=...:when=...`."""
+    if shutil.which("strace") is None:
+        pytest.skip("no strace on this machine")
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-qq", "-o", str(trace)]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        pytest.skip("strace may not trace here")
+
+    def run(faults, code):
+        calls = ",".join(fault.split(":")[0] for fault in faults)
+        command.append(f"--trace={calls}")
+        command.extend(f"--inject={fault}" for fault in faults)
+        done = subprocess.run(
+            [*command, sys.executable, "-W", "error", "-c", HEAD + textwrap.dedent(code)],
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.stdout, done.stderr) == ("ok\n", ""), done.stderr
+        return trace.read_text().count("(INJECTED)")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("fault", "times"),
+    [
+        ("accept4:error=ECONNABORTED:when=1..3", 3),
+        ("accept4:error=EINTR:when=1..3", 3),
+        ("recvfrom:error=EINTR:when=1..5", 5),
+        ("recvfrom:error=EAGAIN:when=1", 1),
+        ("sendto:error=EINTR:when=1..5", 5),
+        ("epoll_wait:error=EINTR:when=1..3", 3),
+    ],
+)
+def test_what_goes_by_itself_is_hidden(inject, fault, times):
+    """Row 55: a connection that was aborted in the queue is not shown; nor is an interruption."""
+    code = """
+    async def main():
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            for _ in range(3):
+                g = gopoll.go(listener.accept)
+                conn = await gopoll.dial("tcp", listener.addr)
+                peer = await g
+                g = gopoll.go(peer.read)
+                await gopoll.gosched()
+                await conn.write(b"x")
+                assert await g == b"x"
+                conn.close()
+                peer.close()
+                await session(listener)
+    gopoll.run(main, handoff=False)
+    print("ok")
+    """
+    assert inject([fault], code) >= times  # sysmon polls as well
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["recvfrom:error=EAGAIN:when=1", "sendto:error=EAGAIN:when=1", "accept4:error=EAGAIN:when=1"],
+)
+def test_an_edge_that_was_taken_back_is_waited_for_until_the_deadline(inject, fault):
+    """The kernel says that there is nothing although it has said that there is something: that is
+    not an error, and who then waits still has a deadline.
+    """
+    code = """
+    async def main():
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            listener.set_deadline(0)
+            listener.set_deadline(None)
+            async with await gopoll.dial("tcp", listener.addr) as a:
+                b = None
+                while b is None:
+                    listener.set_timeout(0.05)
+                    try:
+                        b = await listener.accept()
+                    except TimeoutError as exc:
+                        assert isinstance(exc, OpError)
+                for conn, op in ((a, lambda: a.write(b"x")), (b, b.read)):
+                    conn.set_timeout(0.05)
+                    try:
+                        await op()
+                    except TimeoutError as exc:
+                        assert isinstance(exc, OpError)
+                        conn.set_timeout(0.05)
+                        await op()
+                await b.close()
+    gopoll.run(main, handoff=False)
+    print("ok")
+    """
+    assert inject([fault], code) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "name", "where"),
+    [
+        ("socket:error=EMFILE:when=2", "EMFILE", "dial"),
+        ("socket:error=ENFILE:when=2", "ENFILE", "dial"),
+        ("socket:error=ENOBUFS:when=2", "ENOBUFS", "dial"),
+        ("connect:error=ENETUNREACH:when=1", "ENETUNREACH", "dial"),
+        ("connect:error=EACCES:when=1", "EACCES", "dial"),
+        ("connect:error=EADDRNOTAVAIL:when=1..3", "EADDRNOTAVAIL", "dial"),
+        ("accept4:error=EMFILE:when=1", "EMFILE", "accept"),
+        ("accept4:error=ENOMEM:when=1", "ENOMEM", "accept"),
+        ("accept4:error=EPERM:when=1", "EPERM", "accept"),
+        ("recvfrom:error=EIO:when=1", "EIO", "read"),
+        ("recvfrom:error=ETIMEDOUT:when=1", "ETIMEDOUT", "read"),
+        ("sendto:error=ENOBUFS:when=1", "ENOBUFS", "write"),
+        ("sendto:error=EHOSTUNREACH:when=1", "EHOSTUNREACH", "write"),
+        ("shutdown:error=ENOTCONN:when=1", "ENOTCONN", "close"),
+    ],
+)
+def test_what_fails_is_an_error_of_ours_and_the_next_call_works(inject, fault, name, where):
+    code = f"""
+    def check(exc):
+        assert exc.errno == errno.{name}, exc
+        assert isinstance(exc, type(OSError(errno.{name}, ""))), exc
+        assert exc.op == "{where}", exc
+        assert exc.net == "tcp", exc
+        failed.append(exc)
+
+    failed = []
+
+    async def main():
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            async def attempt(start):
+                '''One that fails leaves nothing open and may be made again.'''
+                before = open_fds()
+                try:
+                    return await start()
+                except OpError as exc:
+                    check(exc)
+                    assert open_fds() == before
+                    return await start()
+
+            a = await attempt(lambda: gopoll.dial("tcp", listener.addr))
+            b = await attempt(listener.accept)
+            assert await attempt(lambda: a.write(b"x")) == 1
+            assert await attempt(b.read) == b"x"
+            for _ in range(2):
+                try:
+                    a.close_write()
+                except OpError as exc:
+                    check(exc)
+            assert await b.read() == b""
+            await a.close()
+            await b.close()
+            assert len(failed) == 1, failed
+            await session(listener)
+    gopoll.run(main, handoff=False)
+    print("ok")
+    """
+    assert inject([fault], code) == (3 if "1..3" in fault else 1)
+
+
+@pytest.mark.parametrize("nth", range(3, 6))
+@pytest.mark.parametrize("error", ["ENOSPC", "ENOMEM"])
+def test_a_descriptor_that_epoll_refuses_is_closed_again(inject, error, nth):
+    """The first two registrations are the runtime's own."""
+    code = f"""
+    async def once():
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            await session(listener)
+
+    async def main():
+        before, failures, registered = None, 0, gopoll.stats().descriptors
+        for _ in range(4):
+            try:
+                await once()
+            except OpError as exc:
+                assert exc.errno == errno.{error}, exc
+                failures += 1
+            if before is not None:
+                assert open_fds() == before
+            before = open_fds()
+        assert failures == 1, failures
+        assert gopoll.stats().descriptors == registered
+    gopoll.run(main, handoff=False)
+    print("ok")
+    """
+    assert inject([f"epoll_ctl:error={error}:when={nth}"], code) == 1
