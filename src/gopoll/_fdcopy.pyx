@@ -36,6 +36,7 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_iovlen
     Py_ssize_t sendmsg(int fd, const msghdr *msg, int flags)
     enum:
+        MSG_DONTWAIT
         MSG_NOSIGNAL
 
 cdef extern from "<sys/sendfile.h>" nogil:
@@ -82,7 +83,7 @@ cdef class WritevOp(VecOp):
         memset(&msg, 0, sizeof(msg))
         msg.msg_iov = iov
         msg.msg_iovlen = n
-        return sendmsg(self.fd.sysfd, &msg, MSG_NOSIGNAL)
+        return sendmsg(self.fd.sysfd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT)
 
 
 # -- sendfile ------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ cdef extern from "<sys/socket.h>" nogil:
     size_t CMSG_LEN(size_t n)
     size_t CMSG_SPACE(size_t n)
     enum:
+        MSG_DONTWAIT
         MSG_NOSIGNAL
         MSG_CMSG_CLOEXEC
         SOL_SOCKET
@@ -89,7 +90,8 @@ cdef class ReadFromOp(Op):
         cdef Py_ssize_t n
         cdef bytes data
         if self.size <= SMALL:
-            n = recvfrom(self.fd.sysfd, small, self.size, 0, <sockaddr *>&addr, &length)
+            n = recvfrom(self.fd.sysfd, small, self.size, MSG_DONTWAIT, <sockaddr *>&addr,
+                         &length)
             if n < 0:
                 self.err = errno
                 return AGAIN
@@ -98,7 +100,8 @@ cdef class ReadFromOp(Op):
             data = PyBytes_FromStringAndSize(NULL, self.size)
             at = PyBytes_AS_STRING(data)
             with nogil:
-                n = recvfrom(self.fd.sysfd, at, self.size, 0, <sockaddr *>&addr, &length)
+                n = recvfrom(self.fd.sysfd, at, self.size, MSG_DONTWAIT, <sockaddr *>&addr,
+                             &length)
             if n < 0:
                 self.err = errno
                 return AGAIN
@@ -117,12 +120,12 @@ cdef class ReadIntoFromOp(ReadIntoOp):
         cdef socklen_t length = sizeof(addr)
         cdef Py_ssize_t n
         if self.view.len <= SMALL:
-            n = recvfrom(self.fd.sysfd, self.view.buf, self.view.len, 0, <sockaddr *>&addr,
-                         &length)
+            n = recvfrom(self.fd.sysfd, self.view.buf, self.view.len, MSG_DONTWAIT,
+                         <sockaddr *>&addr, &length)
         else:
             with nogil:
-                n = recvfrom(self.fd.sysfd, self.view.buf, self.view.len, 0, <sockaddr *>&addr,
-                             &length)
+                n = recvfrom(self.fd.sysfd, self.view.buf, self.view.len, MSG_DONTWAIT,
+                             <sockaddr *>&addr, &length)
         if n < 0:
             self.err = errno
             return AGAIN
@@ -309,11 +312,11 @@ cdef class WriteToOp(WriteOp):
         cdef Py_ssize_t n, left = self.view.len
         cdef object count
         if left <= SMALL:
-            n = sendto(self.fd.sysfd, self.view.buf, left, MSG_NOSIGNAL, <sockaddr *>&self.to,
-                       self.length)
+            n = sendto(self.fd.sysfd, self.view.buf, left, MSG_NOSIGNAL | MSG_DONTWAIT,
+                       <sockaddr *>&self.to, self.length)
         else:
             with nogil:
-                n = sendto(self.fd.sysfd, self.view.buf, left, MSG_NOSIGNAL,
+                n = sendto(self.fd.sysfd, self.view.buf, left, MSG_NOSIGNAL | MSG_DONTWAIT,
                            <sockaddr *>&self.to, self.length)
         if n < 0:
             self.err = errno
@@ -449,7 +452,7 @@ def recvmsg(SysFD fd not None, Py_ssize_t n, Py_ssize_t ancbufsize=0, int flags=
     op.mode = modeRead
     op.size = n
     op.room = ancbufsize
-    op.flags = flags | MSG_CMSG_CLOEXEC
+    op.flags = flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT
     return op
 
 
@@ -488,5 +491,5 @@ def sendmsg(SysFD fd not None, buffers, ancdata=(), int flags=0, addr=None):
     op.addr = addr
     op.fd = fd
     op.mode = modeWrite
-    op.flags = flags | MSG_NOSIGNAL
+    op.flags = flags | MSG_NOSIGNAL | MSG_DONTWAIT
     return op

@@ -42,6 +42,7 @@ cdef extern from "<sys/socket.h>" nogil:
     Py_ssize_t recv(int fd, void *buf, size_t n, int flags)
     Py_ssize_t send(int fd, const void *buf, size_t n, int flags)
     enum:
+        MSG_DONTWAIT
         MSG_NOSIGNAL
         SOL_SOCKET
         SO_ERROR
@@ -535,10 +536,12 @@ cdef class ClosingOp(Awaitable):
 cdef Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil:
     if fd.is_stream and n > MAX_RW:
         n = MAX_RW
-    return read(fd.sysfd, buf, n) if fd.is_file else recv(fd.sysfd, buf, n, 0)
+    # DONTWAIT: whoever has a copy of the socket may have made both blocking (lesson 11).
+    return read(fd.sysfd, buf, n) if fd.is_file else recv(fd.sysfd, buf, n, MSG_DONTWAIT)
 
 
 cdef Py_ssize_t write_some(SysFD fd, const void *buf, Py_ssize_t n) noexcept nogil:
     if fd.is_stream and n > MAX_RW:
         n = MAX_RW
-    return write(fd.sysfd, buf, n) if fd.is_file else send(fd.sysfd, buf, n, MSG_NOSIGNAL)
+    return (write(fd.sysfd, buf, n) if fd.is_file
+            else send(fd.sysfd, buf, n, MSG_NOSIGNAL | MSG_DONTWAIT))

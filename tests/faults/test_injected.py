@@ -103,6 +103,38 @@ def test_what_goes_by_itself_is_hidden(inject, fault, times):
     assert inject([fault], code) >= times  # sysmon polls as well
 
 
+@pytest.mark.parametrize("call", ["recvfrom", "recvmsg", "sendto", "sendmsg"])
+def test_interrupted_messages_and_vectors_are_tried_again(inject, call):
+    code = """
+    async def main():
+        a = await gopoll.listen_packet("udp", "127.0.0.1:0")
+        b = await gopoll.listen_packet("udp", "127.0.0.1:0")
+        async with a, b:
+            async def send():
+                await a.write_to(b"1", b.local_addr)
+                await a.sendmsg([b"2", b"3"], addr=b.local_addr)
+
+            b.set_timeout(20)
+            g = gopoll.go(send)
+            assert await b.read_from(9) == (b"1", a.local_addr)
+            assert (await b.recvmsg(9))[0] == b"23"
+            await g
+            buffer = bytearray(9)
+            g = gopoll.go(b.readinto_from, buffer)
+            await gopoll.gosched()
+            await a.write_to(b"4", b.local_addr)
+            assert await g == (1, a.local_addr)
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            async with await gopoll.dial("tcp", listener.addr) as c, await listener.accept() as d:
+                assert await c.writev([b"here", b"after"]) == 9
+                assert await d.read() == b"hereafter"
+            await session(listener)
+    gopoll.run(main, handoff=False)
+    print("ok")
+    """
+    assert inject([f"{call}:error=EINTR:when=1..3"], code) == 3
+
+
 @pytest.mark.parametrize(
     "fault",
     ["recvfrom:error=EAGAIN:when=1", "sendto:error=EAGAIN:when=1", "accept4:error=EAGAIN:when=1"],
