@@ -17,17 +17,18 @@ from hypothesis import strategies as st
 import gopoll
 from gopoll import Canceled, ClosedError, DeadlineExceeded, OpError
 from gopoll.runtime.context import timeout
-from net.tools import open_fds, pair
+from net.tools import open_fds, pair, socket_pair, unix_pair
 from plugins.guard import wait_until
 
 NOISE = random.Random(17).randbytes(1 << 20)
+ENDS = {"tcp": pair, "unix": unix_pair, "socketpair": socket_pair}
 EXPECTED_ERRNOS = {errno.ECONNRESET, errno.EPIPE, errno.ENOTCONN}
 MOMENTS = st.sampled_from([-1.0, 0.0, 0.001, 0.003, None])  # seconds from now
 
 action = st.one_of(
     st.tuples(st.just("read"), st.sampled_from([0, 1, 100, 5000, 1 << 20])),
     st.tuples(st.just("readinto"), st.sampled_from([1, 100, 70_000])),
-    st.tuples(st.just("write"), st.sampled_from([0, 1, 100, 5000, 300_000])),
+    st.tuples(st.sampled_from(["write", "writev"]), st.sampled_from([0, 1, 100, 5000, 300_000])),
     st.tuples(st.just("read_within"), st.sampled_from([0.0, 0.001, 0.003])),
     st.tuples(st.just("write_within"), st.sampled_from([0.0, 0.001, 0.003])),
     st.tuples(st.sampled_from(["set_timeout", "set_read_timeout", "set_write_timeout"]), MOMENTS),
@@ -51,10 +52,16 @@ class End:
         self.got = []  # what was read, likewise
 
     async def write(self, size):
+        await self.send(size, self.conn.write)
+
+    async def writev(self, size):
+        await self.send(size, lambda data: self.conn.writev([data[: size // 3], data[size // 3 :]]))
+
+    async def send(self, size, call):
         data = self.payload(self.writes, size)
         self.writes += 1
         try:
-            written = await self.conn.write(data)
+            written = await call(data)
             assert written == len(data)
         except (OpError, DeadlineExceeded, Canceled) as exc:
             written = exc.written
@@ -76,7 +83,7 @@ class End:
     async def do(self, what, how, goroutines):
         """Do one thing."""
         match what:
-            case "read" | "readinto" | "write":
+            case "read" | "readinto" | "write" | "writev":
                 await getattr(self, what)(how)
             case "read_within":
                 async with timeout(how):
@@ -90,7 +97,8 @@ class End:
             case "cancel":
                 goroutines[how % len(goroutines)].cancel()
             case "reset":
-                self.conn.set_linger(0)
+                if self.conn.network == "tcp":
+                    self.conn.set_linger(0)
                 self.conn.close()
             case "close" | "close_read" | "close_write":
                 getattr(self.conn, what)()
@@ -109,10 +117,10 @@ class End:
                     raise
 
 
-async def play(script, payload):
+async def play(kind, script, payload):
     """Let the goroutines do what they have to; close once they are stuck. Return both ends."""
     before = open_fds()
-    async with pair() as conns:
+    async with ENDS[kind]() as conns:
         for conn in conns:
             conn.set_write_buffer(1)  # the least there is
             conn.set_read_buffer(1)
@@ -146,28 +154,31 @@ def number(k, size):
 
 def relaxed(examples):
     return settings(
-        max_examples=examples,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
 
 
-@relaxed(400)
-@given(scripts)
-def test_what_arrives_is_a_prefix_of_what_was_sent(run, script):
+@pytest.mark.parametrize("kind", ENDS)
+def test_what_arrives_is_a_prefix_of_what_was_sent(run, kind):
     """On one P, where who ends an operation first is also the first to say so."""
-    ends = run(functools.partial(play, script, noise), procs=1, handoff=False)
-    for here, there in (ends, ends[::-1]):
-        sent = b"".join(data[:written] for data, written in here.wrote)
-        assert sent.startswith(b"".join(there.got))
 
-
-@pytest.mark.parametrize("procs", [2, 4])
-def test_what_arrives_was_sent_and_sent_once_on_many_ps(run, procs):
-    @relaxed(150)
+    @relaxed(200)
     @given(scripts)
     def play_one(script):
-        ends = run(functools.partial(play, script, number), procs=procs)
+        ends = run(functools.partial(play, kind, script, noise), procs=1, handoff=False)
+        for here, there in (ends, ends[::-1]):
+            sent = b"".join(data[:written] for data, written in here.wrote)
+            assert sent.startswith(b"".join(there.got))
+
+    play_one()
+
+
+@pytest.mark.parametrize(("kind", "procs"), [("tcp", 2), ("tcp", 4), ("unix", 2)])
+def test_what_arrives_was_sent_and_sent_once_on_many_ps(run, kind, procs):
+    @relaxed(100)
+    @given(scripts)
+    def play_one(script):
+        ends = run(functools.partial(play, kind, script, number), procs=procs)
         for here, there in (ends, ends[::-1]):
             sent, got = Counter(), Counter()
             for data, written in here.wrote:

@@ -1,7 +1,9 @@
-"""Two hosts and a wire that loses one packet in twenty: what arrives is whole and in order."""
+"""Two hosts and a wire that loses one packet in twenty: what arrives is whole."""
 
 import os
 import queue
+import random
+import struct
 
 import pytest
 
@@ -58,3 +60,57 @@ def test_megabytes_both_ways_are_echoed_intact(run, procs):
     total = wire.carried + wire.lost
     assert total > 2 * CONNECTIONS * SIZE / 1500
     assert 0.02 < wire.lost / total < 0.08
+
+
+def datagram(i):
+    """Return the i-th datagram: its number, and as many bytes as that draws; some are fragmented.
+
+    An empty one has no number, so there is none.
+    """
+    draw = random.Random(i)
+    return struct.pack("!I", i) + draw.randbytes(draw.choice([0, 100, 1000, 4000]))
+
+
+def test_datagrams_are_lost_as_a_whole_or_not_at_all(run):
+    """Nothing is cut, mixed or made up, and the deadline ends the wait for those that are lost."""
+    bound = queue.Queue()
+    count = 600
+
+    async def server():
+        async with await gopoll.listen_packet("udp", "10.77.0.2:0") as packets:
+            bound.put(packets.local_addr)
+            while (datagram := await packets.read_from())[0] != b"over":
+                await packets.write_to(*datagram)
+
+    async def client(address):
+        async with await gopoll.dial("udp", address) as conn:
+            came = set()
+            for i in range(count):
+                await conn.write(datagram(i))
+                conn.set_read_timeout(0.01)
+                try:
+                    while True:
+                        data = await conn.read()
+                        number = struct.unpack_from("!I", data)[0]
+                        assert data == datagram(number)
+                        assert number not in came
+                        came.add(number)
+                        if number == i:
+                            break
+                except TimeoutError:
+                    pass
+            return len(came)
+
+    async def end(address):
+        async with await gopoll.dial("udp", address) as conn:
+            await conn.write(b"over")
+
+    with two_hosts(loss=0.05, seed=4) as (here, there, wire):
+        serving = there.start(run, server)
+        address = bound.get(timeout=20)
+        came = here.run(run, client, address)
+        wire.loss = 0.0
+        here.run(run, end, address)
+        serving.join()
+    assert wire.lost > 0
+    assert count / 2 < came < count

@@ -68,13 +68,18 @@ http {{
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, locations: str, *, unix: bool = False) -> Iterator[tuple[str, int] | str]:
-    """Serve folder/www over HTTP; give the address. *locations*: what else the server does."""
+def nginx(
+    folder: Path, locations: str, *, unix: str | None = None
+) -> Iterator[tuple[str, int] | str]:
+    """Serve folder/www over HTTP; give the address.
+
+    *locations*: what else the server does. *unix*: the path of a Unix socket, instead of TCP.
+    """
     command = program("nginx", "nginx")
     (folder / "www").mkdir(exist_ok=True)
-    if unix:
+    if unix is not None:
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(folder / "nginx.sock"))
+        listener.bind(unix)
         listener.listen()
         address = listener.getsockname()
         listen = f"unix:{address}"

@@ -6,6 +6,7 @@ import re
 import pytest
 
 import gopoll
+from net.tools import short_folder
 from peers.servers import nginx
 
 MIB = 1 << 20
@@ -115,13 +116,16 @@ async def session(conn, www):
     assert await reader.read() == b""
 
 
-def test_one_connection_serves_many_requests_and_is_closed_when_asked(run, tmp_path, www):
+@pytest.mark.parametrize("network", ["tcp", "unix"])
+def test_one_connection_serves_many_requests_and_is_closed_when_asked(run, tmp_path, www, network):
     async def main(address):
-        async with await gopoll.dial("tcp", address) as conn:
+        async with await gopoll.dial(network, address) as conn:
             await session(conn, www)
 
-    with nginx(tmp_path, CHUNKED) as address:
-        run(main, address)
+    with short_folder() as folder:
+        unix = f"{folder}/nginx" if network == "unix" else None
+        with nginx(tmp_path, CHUNKED, unix=unix) as address:
+            run(main, address)
 
 
 def test_pipelined_requests_are_answered_in_order(run, tmp_path, www):

@@ -1,10 +1,12 @@
 """redis-server as a peer: thousands of commands in one go, values of megabytes, messages pushed."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 import gopoll
+from net.tools import short_folder
 from peers.servers import redis
 
 COMMANDS = 5000
@@ -52,13 +54,19 @@ async def ask(conn, reader, *words):
 
 
 @pytest.fixture
-def server(tmp_path):
+def servers():
+    """Run redis-server; return {network: address}, which gopoll.dial takes."""
+    with short_folder() as folder, redis(Path(folder)) as (tcp, unix):
+        yield {"tcp": tcp, "unix": unix}
+
+
+@pytest.fixture
+def server(servers):
     """Run redis-server; return its TCP address."""
-    with redis(tmp_path) as (address, _):
-        yield address
+    return servers["tcp"]
 
 
-async def pipelined(address, key):
+async def pipelined(network, address, key):
     """Send thousands of commands without waiting; read the replies as they come."""
     commands, replies = [], []
     for i in range(COMMANDS):
@@ -78,7 +86,7 @@ async def pipelined(address, key):
             case _:
                 commands.append(command("MGET", key, f"{key}:{i - 4}"))
                 replies.append([b"%d" % (i // 5 + 1), b"v" * ((i - 4) % 700)])
-    async with await gopoll.dial("tcp", address) as conn:
+    async with await gopoll.dial(network, address) as conn:
         reader = gopoll.Reader(conn)
         writing = gopoll.go(conn.write, b"".join(commands))
         for expected in replies:
@@ -89,11 +97,12 @@ async def pipelined(address, key):
 
 
 @pytest.mark.parametrize(("procs", "clients"), [(1, 1), (4, 4)])
-def test_thousands_of_commands_in_one_go_get_their_replies_in_order(run, server, procs, clients):
+@pytest.mark.parametrize("network", ["tcp", "unix"])
+def test_thousands_of_commands_get_their_replies_in_order(run, servers, network, procs, clients):
     async def main():
         async with gopoll.Group() as tg:
             for i in range(clients):
-                tg.go(pipelined, server, f"key{i}")
+                tg.go(pipelined, network, servers[network], f"key{i}")
 
     run(main, procs=procs)
 
@@ -167,7 +176,7 @@ def test_messages_reach_those_who_have_subscribed(run, server):
     run(main)
 
 
-def test_a_server_that_is_killed_ends_its_connections(run, tmp_path):
+def test_a_server_that_ends_ends_its_connections(run, tmp_path):
     async def main():
         with redis(tmp_path) as (address, _):
             conn = await gopoll.dial("tcp", address)
