@@ -672,7 +672,7 @@ def test_eintr_runs_the_handlers_and_goes_on(run):
 
 
 def test_pipes_wake_at_their_ends(run):
-    """Rows 29, 30."""
+    """Row 30."""
 
     async def main():
         with pipe() as (r, w):

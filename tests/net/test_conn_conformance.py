@@ -46,7 +46,7 @@ async def drain(conn):
 
 
 def test_basic_io(run, ends, chunk):
-    """Eight MiB there and back arrive in order."""
+    """Row 101: eight MiB there and back arrive in order."""
 
     async def main():
         async with ends() as (a, b):

@@ -7,7 +7,7 @@ import pytest
 from gopoll._fd import FD
 from gopoll.errors import ClosedError, OpError
 from gopoll.net.file import open_fd
-from gopoll.runtime.goroutine import go
+from gopoll.runtime.goroutine import go, gosched
 from helpers.child import run_python
 from net.tools import parked
 
@@ -27,6 +27,30 @@ def test_close_does_not_wait_for_a_read_of_a_descriptor_that_was_blocking(run):
             await reader
         await closing
         os.close(w)
+
+    run(main)
+
+
+@pytest.mark.parametrize("op", ["read", "write"])
+def test_close_ends_what_goes_on_in_a_pipe(run, op):
+    """Row 29: whether it has begun or is about to."""
+
+    async def use(file):
+        while True:
+            await (file.read(1) if op == "read" else file.write(b"x" * 4096))
+
+    async def main():
+        for turns in range(20):
+            r, w = os.pipe()
+            file, other = (open_fd(r), w) if op == "read" else (open_fd(w), r)
+            users = [go(use, file) for _ in range(3)]
+            for _ in range(turns):
+                await gosched()
+            await file.close()
+            for g in users:
+                with pytest.raises(ClosedError, match=rf"^{op} file pipe:.*: use of closed file$"):
+                    await g
+            os.close(other)
 
     run(main)
 
