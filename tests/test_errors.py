@@ -249,6 +249,17 @@ def test_timeout_and_temporary_are_those_of_syscall_errno(
         assert (error.is_timeout, error.is_temporary) == (is_timeout, is_temporary)
 
 
+def test_every_error_of_an_operation_says_whether_to_wait() -> None:
+    """Row 57: all have both answers; what is too late may be tried again."""
+    asked = [error for error in ALL if isinstance(error, (OpError, DeadlineExceeded))]
+    assert len(asked) > 15
+    for error in asked:
+        assert error.is_timeout in (True, False)
+        assert error.is_temporary in (True, False)
+        assert error.is_timeout <= error.is_temporary
+        assert error.is_timeout == isinstance(error, TimeoutError)
+
+
 def test_timeout_and_temporary_are_those_of_the_error_inside() -> None:
     lookup = DNSError("", "", "h.example", "server misbehaving", is_temporary=True)
     assert op_error("dial", "tcp", None, None, lookup).is_temporary

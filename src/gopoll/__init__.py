@@ -4,7 +4,9 @@ Goroutines, deadlines that can be moved, a close that wakes everybody, and dial:
 dial() and listen() are the way in; Poller is for event loops that embed it.
 """
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 from gopoll._park import ParkRequest
 from gopoll._polldesc import PollDesc, Timer
@@ -68,6 +70,10 @@ from gopoll.runtime.group import Group
 from gopoll.runtime.notify import signal_notify, signal_stop
 from gopoll.runtime.sync import Once, WaitGroup
 
+if TYPE_CHECKING:
+    from gopoll import tls
+    from gopoll.net.tls import TLSConn, dial_tls
+
 __all__ = [
     "ABI_VERSION",
     "BOTH",
@@ -111,6 +117,7 @@ __all__ = [
     "StallWatch",
     "Stats",
     "TCPConn",
+    "TLSConn",
     "Timer",
     "UDPConn",
     "UnixConn",
@@ -123,6 +130,7 @@ __all__ = [
     "current_context",
     "deadline",
     "dial",
+    "dial_tls",
     "dump",
     "from_fd",
     "from_socket",
@@ -145,6 +153,7 @@ __all__ = [
     "stats",
     "syscall",
     "timeout",
+    "tls",
     "unlock_os_thread",
     "with_cancel",
     "with_deadline",
@@ -156,3 +165,18 @@ __all__ = [
 def get_include() -> str:
     """Return the folder to give to a C or Cython compiler that builds against gopoll."""
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+# Imported when first asked for: ssl takes a program that does without it 14 ms to load.
+_LATE = frozenset({"TLSConn", "dial_tls", "tls"})
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    tls = importlib.import_module("gopoll.tls")
+    return tls if name == "tls" else getattr(tls, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})

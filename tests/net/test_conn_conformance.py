@@ -11,13 +11,14 @@ import pytest
 
 from gopoll.errors import ClosedError
 from gopoll.runtime.goroutine import go, gosched, sleep
+from net.tlstools import tls_pair
 from net.tools import pair, parked, socket_pair, unix_pair
 
 PAST = -1e9
 
 
 # Kinds of connection: each an async context manager that gives both ends.
-ENDS = {"tcp": pair, "unix": unix_pair, "socketpair": socket_pair}
+ENDS = {"tcp": pair, "unix": unix_pair, "socketpair": socket_pair, "tls": tls_pair}
 
 
 @pytest.fixture(params=ENDS)

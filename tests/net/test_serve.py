@@ -11,13 +11,17 @@ import pytest
 
 from gopoll.errors import Canceled, ClosedError, DeadlineExceeded, OpError, op_error
 from gopoll.net import serve as module
+from gopoll.net import tls
 from gopoll.net.dial import dial
+from gopoll.net.listen import listen
 from gopoll.net.serve import serve
+from gopoll.net.unix import UnixConn
 from gopoll.runtime.blocking import blocking
 from gopoll.runtime.context import current_context, shield, timeout, with_value
 from gopoll.runtime.goroutine import go, sleep
 from helpers.child import run_python
-from net.tools import local_listener, parked, sockets, until
+from net.certs import certs
+from net.tools import local_listener, parked, short_folder, sockets, until
 from plugins.guard import wait_until
 
 
@@ -163,6 +167,35 @@ def test_handlers_see_the_values_of_the_context_and_not_its_end(run):
                     await g
         assert seen == ["me", "read"]
 
+    run(main)
+
+
+def test_any_listener_will_do(run):
+    """One of a Unix socket, and in it one of TLS: what they accept is what the handler gets."""
+
+    async def main():
+        kinds = []
+
+        async def handler(conn):
+            kinds.append(type(conn))
+            await echo(conn)
+
+        for wrap in (lambda below: below, lambda below: tls.listener(below, server)):
+            with short_folder() as folder:
+                path = os.path.join(folder, "s")
+                async with await listen("unix", path) as below:
+                    g = go(serve, wrap(below), handler)
+                    conn = await dial("unix", path)
+                    if wrap(below) is not below:
+                        conn = await tls.client(conn, client, server_hostname="localhost")
+                    await ask(conn)
+                    await conn.close()
+                    below.close()
+                    assert await g is None
+                assert not os.path.exists(path)
+        assert kinds == [UnixConn, tls.TLSConn]
+
+    server, client = certs().server_context(), certs().client_context()
     run(main)
 
 

@@ -3,12 +3,13 @@
 An ignored error is one that must be found: mypy complains of an ignore that is not needed.
 """
 
+import ssl
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, assert_type
 
 import gopoll
-from gopoll import Conn, Goroutine, Listener, PacketConn, TCPConn, UDPConn, UnixConn
+from gopoll import Conn, Goroutine, Listener, PacketConn, TCPConn, TLSConn, UDPConn, UnixConn
 
 
 async def length(text: str, times: int = 1) -> int:
@@ -148,6 +149,26 @@ async def echo(conn: TCPConn) -> None:
 async def handle(conn: Conn) -> str:
     """Handle any connection."""
     return repr(conn)
+
+
+async def secures(ctx: ssl.SSLContext) -> None:
+    """Speak TLS as both ends."""
+    async with await gopoll.dial_tls("tcp", "localhost:443", alpn=["h2"], timeout=5) as conn:
+        assert_type(conn, TLSConn)
+        assert_type(await conn.read(), bytes)
+        assert_type(await conn.writev([b"a", bytearray(b"b")]), int)
+        assert_type(conn.selected_alpn, str | None)
+        assert_type(conn.net_conn, Conn)
+        assert_type(await gopoll.tls.client(conn, server_hostname="inner"), TLSConn)
+    below = await gopoll.listen("tcp", ":0")
+    listener = gopoll.tls.listener(below, ctx)
+    assert_type(await listener.accept(), TLSConn)
+    async for accepted in listener:
+        assert_type(accepted, TLSConn)
+    await gopoll.serve(listener, handle)
+    await gopoll.serve(listener, echo)  # type: ignore[arg-type]
+    await gopoll.tls.server(await below.accept())  # type: ignore[call-arg]
+    await gopoll.dial_tls("tcp", "localhost:443", alpn="h2", timeout="5")  # type: ignore[arg-type]
 
 
 async def serves(network: str) -> None:

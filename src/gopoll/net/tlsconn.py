@@ -1,0 +1,297 @@
+"""TLSConn: a connection in another one, encrypted.
+
+Called by goroutines; close, close_write and the deadlines by any thread.
+Go: crypto/tls/conn.go (go1.27).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+from collections.abc import Awaitable, Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from gopoll.errors import Addr, Canceled, OpError
+from gopoll.net.conn import Conn
+from gopoll.net.tlscore import CHUNK, TLSCore
+from gopoll.runtime.blocking import blocking
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+__all__ = ["TLSConn"]
+
+
+class TLSConn(TLSCore):
+    """A TLS connection over another, which it owns. Made by tls.client, tls.server, dial_tls.
+
+    As every connection: any number of goroutines; reads queue behind reads, writes behind writes,
+    and neither waits for the other. The deadlines are those of the connection below.
+
+    A write that a deadline or a cancellation cuts does not break the stream: what has been
+    encrypted is counted in .written and is sent before all else, by itself as soon as the deadline
+    allows. b"" is the end that the peer has announced; a connection that ends without that is an
+    OpError that is an ssl.SSLEOFError: "unexpected EOF".
+    """
+
+    __slots__ = ()
+
+    async def read(self, n: int = 65536) -> bytes:
+        """Read at most *n* bytes: b"" at the end that the peer has announced. An op.
+
+        Raises ClosedError, TimeoutError (deadline), another OpError: one that is an
+        ssl.SSLEOFError if the connection has ended without such an announcement. Go: Conn.Read.
+        """
+        if n < 0:
+            raise ValueError(f"cannot read {n} bytes: n must not be negative")
+        data = await self._read(n, None)
+        assert isinstance(data, bytes)
+        return data
+
+    async def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read into a writable *buffer*; return the count, 0 at the end. An op."""
+        view = memoryview(buffer).cast("B")
+        if view.readonly:
+            raise TypeError(f"readinto() needs a writable buffer, not {type(buffer).__name__}")
+        count = await self._read(len(view), view)
+        assert isinstance(count, int)
+        return count
+
+    async def write(self, data: ReadableBuffer) -> int:
+        """Write all of *data* and return its length, or raise an error whose .written says how
+        much has been encrypted: that is on its way, whatever became of the call. An op;
+        concurrent writes do not mix. Go: Conn.Write.
+        """
+        view = memoryview(data).cast("B")
+        return await self._write(view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
+
+    async def writev(self, buffers: Iterable[ReadableBuffer]) -> int:
+        """Write all of *buffers* in order, as one write; return the sum of their lengths. An op."""
+        return await self._write(_gather([memoryview(buffer).cast("B") for buffer in buffers]))
+
+    async def sendfile(self, file: Any, offset: int | None = 0, count: int | None = None) -> int:
+        """Send *count* bytes of *file* from *offset*, in one write; return their number. An op.
+
+        file: a regular one, an object with fileno() or a descriptor. offset: None is where the
+        descriptor stands, which then moves. count: None is up to the end.
+        """
+        fd = file if isinstance(file, int) else file.fileno()
+        if (offset is not None and offset < 0) or (count is not None and count < 0):
+            raise ValueError(f"cannot send {count} bytes from offset {offset}: negative")
+        async with _Writing(self) as writing:
+            try:
+                start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+                await self._send_from(writing, fd, start, count)
+            except OpError:
+                raise
+            except OSError as exc:
+                raise self._op_error("sendfile", exc) from None
+            finally:
+                if offset is None and writing.written:
+                    os.lseek(fd, start + writing.written, os.SEEK_SET)
+        return writing.written
+
+    async def _send_from(self, writing: _Writing, fd: int, start: int, count: int | None) -> None:
+        while count is None or writing.written < count:
+            size = CHUNK if count is None else min(CHUNK, count - writing.written)
+            data = await blocking(os.pread, fd, size, start + writing.written)
+            if not data:
+                break
+            await writing.put(memoryview(data))
+
+    async def _write(self, chunks: Iterator[memoryview]) -> int:
+        async with _Writing(self) as writing:
+            for chunk in chunks:
+                await writing.put(chunk)
+        return writing.written
+
+    # -- the end
+
+    def close_write(self) -> None:
+        """Announce the end (close_notify), behind the writes under way: the peer reads b"".
+
+        Later writes raise BrokenPipeError; reads go on. Any thread, never blocks. Raises OpError
+        before the end of the handshake. Go: Conn.CloseWrite.
+        """
+        with self._lock:
+            self._check("close", None)
+            if not self._ready:
+                raise self._op_error("close", errno.ENOTCONN)
+            self._shut = True
+        self._kick()
+
+    def close(self) -> Awaitable[None]:
+        """Announce the end if that need not wait, and close; a second call does nothing.
+
+        Any thread, never blocks. Every waiter wakes with ClosedError. The awaitable is done when
+        the connection below is really closed; awaiting it is optional. Go: Conn.Close.
+        """
+        with self._lock:
+            first, self._closed = not self._closed, True
+        try:
+            if first and self._ready and self._wlock.try_lock():
+                with self._lock:
+                    self._shut = True
+                    self._notify()
+                    data = self._unsent + self._out.read()
+                self._try_send(data)
+                self._wlock.unlock()
+        finally:
+            closing = self._conn.close()
+        return closing
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether close() has been called."""
+        return self._closed or self._conn.is_closed
+
+    # -- deadlines and addresses: of the connection below
+
+    def set_read_deadline(self, when: float | None) -> None:
+        """Set the deadline of reads; see set_deadline."""
+        self._conn.set_read_deadline(when)
+        self._read_when = when
+
+    def set_write_deadline(self, when: float | None) -> None:
+        """Set the deadline of writes; see set_deadline."""
+        self._conn.set_write_deadline(when)
+        self._write_when = when
+        self._kick()
+
+    @property
+    def local_addr(self) -> Addr | None:
+        """The address at this end."""
+        return self._conn.local_addr
+
+    @property
+    def remote_addr(self) -> Addr | None:
+        """The address at the other end."""
+        return self._conn.remote_addr
+
+    @property
+    def network(self) -> str:
+        """The network of the connection below."""
+        return self._conn.network
+
+    @property
+    def net_conn(self) -> Conn:
+        """The connection below. To read or write there breaks this one. Go: Conn.NetConn."""
+        return self._conn
+
+    # -- what has been agreed on
+
+    @property
+    def version(self) -> str | None:
+        """The protocol, such as "TLSv1.3"; None before the handshake."""
+        with self._lock:
+            return self._obj.version() if self._ready else None
+
+    @property
+    def cipher(self) -> tuple[str, str, int] | None:
+        """The cipher: its name, the protocol that defines it, secret bits; or None."""
+        with self._lock:
+            return self._obj.cipher()
+
+    @property
+    def selected_alpn(self) -> str | None:
+        """The protocol that both ends have agreed on, or None."""
+        with self._lock:
+            return self._obj.selected_alpn_protocol()
+
+    @property
+    def server_hostname(self) -> str | None:
+        """The name that a client has asked for; None at the server."""
+        return self._obj.server_hostname
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """What tls.client(session=) resumes. With TLS 1.3 it comes with the first data read."""
+        with self._lock:
+            return self._obj.session
+
+    @property
+    def session_reused(self) -> bool:
+        """Whether the handshake has resumed a session."""
+        with self._lock:
+            return bool(self._obj.session_reused)
+
+    def peer_certificate(self, binary: bool = False) -> Any:
+        """Return the peer's certificate as a dict, or its DER bytes; None if there is none.
+
+        As ssl.SSLSocket.getpeercert: the dict is empty if the certificate was not verified.
+        """
+        if not self._ready:
+            raise self._op_error("peer-certificate", errno.ENOTCONN)
+        with self._lock:
+            return self._obj.getpeercert(binary)
+
+    def channel_binding(self, kind: str = "tls-unique") -> bytes | None:
+        """Return what binds an authentication to this connection; None if TLS has none, as 1.3.
+
+        kind: "tls-unique", the one that ssl has.
+        """
+        with self._lock:
+            binding = self._obj.get_channel_binding(kind)
+            return None if self._obj.version() == "TLSv1.3" else binding
+
+
+class _Writing:
+    """`async with _Writing(conn) as writing: await writing.put(chunk)`: one write.
+
+    written: bytes of plaintext that have been encrypted; the .written of what ends the block.
+    """
+
+    __slots__ = ("_conn", "written")
+
+    def __init__(self, conn: TLSConn) -> None:
+        self._conn = conn
+        self.written = 0
+
+    async def put(self, chunk: memoryview) -> None:
+        """Encrypt at most CHUNK bytes and send them."""
+        await self._conn._encrypt(chunk)
+        self.written += len(chunk)
+        await self._conn._flush()
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._conn._begin_write()
+        except BaseException as exc:
+            self._tell(exc)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._conn._end_write()
+        if exc is not None:
+            self._tell(exc)
+
+    def _tell(self, exc: BaseException) -> None:
+        if isinstance(exc, (OpError, Canceled)):
+            exc.written = self.written
+
+
+def _gather(views: list[memoryview]) -> Iterator[memoryview]:
+    """Yield *views* in pieces of CHUNK; small ones are put together."""
+    held = bytearray()
+    for view in views:
+        at = 0
+        while at < len(view):
+            piece = view[at : at + CHUNK - len(held)]
+            at += len(piece)
+            if not held and len(piece) == CHUNK:
+                yield piece
+                continue
+            held += piece
+            if len(held) == CHUNK:
+                yield memoryview(held)
+                held = bytearray()
+    if held:
+        yield memoryview(held)

@@ -1,0 +1,444 @@
+"""TLS over a connection: ssl.SSLObject, what it takes in and what it gives out.
+
+Called by TLSConn, in goroutines; _kick and _notify by any thread.
+Go: crypto/tls/conn.go, halfConn (go1.27).
+
+SSLObject works in memory: what comes from the peer is put into _in, what is for it comes in _out.
+
+W1: _lock guards SSLObject and both of these: OpenSSL takes no two calls at once, and Python lets go
+    of the GIL in them. It is held over bounded C, and nobody awaits under it.
+W2: ciphertext leaves in the order in which it was made. Who takes it out of _out and hands it to
+    the connection below has _wlock (before the end of the handshake: _hlock); what that one has
+    not taken stays in _unsent, in front of all that follows.
+W3: who puts ciphertext into _out without _wlock (a reader that has to answer a KeyUpdate,
+    close_write) does so, then tries _wlock; who gives _wlock up does so, then looks at _out. One of
+    the two sends it. A reader never waits for _wlock: a write that stalls does not stop reads.
+W4: a writer that must read first (renegotiation) says so while it has _lock for the SSL_write that
+    fails; a reader looks for that while it has _lock for the SSL_read that finds nothing, and lets
+    the writer have _rlock. _wlock comes before _rlock.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import socket
+import ssl
+import threading
+import time
+from typing import Any
+
+from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_error
+from gopoll.net.conn import Conn
+from gopoll.net.tlserror import TLSError, tls_error
+from gopoll.runtime._sched import current_poller
+from gopoll.runtime._sync import Mutex
+from gopoll.runtime.context import background
+from gopoll.runtime.goroutine import go
+
+__all__ = ["CHUNK", "TLSCore"]
+
+CHUNK = 65536  # bytes that are encrypted, or read from below, at a time: four records
+_RECORD = 16384  # the most plaintext that one record has
+
+_CUT = "a write below was cut, and nobody knows how much had left"
+
+
+class TLSCore(Conn):
+    """The handshake and both directions of a TLSConn."""
+
+    __slots__ = (
+        "__weakref__", "_closed", "_conn", "_eof", "_failed", "_hlock", "_in",
+        "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_poller", "_read_end",
+        "_read_when", "_ready", "_rlock", "_shut", "_unsent", "_wants_read", "_wlock",
+        "_write_end", "_write_when",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        conn: Conn,
+        ctx: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        """Wrap *conn*; the handshake comes with handshake() or the first read or write."""
+        self._conn = conn
+        self._in = ssl.MemoryBIO()
+        self._out = ssl.MemoryBIO()
+        self._obj = ctx.wrap_bio(self._in, self._out, server_side, server_hostname, session)
+        # W1. A signal handler that closes may find it held by its own thread.
+        self._lock = threading.RLock()
+        self._hlock = Mutex()
+        self._rlock = Mutex()
+        self._wlock = Mutex()
+        self._ready = False  # the handshake is complete; never goes back
+        self._failed: OpError | None = None  # what it has failed with
+        self._closed = False
+        self._poller: Any = None  # of the run() of the handshake
+        self._read_when: float | None = None
+        self._write_when: float | None = None
+
+        # Guarded by _lock.
+        self._eof = False  # the connection below has ended
+        self._plain = bytearray()  # decrypted ahead of the reads
+        self._read_end: OpError | bool = False  # True: announced by the peer
+        self._write_end: OpError | None = None
+        self._wants_read = False  # W4
+        self._shut = False  # close_write() has been called
+        self._notified = False  # close_notify has been made
+        self._kicks = 0  # how often there may have been something to send
+
+        self._unsent = b""  # guarded by _wlock (W2)
+
+    # -- handshake
+
+    async def handshake(self) -> None:
+        """Shake hands, unless that has been done: reads and writes do it by themselves. An op.
+
+        If it fails, or is cut by a deadline or a cancellation, the connection is closed. Raises
+        OpError: one that is the exception of ssl too, such as ssl.SSLCertVerificationError, or
+        what the connection below raises. Go: Conn.Handshake.
+        """
+        if not self._ready:
+            async with self._hlock:
+                await self._handshake_once()
+
+    async def _handshake_once(self) -> None:
+        if self._ready:
+            return
+        if self._failed is not None:
+            raise copy.copy(self._failed)
+        try:
+            await self._shake_hands()
+        except BaseException as exc:
+            if isinstance(exc, OpError):
+                exc.op = "handshake"
+                self._failed = copy.copy(exc)
+            self._conn.close()
+            raise
+
+    async def _shake_hands(self) -> None:
+        self._poller = current_poller()
+        done = False
+        while not done:
+            with self._lock:
+                try:
+                    self._obj.do_handshake()
+                    done = True
+                except ssl.SSLWantReadError:
+                    if self._eof:
+                        raise self._error("handshake", _unexpected_eof()) from None
+                except ssl.SSLError as exc:
+                    self._try_send(self._out.read())  # the alert
+                    raise self._error("handshake", exc) from exc
+            await self._flush()
+            if not done:
+                await self._receive()
+        self._ready = True
+
+    # -- reads
+
+    async def _read(self, n: int, view: memoryview | None) -> bytes | int:
+        if not self._ready:
+            await self.handshake()
+        while True:
+            await self._rlock.lock()
+            try:
+                got = await self._read_locked(n, view)
+            finally:
+                self._rlock.unlock()
+            if got is not None:
+                return got
+
+    async def _read_locked(self, n: int, view: memoryview | None) -> bytes | int | None:
+        """Read, or return None to let a writer read first (W4)."""
+        while True:
+            with self._lock:
+                self._check("read", self._read_when)
+                got = self._take_bytes(n) if view is None else self._take_into(view)
+                end = self._read_end
+                gives_way = self._wants_read
+                answers = self._out.pending > 0  # a KeyUpdate, an alert
+            if answers:
+                self._kick()  # W3
+            if got or n == 0:
+                return got
+            if end:
+                if end is True:
+                    return got
+                raise copy.copy(end)
+            if gives_way:
+                return None
+            await self._receive()
+
+    def _take_bytes(self, n: int) -> bytes:
+        if self._plain:
+            data = bytes(self._plain[:n])
+            del self._plain[:n]
+            return data
+        parts: list[bytes] = []
+        while n and (data := self._decrypt(n)):  # in one piece it is cheaper than record by record
+            parts.append(data)
+            n -= len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _take_into(self, view: memoryview) -> int:
+        total = min(len(view), len(self._plain))
+        view[:total] = self._plain[:total]
+        del self._plain[:total]
+        while total < len(view) and (got := self._decrypt(len(view) - total, view[total:])):
+            total += got
+        return total
+
+    def _decrypt(self, n: int, view: memoryview | None = None) -> Any:
+        """Return at most a record's bytes, or their number in *view*; b"" or 0 if there is none.
+
+        How the stream ends goes to _read_end.
+        """
+        nothing = b"" if view is None else 0
+        if self._read_end:
+            return nothing
+        if not (self._in.pending or self._obj.pending()):
+            self._look_for_end()
+            return nothing
+        try:
+            if view is None:
+                got: Any = self._obj.read(min(n, _RECORD))
+            else:
+                got = self._obj.read(min(n, _RECORD), view)
+            if not got and n:
+                self._read_end = True
+            return got
+        except ssl.SSLWantReadError:
+            self._look_for_end()
+        except ssl.SSLZeroReturnError:
+            self._read_end = True
+        except ssl.SSLError as exc:
+            self._read_end = self._error("read", exc)
+        return nothing
+
+    def _look_for_end(self) -> None:
+        """Note an end that was not announced. OpenSSL is not told: it would take no writes then."""
+        if self._eof:
+            self._read_end = self._error("read", _unexpected_eof())
+
+    def _decrypt_all(self) -> None:
+        """Decrypt what has come, ahead of the reads."""
+        while data := self._decrypt(_RECORD):
+            self._plain += data
+
+    async def _receive(self) -> None:
+        """Take in what the connection below has: who reads, or shakes hands."""
+        data = await self._conn.read(CHUNK)
+        with self._lock:
+            self._in.write(data)
+            self._eof = not data
+
+    # -- writes
+
+    async def _begin_write(self) -> None:
+        """Take _wlock, and send first what a write that was cut has left behind (W2)."""
+        if not self._ready:
+            await self.handshake()
+        try:
+            await self._wlock.lock()
+        except BaseException:
+            self._kick()  # W3: it may have been ours for a moment
+            raise
+        try:
+            with self._lock:
+                self._check_write()
+                if self._shut:
+                    raise self._op_error("write", errno.EPIPE)
+            await self._flush()
+        except BaseException:
+            self._end_write()
+            raise
+
+    def _end_write(self) -> None:
+        self._wlock.unlock()
+        self._kick()  # W3
+
+    async def _encrypt(self, chunk: memoryview) -> None:
+        """Turn *chunk* into ciphertext, all of it."""
+        if self._try_encrypt(chunk):
+            return
+        # The peer wants to renegotiate, which TLS 1.3 has not: it has to be read from first.
+        try:
+            await self._flush()
+            async with self._rlock:  # W4
+                while not self._try_encrypt(chunk):
+                    await self._flush()
+                    await self._receive()
+                    with self._lock:
+                        self._decrypt_all()  # SSL_write takes no data that comes in between
+        finally:
+            with self._lock:
+                self._wants_read = False
+
+    def _try_encrypt(self, chunk: memoryview) -> bool:
+        """Encrypt *chunk*, all of it or, if something has to be read first, nothing."""
+        with self._lock:
+            self._check_write()
+            try:
+                taken = self._obj.write(chunk)
+                assert taken == len(chunk), "SSL_write took a part"  # there is no end to _out
+                return True
+            except ssl.SSLWantReadError:
+                if self._eof:
+                    raise self._error("write", _unexpected_eof()) from None
+                self._wants_read = True  # W4
+                return False
+            except ssl.SSLError as exc:
+                self._write_end = self._error("write", exc)
+                raise copy.copy(self._write_end) from exc
+
+    def _check_write(self) -> None:
+        """Raise what keeps plaintext from being encrypted. Under _lock."""
+        self._check("write", self._write_when)
+        if self._write_end is not None:
+            raise copy.copy(self._write_end)
+
+    async def _flush(self) -> None:
+        """Send what has been encrypted. Who has _wlock; in the handshake, who has _hlock."""
+        while True:
+            if not self._unsent:
+                with self._lock:
+                    self._unsent = self._out.read()
+                if not self._unsent:
+                    return
+            data = self._unsent
+            try:
+                await self._conn.write(data)
+            except BaseException as exc:
+                written = getattr(exc, "written", None)
+                if written is None:
+                    self._write_end = self._op_error("write", _CUT)
+                    written = len(data)
+                self._unsent = data[written:]  # W2
+                raise
+            self._unsent = b""
+
+    # -- what goes out by itself
+
+    def _kick(self) -> None:
+        """Have what nobody is about to send be sent (W3). Any thread, without _wlock."""
+        with self._lock:
+            self._kicks += 1
+        while self._has_to_send() and self._wlock.try_lock():
+            if not self._send_now():
+                return
+
+    def _has_to_send(self) -> bool:
+        with self._lock:
+            if self._closed or not self._ready:
+                return False
+            if self._shut and not self._notified:
+                return True
+            return bool(self._unsent or self._out.pending)
+
+    def _send_now(self) -> bool:
+        """Send what need not wait; a goroutine sends the rest, if there is some. Gives _wlock up.
+
+        Returns whether all is sent.
+        """
+        handed_on = False
+        try:
+            with self._lock:
+                self._notify()
+                self._unsent = data = self._unsent + self._out.read()
+            self._unsent = data = data[self._try_send(data) :]
+            if data:
+                self._poller.post(self._start_sending)
+                handed_on = True
+        except ClosedError:
+            pass  # its run() has ended: nobody can wait any more
+        finally:
+            if not handed_on:
+                self._wlock.unlock()
+        return not data
+
+    def _start_sending(self) -> None:
+        """Start the goroutine that sends; it has _wlock. Between two goroutines of the run()."""
+        try:
+            go(self._send_rest, name="tls", context=background())
+        except BaseException:
+            self._wlock.unlock()
+            raise
+
+    async def _send_rest(self) -> None:
+        """Send until nothing is left, or the connection below takes no more: a writer hears why."""
+        while True:
+            with self._lock:
+                seen = self._kicks
+            failed = False
+            try:
+                await self._flush()
+            except OSError:
+                failed = True
+            finally:
+                self._wlock.unlock()
+            # W3; but what a deadline has stopped waits until that has been moved.
+            if failed and seen == self._kicks:
+                return
+            if not (self._has_to_send() and self._wlock.try_lock()):
+                return
+            with self._lock:
+                self._notify()
+
+    def _notify(self) -> None:
+        """Make the close_notify that close_write() has asked for. Under _lock, with _wlock."""
+        if not self._shut or self._notified:
+            return
+        self._notified = True
+        self._decrypt_all()  # what SSL_shutdown finds unread it would take for an error
+        try:
+            self._obj.unwrap()
+        except ssl.SSLError:
+            pass  # it wants to read the peer's; or is broken, which reads and writes say
+
+    def _try_send(self, data: bytes) -> int:
+        """Send what the connection below takes at once: how many bytes. Any thread."""
+        raw_control = getattr(self._conn, "raw_control", None)
+        if raw_control is None or not data:
+            return 0
+        try:
+            sent: int = raw_control(lambda fd: _send_at_once(fd, data))
+            return sent
+        except OSError:
+            return 0  # no room; or closed, as whoever writes next will hear
+
+    # -- errors
+
+    def _check(self, op: str, when: float | None) -> None:
+        """Raise if closed, or late: what is in memory would be given out all the same."""
+        conn = self._conn
+        if self._closed or conn.is_closed:
+            raise closed_error(op, conn.network, conn.local_addr, conn.remote_addr)
+        if when is not None and time.monotonic() >= when:
+            raise timeout_error(op, conn.network, conn.local_addr, conn.remote_addr)
+
+    def _op_error(self, op: str, err: int | str | BaseException) -> OpError:
+        conn = self._conn
+        return op_error(op, conn.network, conn.local_addr, conn.remote_addr, err)
+
+    def _error(self, op: str, exc: ssl.SSLError) -> TLSError:
+        conn = self._conn
+        return tls_error(op, conn.network, conn.local_addr, conn.remote_addr, exc)
+
+
+def _unexpected_eof() -> ssl.SSLError:
+    return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+
+
+def _send_at_once(fd: int, data: bytes) -> int:
+    """send(2) without waiting; raises OSError."""
+    # The family and the kind do not matter to send(2), and to find them out takes system calls.
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        s.setblocking(False)  # whatever socket.setdefaulttimeout() says
+        return s.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+    finally:
+        s.detach()
