@@ -15,9 +15,13 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 
 cdef extern from "Python.h":
-    PyObject *PyFrame_GetBack(PyObject *frame)       # a new reference, or NULL: the outermost
-    PyObject *PyFrame_GetCode(PyObject *frame)       # a new reference
-    int PyFrame_GetLineNumber(PyObject *frame)
+    ctypedef struct PyFrameObject:
+        pass
+    ctypedef struct PyCodeObject:
+        pass
+    PyFrameObject *PyFrame_GetBack(PyFrameObject *frame)     # a new reference, or NULL: outermost
+    PyCodeObject *PyFrame_GetCode(PyFrameObject *frame)      # a new reference
+    int PyFrame_GetLineNumber(PyFrameObject *frame)
     int PyGC_Disable()
     int PyGC_Enable()
 
@@ -28,23 +32,23 @@ def of_threads():
     cdef dict found = {}
     try:
         for ident, frame in sys._current_frames().items():
-            found[ident] = walk(<PyObject *>frame)
+            found[ident] = walk(<PyFrameObject *><PyObject *>frame)
     finally:
         if collected:
             PyGC_Enable()
     return found
 
 
-cdef list walk(PyObject *frame):
+cdef list walk(PyFrameObject *frame):
     cdef list stack = []
-    cdef PyObject *code
-    cdef PyObject *back
-    Py_INCREF(<object>frame)
+    cdef object code
+    cdef PyFrameObject *back
+    Py_INCREF(<object><PyObject *>frame)
     while frame != NULL:
-        code = PyFrame_GetCode(frame)
-        stack.append((<object>code, PyFrame_GetLineNumber(frame)))
-        Py_DECREF(<object>code)
+        code = <object><PyObject *>PyFrame_GetCode(frame)
+        Py_DECREF(code)                              # ours is Cython's
+        stack.append((code, PyFrame_GetLineNumber(frame)))
         back = PyFrame_GetBack(frame)
-        Py_DECREF(<object>frame)                     # its thread holds it
+        Py_DECREF(<object><PyObject *>frame)         # its thread holds it
         frame = back
     return stack
