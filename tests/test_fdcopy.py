@@ -348,16 +348,17 @@ def test_one_whose_receiver_keeps_up_lets_others_run_and_can_be_ended(run):
         with os.fdopen(os.memfd_create("gopoll-test"), "wb") as file:
             file.truncate(1 << 50)
             fd = AnyFD(os.open("/dev/null", os.O_WRONLY), "file", file=True)
-            g = gopoll.go(fd.sendfile, file)
-            for _ in range(100):
+            g = gopoll.go(fd.sendfile, file, None)
+            while os.lseek(file.fileno(), 0, os.SEEK_CUR) < 100 << 20:
                 await gopoll.gosched()
-            assert not g.done
             g.cancel()
             with pytest.raises(Canceled) as caught:
                 await g
-            assert 0 < caught.value.written < 1 << 50
-            g = gopoll.go(fd.sendfile, file)
-            await gopoll.gosched()
+            assert 100 << 20 <= caught.value.written < 1 << 50
+            assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == caught.value.written
+            g = gopoll.go(fd.sendfile, file, None)
+            while os.lseek(file.fileno(), 0, os.SEEK_CUR) == caught.value.written:
+                await gopoll.gosched()
             fd.close()
             with pytest.raises(ClosedError, match=r"^sendfile file: use of closed file$"):
                 await g

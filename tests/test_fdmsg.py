@@ -1,7 +1,7 @@
 """Datagrams and messages: addresses, ancillary data, descriptors that are passed.
 
 Go: net/udpsock_test.go, net/unixsock_test.go, net/timeout_test.go; rows 41, 90-92, 94, 96.
-How an operation is left is in test_fdmsg_leave.py.
+How an operation is left is in test_fdop_kinds.py.
 """
 
 import array

@@ -115,7 +115,6 @@ cdef class SendFileOp(Op):
         cdef int file = self.number()
         cdef off_t at
         cdef Py_ssize_t n, most
-        cdef int code
         self.check_phase()
         while self.left != 0:
             most = SLICE_BYTES if self.left < 0 else min(self.left, <int64_t>SLICE_BYTES)
@@ -125,12 +124,11 @@ cdef class SendFileOp(Op):
                     n = copy_some(self.fd, file, at, most)
                 else:
                     n = sendfile_(self.fd.sysfd, file, &at, most)
-                code = errno
+                self.err = errno
             if n < 0:
-                if is_refusal(code) and self.written == 0 and not self.copies:
+                if is_refusal(self.err) and self.written == 0 and not self.copies:
                     self.copies = True
                     continue
-                self.err = code
                 return AGAIN
             if n == 0:
                 break                                # the end of the file
@@ -167,18 +165,17 @@ cdef class SpliceInOp(Op):
     cdef int attempt(self, PyObject **out) except -1:
         cdef Pipe pipe = take_pipe(self.fd.poller)
         cdef Py_ssize_t n = -1
-        cdef int code = EINVAL                       # without a pipe, as without splice
+        self.err = EINVAL                            # without a pipe, as without splice
         if pipe is not None:
             with nogil:
                 n = splice(self.fd.sysfd, NULL, pipe.w, NULL, self.size,
                            SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
-                code = errno
+                self.err = errno
             if n > 0:
                 self.pipe = pipe
             else:
                 give_pipe(self.fd.poller, pipe)      # X2
-        if n < 0 and not is_refusal(code):           # the pipe is empty: EAGAIN is not its own
-            self.err = code
+        if n < 0 and not is_refusal(self.err):       # the pipe is empty: EAGAIN is not its own
             return AGAIN
         self.got = n
         Py_INCREF(None)
@@ -212,7 +209,6 @@ cdef class SpliceOutOp(Op):
 
     cdef int attempt(self, PyObject **out) except -1:
         cdef Py_ssize_t n
-        cdef int code
         while self.left > 0:
             with nogil:
                 if self.copy != NULL:
@@ -220,13 +216,12 @@ cdef class SpliceOutOp(Op):
                 else:
                     n = splice(self.pipe.r, NULL, self.fd.sysfd, NULL, self.left,
                                SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
-                code = errno
-            if n < 0 and self.copy == NULL and is_refusal(code):
+                self.err = errno
+            if n < 0 and self.copy == NULL and is_refusal(self.err):
                 self.copy = <char *>malloc(SMALL)
                 if self.copy != NULL:
                     continue
             if n < 0:                                # the pipe is not empty: EAGAIN is not its own
-                self.err = code
                 return AGAIN
             if n == 0:
                 self.err = EIO
@@ -341,19 +336,24 @@ cdef class SpliceOp(Awaitable):
         cdef Op part = self.part
         cdef Py_ssize_t lost = 0
         cdef int64_t written = self.written
+        cdef Pipe pipe = None
         if isinstance(part, SpliceOutOp):
+            pipe = (<SpliceOutOp>part).pipe
             written += (<SpliceOutOp>part).written
             lost = (<SpliceOutOp>part).left
         elif isinstance(part, SpliceInOp):
-            lost = (<SpliceInOp>part).got if (<SpliceInOp>part).pipe is not None else 0
+            pipe = (<SpliceInOp>part).pipe
+            lost = (<SpliceInOp>part).got if pipe is not None else 0
         elif self.data is not None:
             lost = len(self.data)
             if isinstance(part, WriteOp):
                 written += (<WriteOp>part).written
                 lost -= (<WriteOp>part).written
         self.ended = True
-        self.part = None                             # with its pipe (X2)
+        self.part = None
         self.data = None
+        if pipe is not None:
+            pipe.close()                             # X2
         if part is not None:
             part.finish()
         if exc is not None:

@@ -90,23 +90,32 @@ cdef class ReadFromOp(Op):
         cdef Py_ssize_t n
         cdef bytes data
         if self.size <= SMALL:
-            n = recvfrom(self.fd.sysfd, small, self.size, MSG_DONTWAIT, <sockaddr *>&addr,
-                         &length)
-            if n < 0:
-                self.err = errno
-                return AGAIN
-            data = PyBytes_FromStringAndSize(small, n)
+            at = small
+            n = recvfrom(self.fd.sysfd, at, self.size, MSG_DONTWAIT, <sockaddr *>&addr, &length)
+            self.err = errno
         else:
-            data = PyBytes_FromStringAndSize(NULL, self.size)
+            data = bytes_for(self, self.size)
             at = PyBytes_AS_STRING(data)
             with nogil:
                 n = recvfrom(self.fd.sysfd, at, self.size, MSG_DONTWAIT, <sockaddr *>&addr,
                              &length)
-            if n < 0:
-                self.err = errno
-                return AGAIN
-            data = PyBytes_FromStringAndSize(at, n)
-        return give_pair(data, n, &addr, length, out)
+                self.err = errno                 # here: attaching again may change it
+        if n < 0:
+            return AGAIN
+        try:
+            return give_pair(PyBytes_FromStringAndSize(at, n), n, &addr, length, out)
+        except BaseException:
+            self.finish()
+            raise
+
+
+cdef bytes bytes_for(Op op, Py_ssize_t n):
+    """Return room for *n* bytes; without it the operation is over."""
+    try:
+        return PyBytes_FromStringAndSize(NULL, n)
+    except MemoryError:
+        op.finish()
+        raise
 
 
 cdef class ReadIntoFromOp(ReadIntoOp):
@@ -122,14 +131,19 @@ cdef class ReadIntoFromOp(ReadIntoOp):
         if self.view.len <= SMALL:
             n = recvfrom(self.fd.sysfd, self.view.buf, self.view.len, MSG_DONTWAIT,
                          <sockaddr *>&addr, &length)
+            self.err = errno
         else:
             with nogil:
                 n = recvfrom(self.fd.sysfd, self.view.buf, self.view.len, MSG_DONTWAIT,
                              <sockaddr *>&addr, &length)
+                self.err = errno
         if n < 0:
-            self.err = errno
             return AGAIN
-        give_pair(n, n, &addr, length, out)
+        try:
+            give_pair(n, n, &addr, length, out)
+        except BaseException:
+            self.finish()
+            raise
         PyBuffer_Release(&self.view)
         return DONE
 
@@ -167,13 +181,14 @@ cdef class RecvMsgOp(Op):
         if self.size <= SMALL:
             iov.iov_base = small
             n = recvmsg_(self.fd.sysfd, &msg, self.flags)
+            self.err = errno
         else:
-            data = PyBytes_FromStringAndSize(NULL, self.size)
+            data = bytes_for(self, self.size)
             iov.iov_base = PyBytes_AS_STRING(data)
             with nogil:
                 n = recvmsg_(self.fd.sysfd, &msg, self.flags)
+                self.err = errno
         if n < 0:
-            self.err = errno
             return AGAIN
         # X1: descriptors that have come in are ours until the result is handed over.
         try:
@@ -184,6 +199,7 @@ cdef class RecvMsgOp(Op):
             self.finish()
         except BaseException:
             close_received(&msg)
+            self.finish()
             raise
         thread_words().spent_bytes += n
         Py_INCREF(stop)
@@ -314,12 +330,13 @@ cdef class WriteToOp(WriteOp):
         if left <= SMALL:
             n = sendto(self.fd.sysfd, self.view.buf, left, MSG_NOSIGNAL | MSG_DONTWAIT,
                        <sockaddr *>&self.to, self.length)
+            self.err = errno
         else:
             with nogil:
                 n = sendto(self.fd.sysfd, self.view.buf, left, MSG_NOSIGNAL | MSG_DONTWAIT,
                            <sockaddr *>&self.to, self.length)
+                self.err = errno
         if n < 0:
-            self.err = errno
             return AGAIN
         thread_words().spent_bytes += n
         count = n

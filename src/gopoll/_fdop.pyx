@@ -182,7 +182,7 @@ cdef class Op(Awaitable):
         cdef FdWait wait
         cdef int rc
         self.check_thread()
-        wait = FdWait(fd.poller, self.name())
+        wait = FdWait(<object>thread_words().poller, self.name())
         wait.node.note = <PyObject *>wait
         Py_INCREF(wait)                              # the queue's reference
         rc = fdmutex_rwlock(&fd.mu, self.mode == modeRead, &wait.node)
@@ -219,7 +219,8 @@ cdef class Op(Awaitable):
     cdef int check_thread(self) except -1:
         """Raise RuntimeError, and give the lock back, where nobody could wake us."""
         cdef ThreadWords *tw = thread_words()
-        if tw.current != NULL and tw.poller == <PyObject *>self.fd.poller:
+        if tw.current != NULL and (tw.poller == <PyObject *>self.fd.poller
+                                   or self.fd.poller is None):   # the lock alone is waited for
             return 0
         self.finish()
         if tw.current == NULL:
@@ -370,8 +371,8 @@ cdef class ReadOp(Op):
             at = PyBytes_AS_STRING(large)
             with nogil:
                 n = read_some(self.fd, at, self.size)
+                self.err = errno                 # here: attaching again may change it
             if n < 0:
-                self.err = errno
                 return AGAIN
             data = <PyObject *>large
             Py_INCREF(large)
@@ -400,11 +401,12 @@ cdef class ReadIntoOp(Op):
         cdef Py_ssize_t n
         if self.view.len <= SMALL:
             n = read_some(self.fd, self.view.buf, self.view.len)
+            self.err = errno
         else:
             with nogil:
                 n = read_some(self.fd, self.view.buf, self.view.len)
+                self.err = errno
         if n < 0:
-            self.err = errno
             return AGAIN
         thread_words().spent_bytes += n
         return self.result(n, out)
@@ -427,11 +429,12 @@ cdef class WriteOp(Op):
             left = self.view.len - self.written
             if left <= SMALL:
                 n = write_some(self.fd, <char *>self.view.buf + self.written, left)
+                self.err = errno
             else:
                 with nogil:
                     n = write_some(self.fd, <char *>self.view.buf + self.written, left)
+                    self.err = errno
             if n < 0:
-                self.err = errno
                 return AGAIN
             self.written += n
             thread_words().spent_bytes += n

@@ -10,6 +10,7 @@ cdef class Pipe:
     cdef int r
     cdef int w
     cdef int pid               # who made it: a forked child has only a copy
+    cdef void close(self) noexcept
 
 cdef Pipe take_pipe(PollerBase poller)
 cdef int give_pipe(PollerBase poller, Pipe pipe) except -1

@@ -29,15 +29,23 @@ cdef enum:
 
 
 cdef class Pipe:
-    """Both ends of a pipe, non-blocking and closed on exec; closed with the object."""
+    """Both ends of a pipe, non-blocking and closed on exec.
+
+    Closed with the object, and by who drops it: without a GIL the object may live a little longer.
+    """
 
     def __cinit__(self):
         self.r = self.w = -1
 
-    def __dealloc__(self):
+    cdef void close(self) noexcept:
+        """Close both ends. Once or more, with nobody in them."""
         if self.r >= 0:
             close(self.r)
             close(self.w)
+            self.r = self.w = -1
+
+    def __dealloc__(self):
+        self.close()
 
 
 cdef Pipe take_pipe(PollerBase poller):
@@ -50,7 +58,8 @@ cdef Pipe take_pipe(PollerBase poller):
                 pipe = <Pipe>poller.pipes.pop()
                 if pipe.pid == getpid():
                     break
-                pipe = None                          # the parent's: here only copies are closed
+                pipe.close()                         # the parent's: these are only copies
+                pipe = None
     if pipe is not None:
         return pipe
     pipe = Pipe.__new__(Pipe)
@@ -65,11 +74,15 @@ cdef Pipe take_pipe(PollerBase poller):
 
 cdef int give_pipe(PollerBase poller, Pipe pipe) except -1:
     """Keep an empty pipe (X2) for the next, or drop it."""
-    if poller is None or load_int(&poller.closed):
-        return 0
-    with cython.critical_section(poller):
-        if poller.pipes is None:
-            poller.pipes = []
-        if len(poller.pipes) < MOST_SPARE:
-            poller.pipes.append(pipe)
+    cdef bint kept = False
+    if poller is not None:
+        with cython.critical_section(poller):
+            if not load_int(&poller.closed):         # else it has dropped them, or will now
+                if poller.pipes is None:
+                    poller.pipes = []
+                if len(poller.pipes) < MOST_SPARE:
+                    poller.pipes.append(pipe)
+                    kept = True
+    if not kept:
+        pipe.close()
     return 0

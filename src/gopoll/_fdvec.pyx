@@ -96,6 +96,13 @@ cdef class VecOp(Op):
         self.vec.release()
         return DONE
 
+    cdef int finish(self) except -1:
+        # Here as well: without a GIL the object may live on for a little. From Op.__dealloc__,
+        # which comes after our own attributes have gone, there is nothing left to release.
+        if <PyObject *>self.vec != NULL:
+            self.vec.release()
+        return Op.finish(self)
+
     cdef int attempt(self, PyObject **out) except -1:
         cdef Vec vec = self.vec
         cdef bint stream = self.fd.is_stream
@@ -109,11 +116,12 @@ cdef class VecOp(Op):
                 n = IOV_MOST
             if vec.left <= SMALL:
                 sent = self.put(vec.iov + vec.at, n)
+                self.err = errno
             else:
                 with nogil:
                     sent = self.put(vec.iov + vec.at, n)
+                    self.err = errno             # here: attaching again may change it
             if sent < 0:
-                self.err = errno
                 return AGAIN
             self.written += sent
             thread_words().spent_bytes += sent

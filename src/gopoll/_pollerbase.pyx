@@ -7,6 +7,7 @@ Go: runtime/netpoll.go (go1.27), whose poller is never closed.
 import os
 import weakref
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EBADF, EMFILE, ENFILE, ENOMEM
@@ -104,7 +105,8 @@ cdef class PollerBase:
         if self.ps.timerfd >= 0:
             close(self.ps.timerfd)
             self.ps.timerfd = -1
-        self.pipes = None
+        with cython.critical_section(self):
+            self.pipes = None
 
     def close(self):
         """Evict every waiter and close the epoll instance; a second call does nothing.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from gopoll import _fdcopy, _fdmsg, _fdraw
 from gopoll._fd import FD
 from gopoll.runtime._sched import current_poller
-from gopoll.runtime.goroutine import Goroutine, go
+from gopoll.runtime.goroutine import Goroutine, go, sleep
 from plugins.guard import wait_parked
 
 MORE_THAN_FITS = bytes(8 << 20)  # what no socket buffer takes while nobody reads
@@ -119,3 +120,15 @@ async def parked(fn: Callable[..., Any], *args: Any) -> Goroutine[Any]:
     g = go(fn, *args)
     await wait_parked(g)
     return g
+
+
+async def stuck(g: Goroutine[Any], feeder: socket.socket) -> None:
+    """Wait until *g* waits to write: it waits, and *feeder*, which it reads from, is full.
+
+    That nothing moves is seen by looking again and again.
+    """
+    still = 0
+    while still < 10:
+        await sleep(0.002)
+        full = not select.select([], [feeder], [], 0)[1]
+        still = still + 1 if full and g.state == "waiting" else 0

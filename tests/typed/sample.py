@@ -144,6 +144,7 @@ async def connects(network: str, anything: Any) -> None:
 async def echo(conn: TCPConn) -> None:
     """Handle a connection of TCP."""
     conn.set_no_delay(True)
+    assert_type(conn.detach(), int)
 
 
 async def handle(conn: Conn) -> str:
