@@ -366,7 +366,7 @@ def test_handlers_get_their_time_to_finish(run):
             async with await dial("tcp", listener.addr) as client:
                 await ask(client)
                 g.cancel()
-                await until(lambda: listener.is_closed)
+                await listener.wait_closed()
                 for _ in range(3):
                     await ask(client)
                 assert not g.done

@@ -307,7 +307,9 @@ def test_close_right_after_close_write(run):
 def test_close_wakes_everybody_and_does_not_wait_for_a_write(run):
     async def main():
         async with tls_pair() as (a, b):
-            waiting = [go(a.write, BIG), go(a.write, b"x"), go(a.read), go(a.read)]
+            waiting = [go(a.write, BIG)]
+            await parked(*waiting)
+            waiting += [go(a.write, b"x"), go(a.read), go(a.read)]
             await parked(*waiting)
             a.close()
             for g in waiting:
