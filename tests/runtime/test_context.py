@@ -491,3 +491,45 @@ def test_a_goroutine_may_be_given_its_ambient_context(run):
             gopoll.go(value, context=1)
 
     run(main)
+
+
+def test_stop_takes_back_its_own_registration_of_a_function_alone():
+    ctx, cancel = gopoll.with_cancel(gopoll.background())
+    calls = []
+
+    def fn():
+        calls.append(1)
+
+    first = ctx.after_func(fn)
+    ctx.after_func(fn)
+    assert (first(), first()) == (True, False)
+    cancel()
+    assert calls == [1]
+
+
+def test_views_that_die_while_it_is_cancelled_do_not_disturb_it():
+    """Of with_value: on other threads, and without a GIL at any moment."""
+    over, contexts = threading.Event(), []
+
+    def churn():
+        while not over.is_set():
+            for ctx in contexts[-1:]:
+                views = [gopoll.with_value(ctx, "k", i) for i in range(50)]
+                del views
+
+    threads = [threading.Thread(target=churn) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(200):
+            ctx, cancel = gopoll.with_cancel(gopoll.background())
+            child, _ = gopoll.with_cancel(ctx)
+            views = [gopoll.with_value(ctx, "k", i) for i in range(200)]
+            contexts[:] = [ctx]
+            cancel("why")
+            assert child.done
+            assert {view.cause for view in views} == {"why"}
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()

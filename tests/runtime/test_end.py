@@ -430,3 +430,71 @@ def test_what_waits_for_ever_under_a_shield_is_left_behind_with_a_warning(option
     assert done.stdout == ("main has ended\n" if ended else "deadlock\n"), done.stderr
     assert "(waits) waits for ever since main has ended: it is left behind\n" in done.stderr
     assert ", in waits\n" in done.stderr
+
+
+def test_many_errors_at_the_end_do_not_cut_short_who_cleans_up():
+    """E2: each is told, and none of them is an error of the scheduler's own."""
+    seen = []
+
+    async def cleans():
+        try:
+            await forever()
+        finally:
+            async with gopoll.shield():
+                await gopoll.sleep(0.02)
+                seen.append("clean")
+
+    async def fails_with(number):
+        try:
+            await forever()
+        finally:
+            raise ValueError(number)
+
+    async def main():
+        gs = [gopoll.go(cleans), *(gopoll.go(fails_with, i) for i in range(50))]
+        await wait_parked(*gs)
+        del gs
+
+    with pytest.raises(ValueError, match=r"^[0-9]+\n") as caught:
+        gopoll.run(main)
+    assert seen == ["clean"]
+    numbers = {caught.value.args[0]}
+    for note in caught.value.__notes__:
+        numbers.add(int(note.partition("ValueError(")[2].partition(")")[0]))
+    assert numbers == set(range(50))
+
+
+LEFT_BEHIND = """
+import threading, time, warnings, gopoll
+
+warnings.simplefilter("ignore")
+go_on, handles, told = threading.Event(), [], []
+
+async def main():
+    gopoll.lock_os_thread()  # so that it is not this thread that is stuck
+    handles.append(gopoll.go(stuck))
+    await gopoll.sleep(0.05)
+
+async def stuck():
+    go_on.wait()
+
+def ask():
+    while not handles:
+        time.sleep(0.01)
+    try:
+        handles[0].result()
+    except RuntimeError as err:
+        told.append(str(err))
+
+thread = threading.Thread(target=ask)
+thread.start()
+gopoll.run(main)
+thread.join(20)
+go_on.set()
+print(told)
+"""
+
+
+def test_whoever_asks_for_the_result_of_one_that_is_left_behind_is_told():
+    done = run_python(LEFT_BEHIND)
+    assert done.stdout == "['goroutine 2 was left behind when run() ended']\n", done.stderr

@@ -491,3 +491,79 @@ def test_ctrl_c_after_rubbish_is_not_swallowed_by_the_type_error():
 
     with pytest.raises(KeyboardInterrupt):
         gopoll.run(main, **ONE)
+
+
+CTRL_C_IN_A_CHILD = """
+import os, signal, time, gopoll
+
+async def childs_own():
+    os.kill(os.getpid(), signal.SIGINT)
+    await gopoll.sleep(20)
+
+def in_child(where):
+    try:
+        if where == "run":
+            gopoll.run(childs_own)
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+    except KeyboardInterrupt:
+        os._exit(7)
+    os._exit(1)
+
+async def main():
+    for where in ("run", "plain"):
+        pid = os.fork()
+        if pid == 0:
+            in_child(where)
+        status = await gopoll.blocking(os.waitpid, pid, 0)
+        print(where, os.waitstatus_to_exitcode(status[1]), flush=True)
+
+gopoll.run(main)
+"""
+
+
+def test_the_first_ctrl_c_of_a_forked_child_is_its_own():
+    done = run_python(CTRL_C_IN_A_CHILD)
+    assert (done.stdout, done.stderr) == ("run 7\nplain 7\n", "")
+
+
+ENDS_AMID_SIGNALS = '''
+import os, signal, subprocess, sys, threading, time, gopoll
+from gopoll.errors import InternalError
+
+async def main():
+    for _ in range(4):
+        gopoll.go(corrupted)
+    await gopoll.sleep(0.002)
+
+async def corrupted():
+    raise InternalError("as if")
+
+signal.signal(signal.SIGUSR1, lambda *_: None)
+code = """
+import os, signal, sys, time
+end = time.monotonic() + 20
+while time.monotonic() < end:
+    os.kill(int(sys.argv[1]), signal.SIGUSR1)
+"""
+storm = subprocess.Popen([sys.executable, "-c", code, str(os.getpid())])
+try:
+    for _ in range(150):
+        try:
+            gopoll.run(main, procs=8)
+        except InternalError:
+            pass
+        end = time.monotonic() + 10
+        while threading.active_count() > 1:
+            assert time.monotonic() < end, threading.enumerate()
+finally:
+    storm.kill()
+    storm.wait()
+print("alone")
+'''
+
+
+def test_a_run_that_ends_amid_signals_leaves_no_thread_that_reads_them():
+    done = run_python(ENDS_AMID_SIGNALS)
+    assert done.stdout == "alone\n", done.stderr

@@ -426,3 +426,112 @@ def test_until_somebody_asks_nothing_is_printed_and_all_is_counted(run, capfd):
 
     run(main, **ONE)
     assert capfd.readouterr().err == ""
+
+
+HOOKS_COME_AND_GO = {
+    "finaliser": """
+class Watch:
+    def __init__(self):
+        self.me = self
+        self.stop = gopoll.on_stall(print, 1.0)
+    def __del__(self):
+        self.stop()
+
+gc.set_threshold(1)
+for _ in range(500):
+    Watch()
+""",
+    "signal": """
+def handler(*_):
+    global busy
+    if not busy:
+        busy = True
+        gopoll.on_stall(print, 1.0)()
+        busy = False
+
+busy = False
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+end = time.monotonic() + 1
+while time.monotonic() < end:
+    gopoll.on_stall(print, 1.0)()
+signal.setitimer(signal.ITIMER_REAL, 0)
+""",
+    "fork": """
+def churn():
+    while not over:
+        gopoll.on_stall(print, 1.0)()
+
+over = False
+thread = threading.Thread(target=churn)
+thread.start()
+for _ in range(30):
+    pid = os.fork()
+    if pid == 0:
+        gopoll.on_stall(print, 1.0)()
+        os._exit(0)
+    os.waitpid(pid, 0)
+over = True
+thread.join()
+""",
+}
+
+
+@pytest.mark.parametrize("amid", HOOKS_COME_AND_GO)
+def test_hooks_come_and_go_amid_the_like(amid):
+    """A finaliser, a handler, a child of a fork: each met the lock of the hooks taken."""
+    head = "import gc, os, signal, sys, threading, time, warnings, gopoll\n"
+    head += "warnings.simplefilter('ignore')\n"
+    done = run_python(head + HOOKS_COME_AND_GO[amid] + "print('through')", timeout=60)
+    assert (done.returncode, done.stdout) == (0, "through\n"), done.stderr
+
+
+NOWHERE_TO_WRITE = """
+import os, time, gopoll
+
+reader, writer = os.pipe()
+os.close(reader)
+os.dup2(writer, 2)
+
+async def main():
+    for _ in range(3):
+        time.sleep(0.1)
+        await gopoll.sleep(0.01)
+    return "fine"
+
+print(gopoll.run(main), flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("ask", ["stall=30ms", "schedtrace=20"])
+def test_a_broken_stderr_does_not_end_the_run(monkeypatch, ask):
+    monkeypatch.setenv("GOPOLL_DEBUG", ask)
+    assert run_python(NOWHERE_TO_WRITE).stdout == "fine\n"
+
+
+NO_DESCRIPTOR_LEFT = """
+import os, resource, time, gopoll
+
+async def main():
+    await gopoll.sleep(0.01)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), 4096))
+    kept = []
+    try:
+        while True:
+            kept.append(os.dup(0))
+    except OSError:
+        pass
+    time.sleep(0.2)
+    for fd in kept:
+        os.close(fd)
+
+heard = []
+gopoll.on_stall(heard.append, 0.02)
+gopoll.run(main)
+print(len(heard))
+"""
+
+
+def test_a_stall_without_a_descriptor_for_its_stack_is_told_all_the_same():
+    assert run_python(NO_DESCRIPTOR_LEFT).stdout == "1\n"

@@ -7,6 +7,7 @@ Go: context/context.go (go1.27).
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import threading
@@ -35,6 +36,9 @@ __all__ = [
     "with_timeout",
     "with_value",
 ]
+
+
+_NO_VIEWS: set[weakref.ref[Context]] = set()  # of a node that has none; never added to
 
 
 class Context(ContextBase):
@@ -70,7 +74,7 @@ class Context(ContextBase):
         # finaliser that runs on the thread that has it.
         self._lock = threading.RLock()
         self._children: set[Context] = set()
-        self._views: weakref.WeakSet[Context] | None = None
+        self._views: set[weakref.ref[Context]] = _NO_VIEWS
         self._goroutines: set[GBase] = set()
         self._funcs: list[Callable[[], object]] = []
         self._cause: object = None
@@ -124,8 +128,9 @@ class Context(ContextBase):
         scope._keep_time()
         with scope._lock:
             if not scope.done_word:
-                scope._funcs.append(fn)
-                return lambda: scope._forget(fn)
+                call = functools.partial(_call, fn)  # of this registration: fn may have several
+                scope._funcs.append(call)
+                return lambda: scope._forget(call)
         _call(fn)
         return lambda: False
 
@@ -152,16 +157,16 @@ class Context(ContextBase):
         view._scope = self
         with self._lock:
             if not self.done_word:
-                if self._views is None:
-                    self._views = weakref.WeakSet()
-                self._views.add(view)
+                if self._views is _NO_VIEWS:
+                    self._views = set()
+                self._views.add(weakref.ref(view, self._views.discard))
                 return
         view._cause, view.done_word = self._cause, True
 
-    def _forget(self, fn: Callable[[], object]) -> bool:
+    def _forget(self, call: Callable[[], object]) -> bool:
         with self._lock:
-            if fn in self._funcs:
-                self._funcs.remove(fn)
+            if call in self._funcs:
+                self._funcs.remove(call)
                 return True
         return False
 
@@ -193,8 +198,9 @@ class Context(ContextBase):
                 # G1: the state first, then the parked goroutines.
                 node._cause = cause
                 node.done_word = True
-                if node._views is not None:
-                    for view in list(node._views):
+                for ref in node._views.copy():  # which is one step: others die meanwhile
+                    view = ref()
+                    if view is not None:
                         view._cause, view.done_word = cause, True
                 children, node._children = node._children, set()
                 if node._goroutines or node._funcs:
@@ -211,8 +217,8 @@ class Context(ContextBase):
         for goroutines, funcs in reversed(ended):  # what is below comes first
             for g in goroutines:
                 interrupt(g)
-            for fn in funcs:
-                _call(fn)
+            for call in funcs:
+                call()
 
     def _expire(self) -> None:
         """Its time has come, unless it has been moved since the timer was taken out of the heap."""

@@ -16,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeAlias
 
 from gopoll.runtime import stacks
 from gopoll.runtime._g import GBase
@@ -85,8 +85,11 @@ Hook = Callable[[Stall], object]
 
 running: dict[int, Any] = {}  # the schedulers of this process by id(); each step on it is atomic
 
-_lock = threading.Lock()  # guards all that follow
-_hooks: list[tuple[Hook, int]] = []
+# Guards all that follow. It may be taken again by a signal handler or a finaliser that runs on the
+# thread that has it.
+_lock = threading.RLock()
+_Entry: TypeAlias = tuple[Hook, int]
+_hooks: tuple[_Entry, ...] = ()
 _env_stall_ns = 0
 _warned: set[str] = set()
 
@@ -129,6 +132,14 @@ def trace_ns() -> int:
     return _duration_ns(_parse(os.environ.get("GOPOLL_DEBUG", "")).get("schedtrace", ""))
 
 
+def _renew() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have had it
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
 def _apply() -> None:
     """Tell sysmon the least threshold. Under _lock."""
     limits = [ns for _, ns in _hooks] + ([_env_stall_ns] if _env_stall_ns else [])
@@ -144,17 +155,23 @@ def on_stall(fn: Hook, threshold: float = 0.05) -> Callable[[], None]:
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0 seconds, not {threshold}")
     entry = (fn, max(1, int(min(threshold * 1e9, _NEVER_NS))))
+    _change(lambda hooks: (*hooks, entry))
+    return lambda: _change(lambda hooks: tuple(each for each in hooks if each is not entry))
+
+
+def _change(make: Callable[[tuple[_Entry, ...]], tuple[_Entry, ...]]) -> None:
+    """Put make(hooks) in the place of the hooks. A finaliser or a signal handler may come between,
+    and do the same.
+    """
+    global _hooks
     with _lock:
-        _hooks.append(entry)
+        while True:
+            old = _hooks
+            new = make(old)
+            if _hooks is old:  # nothing can come between this and the next
+                _hooks = new
+                break
         _apply()
-
-    def stop() -> None:
-        with _lock:
-            if entry in _hooks:
-                _hooks.remove(entry)
-                _apply()
-
-    return stop
 
 
 def _read_environment() -> None:
@@ -207,7 +224,7 @@ def _tell(
     if told:
         who = f"goroutine {gid} ({name})" if gid else name
         lines = [f"gopoll: {who} stalls for {ns / 1e6:.0f} ms ({kind})\n"]
-        print("".join(lines + (stack.format() if stack else [])), end="", file=sys.stderr)
+        _print("".join(lines + (stack.format() if stack else [])))
 
 
 class StallWatch(WatchBase):
@@ -311,10 +328,16 @@ def print_trace(sched: Any, now: int) -> None:
     ms = (now - sched.started_ns) // 10**6
     threads = 1 + sum(m.thread is not None and m.thread.is_alive() for m in sched.allm)
     queues = " ".join(str(p.queued) for p in sched.allp)
-    print(
+    _print(
         f"SCHED {ms}ms: gomaxprocs={sched.nprocs} idleprocs={sched.npidle} threads={threads} "
         f"spinningthreads={sched.nmspinning} idlethreads={sched.nmidle} "
-        f"runqueue={len(sched.globq)} [{queues}]",
-        file=sys.stderr,
-        flush=True,
+        f"runqueue={len(sched.globq)} [{queues}]\n"
     )
+
+
+def _print(text: str) -> None:
+    """Write *text* to stderr, if that is there and whole; what is not must not end run()."""
+    try:
+        sys.stderr.write(text)
+    except (AttributeError, OSError, ValueError):  # AttributeError: there is none
+        pass

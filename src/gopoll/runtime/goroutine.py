@@ -7,9 +7,11 @@ Go: runtime/proc.go, Gosched, LockOSThread, GOMAXPROCS (go1.27).
 from __future__ import annotations
 
 import inspect
+import math
 import os
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import CoroutineType, FunctionType
 from typing import Any, Generic, TypeVar, TypeVarTuple, overload
@@ -45,6 +47,9 @@ _LONGEST = 4e9  # seconds that a sleep can last
 _procs: int | None = None  # what gomaxprocs() has set for the runs to come
 
 
+_LOOK_AFTER = 1.0  # seconds; a run() that leaves a goroutine behind wakes nobody
+
+
 class Goroutine(Generic[_T]):
     """The handle of a goroutine: await it, cancel it, ask how it is. Made by go().
 
@@ -76,7 +81,8 @@ class Goroutine(Generic[_T]):
     def result(self, timeout: float | None = None) -> _T:
         """Wait for the end from a plain thread, at most *timeout* seconds, and return the result.
 
-        Raises the goroutine's error, TimeoutError, or RuntimeError in a goroutine.
+        Raises the goroutine's error, TimeoutError, or RuntimeError: in a goroutine, and where run()
+        has left it behind (it looks for that once a second).
         """
         g = self._g
         if not g.done:
@@ -85,15 +91,27 @@ class Goroutine(Generic[_T]):
             ended = threading.Lock()  # its release() is in C: no signal handler interrupts it
             ended.acquire()
             join = Join(g)
-            wait = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
-            late = join.commit(ended.release) and not ended.acquire(timeout=wait)
-            if late and join.abort(ended.release):
-                raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
+            if join.commit(ended.release):
+                why = self._wait(ended, timeout)
+                if why is not None and join.abort(ended.release):
+                    raise why
         g.claim()
         if g.error is not None:
             raise g.error
         value: _T = g.result
         return value
+
+    def _wait(self, ended: threading.Lock, timeout: float | None) -> Exception | None:
+        """Wait for the lock of result(); return what to raise if it is not to be had."""
+        until = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            left = max(until - time.monotonic(), 0)
+            if ended.acquire(timeout=min(left, _LOOK_AFTER)):
+                return None
+            if self._g.sched.has_outcome:
+                return RuntimeError(f"goroutine {self.id} was left behind when run() ended")
+            if left <= _LOOK_AFTER:
+                return TimeoutError(f"goroutine {self.id} has not ended within {timeout} s")
 
     @property
     def id(self) -> int:

@@ -58,7 +58,7 @@ class Scheduler(ExecBase):
         self._dropped: deque[Any] = deque()  # async generators that nobody holds any more
         self._end_lock = threading.RLock()  # one at a time takes from _dropped, or sees it empty
         self._closing_ns = 0  # when the last async generator began to be closed
-        self._has_outcome = False  # what run() raises or returns is decided
+        self.has_outcome = False  # what run() raises or returns is decided
         self._patience: Any = None  # the timer of _abandon()
         self._switch_interval = 0.0
         self._spots: dict[GBase, object] = {}
@@ -126,13 +126,17 @@ class Scheduler(ExecBase):
             return
         note = f"goroutine {g.id} ({g.name}) ended with {error!r} too"
         if not self.is_finished:
-            self.die(error, note)
+            self._condemn(error, note)
+            if isinstance(error, InternalError):
+                self.finish_all()  # the state cannot be trusted
+            else:
+                self.shut_down()
             return
         # Without a GIL a thread that ends is the last to drop some handles: E2 holds until run()
         # has its outcome. Stored, then looked; _outcome() does both the other way round.
-        if not self._has_outcome:
+        if not self.has_outcome:
             self._condemn(error, note)
-        if self._has_outcome:  # too late to end run(), never too late to say so
+        if self.has_outcome:  # too late to end run(), never too late to say so
             module.excepthook(type(error), error, error.__traceback__)
 
     def run_callable(self, fn: Callable[[], object]) -> None:
@@ -333,7 +337,7 @@ class Scheduler(ExecBase):
             self.watcher.join()
 
     def _outcome(self) -> Any:
-        self._has_outcome = True
+        self.has_outcome = True
         main = self.main
         if self.fatal is not None:
             if main.error is not None and not isinstance(main.error, Canceled):

@@ -55,7 +55,8 @@ class Signals:
         assert self._pipe is not None
         keep(self, "_outer", _set_wakeup_fd, self._pipe[1])
         # Only Python's own handler is replaced: a program that has one of its own keeps it.
-        self._own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        handler = signal.getsignal(signal.SIGINT)
+        self._own = handler is signal.default_int_handler or _is_parents(handler)
         if self._own:
             signal.signal(signal.SIGINT, self._on_sigint)
         self._quits = signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
@@ -78,6 +79,8 @@ class Signals:
             except (Canceled, GeneratorExit):
                 raise
             except BaseException as err:  # of a handler of the program's, which may come just here
+                if self._sched.is_finished:
+                    return  # what is read here may be closed by now
                 self._sched.die(err)
 
     async def _take(self, pd: PollDesc) -> None:
@@ -104,6 +107,8 @@ class Signals:
         In place is where a goroutine runs on this thread; else it ends run() as any error does.
         """
         main = self._sched.main
+        if self._sched.is_forked:
+            signal.default_int_handler(signum, frame)  # the run is the parent's
         if main is not None and not main.done and not main.has_pending:
             main.set_pending(KeyboardInterrupt())  # G1: the state, then the park
             interrupt(main)
@@ -155,6 +160,12 @@ class Signals:
             pass
         finally:
             os.close(reader)
+
+
+def _is_parents(handler: object) -> bool:
+    """Report whether *handler* is that of a run which stayed in the parent at a fork."""
+    signals = getattr(handler, "__self__", None)
+    return isinstance(signals, Signals) and bool(signals._sched.is_forked)
 
 
 class _Readable:

@@ -56,7 +56,12 @@ def of_threads() -> dict[int, traceback.StackSummary]:
 
 
 def _written() -> str:
-    with os.fdopen(os.memfd_create("gopoll-stacks"), "r+", encoding="utf-8") as file:
+    """Return what faulthandler writes; nothing where there is no descriptor to write it to."""
+    try:
+        fd = os.memfd_create("gopoll-stacks")
+    except OSError:
+        return ""
+    with os.fdopen(fd, "r+", encoding="utf-8") as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return file.read()
