@@ -1,10 +1,10 @@
-"""H1 to H5 and H9 in every interleaving; and the checker sees the mistakes it is there for."""
+"""H1 to H6, H8 and H9 in every interleaving; and the checker sees the mistakes it is there for."""
 
 import functools
 
 import pytest
 
-from model import chan
+from model import chan, cond
 from model.checker import ViolationError, explore
 
 explore_chan = functools.partial(explore, finally_=chan.accounted)
@@ -113,3 +113,51 @@ def test_no_value_and_no_wake_up_is_lost_or_doubled(name):
 def test_the_checker_sees_a_broken_channel(mutate, name, text):
     with pytest.raises(ViolationError, match=text):
         explore_chan(operations(name, mutate))
+
+
+# -- Cond, in tasks of asyncio ---------------------------------------------------------------------
+
+
+CONDS = {
+    "broadcast": (2, [cond.broadcast]),
+    "broadcast, cancel": (2, [cond.broadcast, functools.partial(cond.cancel, me=0)]),
+    "broadcast, cancel both": (
+        2,
+        [cond.broadcast, *(functools.partial(cond.cancel, me=me) for me in range(2))],
+    ),
+    "signal, cancel": (2, [cond.signal_one, functools.partial(cond.cancel, me=0)]),
+    "two signals, cancel": (
+        2,
+        [cond.signal_one, cond.signal_one, functools.partial(cond.cancel, me=0)],
+    ),
+}
+
+
+def explore_cond(name, mutate=""):
+    """Explore CONDS[name]."""
+    n, others = CONDS[name]
+
+    def make():
+        s = cond.shared(n, mutate=mutate)
+        return s, [*(cond.wait(s, me) for me in range(n)), *(program(s) for program in others)]
+
+    return explore(make, finally_=cond.accounted)
+
+
+@pytest.mark.parametrize("name", CONDS)
+def test_no_signal_no_cancellation_and_no_mutex_is_lost(name):
+    assert explore_cond(name) > 10, "the programs have hardly met"
+
+
+@pytest.mark.parametrize(
+    ("mutate", "name", "text"),
+    [
+        ("one waiter", "broadcast, cancel", "about to wake"),
+        ("one waiter", "signal, cancel", "about to wake"),
+        ("drop the cancellation", "signal, cancel", "a cancellation is lost"),
+        ("keep the signal", "signal, cancel", "a signal is lost"),
+    ],
+)
+def test_the_checker_sees_a_broken_cond(mutate, name, text):
+    with pytest.raises(ViolationError, match=text):
+        explore_cond(name, mutate)

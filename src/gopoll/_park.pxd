@@ -4,13 +4,15 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uintptr_t
 
 # All borrowed, NULL where no scheduler runs. current: the goroutine that runs. owner: the
-# scheduler. m: the thread as the scheduler knows it. poller: the scheduler's. spent,
-# spent_bytes: what the slice has used of its budget without parking (A13).
+# scheduler. m: the thread as the scheduler knows it. poller: the scheduler's. hosts: a goroutine
+# that has run a loop of asyncio here. spent, spent_bytes: what the slice has used of its budget
+# without parking (A13).
 cdef struct ThreadWords:
     PyObject *current
     PyObject *owner
     PyObject *m
     PyObject *poller
+    PyObject *hosts
     int spent
     int64_t spent_bytes
 
@@ -25,6 +27,8 @@ cdef bint slice_spent() noexcept
 cdef class ParkRequest:
     cdef bint commit_word(self, PyObject *waiter) noexcept
     cdef int abort_word(self, PyObject *waiter) noexcept
+    cdef int forsake(self) except -1
+    cdef object refuse_task(self)
 
 cdef class Awaitable(ParkRequest):
     cdef uintptr_t awaiter     # who awaits it, for good: a goroutine or a thread; atomic (K2)
@@ -40,3 +44,5 @@ cdef class SliceMore(SliceEnd):
 cdef SliceEnd SLICE_END
 cdef SliceMore SLICE_MORE
 cdef int set_iternext(type cls) except -1
+cdef object running_loop()
+cdef bint hosts_asyncio() except -1

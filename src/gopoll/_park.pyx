@@ -12,6 +12,8 @@ K2: an operation belongs to who steps it first: a goroutine or, where none runs,
     has not been in it, and what the first has seen stays its own.
 """
 
+import sys
+
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uintptr_t
@@ -21,7 +23,9 @@ cdef extern from *:
     """
     #include <stdint.h>
     static __thread struct {
-      PyObject *current, *owner, *m, *poller; int spent; int64_t spent_bytes; } gopoll_thread;
+      PyObject *current, *owner, *m, *poller, *hosts;
+      int spent;
+      int64_t spent_bytes; } gopoll_thread;
 
     /* Awaitables hand their value over without a traceback: Cython's `raise StopIteration(v)`
        costs 187 ns on 3.11 and 301 on 3.13, this 58 and 113 (rulings, B1). */
@@ -86,6 +90,20 @@ cdef bint slice_spent() noexcept:
     return True
 
 
+cdef object running_loop():
+    """The event loop of asyncio on this thread, or None."""
+    asyncio = sys.modules.get("asyncio")
+    return None if asyncio is None else asyncio._get_running_loop()
+
+
+cdef bint hosts_asyncio() except -1:
+    """Whether the goroutine, which has run a loop of asyncio, is in one now: that drives us."""
+    if running_loop() is not None:
+        return True
+    thread_words().hosts = NULL
+    return False
+
+
 cdef class ParkRequest:
     """One wait that has been announced. Whoever drives the coroutine commits its waiter."""
 
@@ -111,9 +129,53 @@ cdef class ParkRequest:
             Py_DECREF(waiter)
         return rc != 0
 
+    cdef int forsake(self) except -1:
+        """Leave it, for a goroutine whose run is over, where others would meet its waiter."""
+        return 0
+
+    # -- yielded in a task of asyncio that runs in a goroutine: taken for a future
+
+    cdef object refuse_task(self):
+        """None where it can begin again, in the task; else the error that the task gets."""
+        return RuntimeError(
+            f"{type(self).__name__} would wait in a task of asyncio, whose loop cannot wake it: "
+            "await it in a goroutine, outside asyncio.run(), and talk to that over a Chan")
+
+    @property
+    def _asyncio_future_blocking(self):
+        """Asked by asyncio, of what a task has yielded."""
+        return True
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, blocking):
+        pass
+
+    def get_loop(self):
+        """Return the loop that asks."""
+        return running_loop()
+
+    def add_done_callback(self, fn, *, context=None):
+        """Let the task go on at once: it begins again, for a future this time, or is refused."""
+        cdef ThreadWords *tw = thread_words()
+        error = self.refuse_task()
+        future = running_loop().create_future()
+        tw.hosts = tw.current
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        future.add_done_callback(fn, context=context)
+
+    def cancel(self, msg=None):
+        """Return False: the task is about to go on, and is told then."""
+        return False
+
 
 cdef class SliceEnd(ParkRequest):
     """Yielded by an operation whose goroutine has used up its slice: run the others first."""
+
+    cdef object refuse_task(self):
+        return None
 
 
 cdef class SliceMore(SliceEnd):
@@ -140,6 +202,15 @@ cdef class Awaitable(ParkRequest):
 
     cdef int step(self, PyObject **out) except -1:
         raise NotImplementedError
+
+    @property
+    def _asyncio_future_blocking(self):
+        """As of a ParkRequest; None, as of no future, before somebody has awaited it."""
+        return True if self.awaiter else None
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, blocking):
+        pass
 
     def __await__(self):
         return self

@@ -2,12 +2,16 @@
 
 import asyncio
 import gc
+import random
+import sys
 import threading
 import weakref
 
 import pytest
 
+import gopoll
 from gopoll import Chan, ChanClosed, Cond, Mutex, RWMutex, WaitGroup, select
+from plugins.guard import wait_parked
 
 
 def parked(*tasks):
@@ -301,3 +305,266 @@ def test_what_wraps_an_awaitable_takes_an_operation():
         assert await asyncio.ensure_future(chan.recv()) == 2
 
     asyncio.run(main())
+
+
+# -- cancellation that comes after a wake-up -------------------------------------------------------
+
+
+async def wait_for(mutex, cond, left):
+    async with mutex:
+        try:
+            await cond.wait()
+        finally:
+            left.append(mutex.try_lock())  # H8: False
+
+
+def test_a_signalled_wait_that_is_cancelled_raises_and_gives_the_signal_on():
+    """H8: it has the mutex, and another has the signal. As asyncio.Condition."""
+
+    async def main():
+        mutex, left = Mutex(), []
+        cond = Cond(mutex)
+        first, second = (asyncio.create_task(wait_for(mutex, cond, left)) for _ in range(2))
+        await parked(first, second)
+        await mutex.lock()
+        cond.signal()
+        await parked(first, second)  # the first waits for the mutex
+        first.cancel("enough")
+        await parked(first, second)
+        mutex.unlock()
+        with pytest.raises(asyncio.CancelledError, match=r"^enough$"):
+            await first
+        await second
+        assert left == [False, False]
+        assert mutex.try_lock()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("wake", ["signal", "broadcast"])
+def test_tasks_that_a_thread_wakes_and_others_cancel_come_out_of_a_condition(wake):
+    """H1: a task is thrown into between its being taken out and its being woken."""
+    mutex, ended = Mutex(), []
+    cond = Cond(mutex)
+
+    def keep_waking():
+        while not ended:
+            getattr(cond, wake)()
+
+    async def wait():
+        while not ended:
+            async with mutex:
+                await cond.wait()
+                await asyncio.sleep(0)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        tasks, end = [asyncio.create_task(wait()) for _ in range(20)], loop.time() + 1
+        while loop.time() < end:
+            await asyncio.sleep(0)
+            tasks.pop(random.randrange(20)).cancel()
+            tasks.append(asyncio.create_task(wait()))
+        ended.append(True)
+        async with asyncio.timeout(60):
+            while any(not task.done() for task in tasks):
+                cond.broadcast()
+                await asyncio.sleep(0)
+        assert [task.exception() for task in tasks] == [None] * 20
+        assert mutex.try_lock()
+
+    thread, interval = threading.Thread(target=keep_waking), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread.start()
+    try:
+        asyncio.run(main())
+    finally:
+        ended.append(True)
+        sys.setswitchinterval(interval)
+        thread.join()
+
+
+async def poll_chan():
+    await Chan().recv()
+
+
+async def poll_loop():
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("poll", [poll_chan, poll_loop])
+def test_a_cancellation_that_is_put_off_is_not_taken_by_a_timeout_entered_since(poll):
+    """H4: of an operation that follows, and of what else the loop waits for."""
+
+    async def main():
+        chan, polls = Chan(), []
+
+        async def body():
+            await chan.recv()
+            for _ in range(100):
+                polls.append(1)
+                try:
+                    async with asyncio.timeout(0):
+                        await poll()
+                except TimeoutError:
+                    await asyncio.sleep(0)
+
+        task = asyncio.create_task(body())
+        await parked(task)
+        assert chan.try_send("handed over")
+        task.cancel("enough")
+        with pytest.raises(asyncio.CancelledError, match=r"^enough$"):
+            await task
+        assert len(polls) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("poll", [poll_chan, poll_loop])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_timeout_that_is_put_off_is_its_own_scopes(poll, inside):
+    """H4: TimeoutError from the outer one if it is still inside, else nothing."""
+
+    async def main():
+        chan, left = Chan(), []
+
+        async def body():
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout_at(loop.time() + 3600) as cm:
+                loop.call_soon(chan.try_send, "just in time")
+                loop.call_soon(cm.reschedule, loop.time() - 1)
+                await chan.recv()
+                if inside:
+                    async with asyncio.timeout(3600):
+                        await poll()
+            left.append("nothing")
+            async with asyncio.timeout(0.001):
+                await poll()
+
+        task = asyncio.create_task(body())
+        with pytest.raises(TimeoutError):
+            await task
+        assert left == ["nothing"][inside:]
+        assert task.cancelling() == 0
+
+    asyncio.run(main())
+
+
+# -- a loop that runs in a goroutine ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"handoff": False}])
+def test_a_loop_in_a_goroutine_is_whom_its_tasks_wait_for(run, options):
+    """All that a goroutine can await of channels, select and the locks, and more than a slice."""
+
+    async def tasks():
+        ping, pong, mutex = Chan(), Chan(), Mutex()
+        cond, left = Cond(mutex), []
+
+        async def there():
+            async for value in ping:
+                await pong.send(value)
+
+        task = asyncio.create_task(there())
+        for i in range(100):
+            await ping.send(i)
+            assert await pong.recv() == i
+        ping.close()
+        await task
+        assert await select(Chan().recv_case(), timeout=0.001) == (-1, None)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(pong.recv(), 0.001)
+        task = asyncio.create_task(wait_for(mutex, cond, left))
+        await parked(task)
+        async with mutex:
+            cond.broadcast()
+            await parked(task)
+        await task
+        task = asyncio.create_task(receive(pong))
+        await parked(task)
+        assert pong.try_send("handed over")
+        task.cancel()
+        assert await task == "handed over"
+        task = asyncio.create_task(receive(pong))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not pong.try_send("nobody is there")
+        return left
+
+    async def main():
+        chan = Chan()
+        assert asyncio.run(tasks()) == [False]
+        g = gopoll.go(chan.recv)  # afterwards it is a goroutine like others
+        await chan.send(1)
+        assert await g == 1
+        assert asyncio.run(tasks()) == [False]
+
+    run(main, **options)
+
+
+def test_the_first_wait_in_a_goroutines_loop_may_be_cancelled_at_once(run):
+    async def tasks(make, mutex):
+        task = asyncio.ensure_future(make())
+        asyncio.get_running_loop().call_soon(task.cancel)  # when it has yielded the operation
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not mutex.try_lock()
+
+    async def main():
+        mutex, rw = Mutex(), RWMutex()
+        assert mutex.try_lock()
+        assert rw.try_lock()
+        for make in (mutex.lock, rw.rlock, Cond(mutex).wait, Chan().recv):
+            await gopoll.go(loop_of, tasks(make, mutex))
+        rw.unlock()
+        assert rw.try_lock()
+
+    run(main)
+
+
+async def loop_of(coro):
+    return asyncio.run(coro)
+
+
+def test_what_only_a_goroutine_can_wait_for_is_refused_with_a_remedy(run):
+    async def tasks(handle, release, conn):
+        with pytest.raises(RuntimeError, match=r"^Sleep would wait in a task of asyncio, whose "):
+            await gopoll.sleep(3600)
+        with pytest.raises(RuntimeError, match=r"^gosched\(\) .* use asyncio.sleep\(0\) there$"):
+            await gopoll.gosched()
+        with pytest.raises(RuntimeError, match=r"await it in a goroutine, outside asyncio.run\(\)"):
+            await asyncio.wait_for(conn.read(1), 3600)
+        with pytest.raises(RuntimeError, match=r"await asyncio.to_thread\(handle.result\) there"):
+            await handle
+        assert release.try_send("ended")
+        return await asyncio.to_thread(handle.result)
+
+    async def main():
+        release = Chan(1)
+        handle = gopoll.go(release.recv)
+        await wait_parked(handle)
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            async with await gopoll.dial("tcp", listener.addr) as conn:
+                assert asyncio.run(tasks(handle, release, conn)) == "ended"
+                async with await listener.accept() as peer:
+                    await peer.write(b"x")
+                    assert await conn.read(1) == b"x"  # the refusal has left it as it was
+
+    run(main)
+
+
+def test_a_handle_awaited_in_a_loop_of_its_own_is_refused():
+    async def main():
+        release = Chan()
+        handle = gopoll.go(release.recv)
+
+        async def task():
+            with pytest.raises(RuntimeError, match=r"a goroutine cannot be awaited in a task"):
+                await handle
+
+        await gopoll.blocking(lambda: asyncio.run(task()))
+        await release.send(1)
+        await handle
+
+    gopoll.run(main)

@@ -498,3 +498,65 @@ print(told)
 def test_whoever_asks_for_the_result_of_one_that_is_left_behind_is_told():
     done = run_python(LEFT_BEHIND)
     assert done.stdout == "['goroutine 2 was left behind when run() ended']\n", done.stderr
+
+
+@pytest.mark.parametrize("options", ["procs=1", "procs=2", "handoff=False"])
+def test_nothing_is_handed_to_what_has_been_left_behind(options):
+    """H10: it stands in no queue any more, and a lock that it has been handed is free."""
+    done = run_python(
+        f"""
+        import warnings
+        import gopoll
+        from gopoll.runtime import sched
+
+        warnings.simplefilter("ignore")
+        sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**7
+        a, b, full = gopoll.Chan(), gopoll.Chan(), gopoll.Chan()
+        mutex, rw, other = gopoll.Mutex(), gopoll.RWMutex(), gopoll.Mutex()
+        cond, way_back = gopoll.Cond(other), gopoll.Cond(mutex)
+        selects = lambda: gopoll.select(b.recv_case(), b.recv_case())
+
+        async def shielded(op):
+            async with gopoll.shield():
+                await op()
+
+        async def waits():
+            await other.lock()
+            async with gopoll.shield():
+                while True:
+                    await cond.wait()  # returns for nothing when main ends
+
+        async def main():
+            await mutex.lock()
+            back = gopoll.go(shielded, way_back.wait)
+            await mutex.lock()  # when that waits
+            way_back.signal()  # from now on it wants the mutex
+            await rw.rlock()
+            gs = [gopoll.go(shielded, op) for op in
+                  (a.recv, selects, lambda: full.send("from the dead"), mutex.lock, rw.lock)]
+            gs += [gopoll.go(waits), back]
+            while any(g.state != "waiting" for g in gs):
+                await gopoll.gosched()
+
+        async def after():
+            assert not a.try_send(1)
+            assert not b.try_send(2)
+            assert full.try_recv() == (None, False)
+            if not mutex.try_lock():
+                mutex.unlock()
+                assert mutex.try_lock()
+            assert rw.try_rlock()  # no writer waits
+            receiver = gopoll.go(a.recv)
+            await a.send("precious")
+            assert await receiver == "precious"
+            async with other:
+                g = gopoll.go(other.lock)
+            await g
+            cond.signal()
+            return "clean"
+
+        gopoll.run(main, {options})
+        print(gopoll.run(after, {options}))
+        """
+    )
+    assert done.stdout == "clean\n", done.stderr

@@ -444,6 +444,67 @@ def test_a_signal_is_not_lost_to_a_cancelled_waiter(run, signalled_first):
     run(main, handoff=False)
 
 
+def test_a_wait_that_is_thrown_into_before_it_is_woken_stands_in_the_mutexs_queue(run):
+    """H1: taken out of the cond's queue by a broadcast, which has still to wake it."""
+
+    async def main():
+        mutex, woken, parks = Mutex(), [], []
+        cond = Cond(mutex)
+
+        async def wait():
+            await cond.wait()
+
+        a, b = wait(), wait()
+
+        def interrupt():
+            woken.append("a")
+            parks.append(b.throw(ZeroDivisionError))
+            assert parks[0].commit(lambda: woken.append("b has the mutex"))
+
+        for coro, waiter in ((a, interrupt), (b, lambda: woken.append("b"))):
+            assert mutex.try_lock()
+            assert coro.send(None).commit(waiter)
+        assert mutex.try_lock()
+        cond.broadcast()
+        assert woken == ["a", "b"]
+        mutex.unlock()
+        assert woken == ["a", "b", "b has the mutex"]
+        with pytest.raises(ZeroDivisionError):
+            b.send(None)
+        assert not mutex.try_lock()
+        a.close()
+        mutex.unlock()
+        assert mutex.try_lock()
+
+    run(main)
+
+
+def test_a_wait_that_is_closed_on_its_way_back_gives_its_signal_on(run):
+    """H8: as one that raises."""
+
+    async def main():
+        mutex, left = Mutex(), []
+        cond = Cond(mutex)
+        await mutex.lock()
+
+        async def closed():
+            await cond.wait()
+
+        coro = closed()
+        assert coro.send(None).commit(lambda: None)
+        other = gopoll.go(waiter(mutex, cond, left), "other")
+        await wait_parked(other)
+        await mutex.lock()
+        cond.signal()
+        assert coro.send(None).commit(lambda: None)  # it wants the mutex
+        coro.close()
+        mutex.unlock()
+        await other
+        assert left == ["other"]
+
+    run(main)
+
+
 @pytest.mark.parametrize("signalled", [True, False])
 def test_a_wait_that_is_closed_gives_its_signal_on(run, signalled):
     async def main():

@@ -56,6 +56,10 @@ cdef extern from *:
 cdef class GoschedRequest(ParkRequest):
     """Yielded by gosched(): to the tail of the global queue."""
 
+    cdef object refuse_task(self):
+        return RuntimeError("gosched() in a task of asyncio yields to the goroutines, which its "
+                            "thread does not run: use asyncio.sleep(0) there")
+
 
 GOSCHED = GoschedRequest()
 

@@ -144,6 +144,16 @@ cdef class GBase:
         sunlock(&self.plock)
         return rc == 1
 
+    def forsake(self):
+        """Leave what it waits in, with what it has been handed there: its run is over (H10).
+
+        Once no M can resume it any more.
+        """
+        park = self.park_request
+        if park is not None:
+            (<ParkRequest>park).forsake()
+            self.unpublish()
+
     # -- the end (J1)
 
     cdef PyObject *end(self, object result, object error) except? NULL:
@@ -264,6 +274,10 @@ cdef class GBase:
 
 cdef class Join(Awaitable):
     """Park until a goroutine has ended; then its result or its error."""
+
+    cdef object refuse_task(self):
+        return RuntimeError("a goroutine cannot be awaited in a task of asyncio: await "
+                            "asyncio.to_thread(handle.result) there")
 
     def __init__(self, GBase g not None):
         self.g = g

@@ -204,7 +204,7 @@ cdef class SchedBase(WordsBase):
         tw.owner = <PyObject *>self
         tw.m = <PyObject *>m
         tw.poller = <PyObject *>self.poller
-        tw.current = NULL
+        tw.current = tw.hosts = NULL
         tw.spent = 0
         tw.spent_bytes = 0
 

@@ -20,14 +20,14 @@ from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 
 from gopoll._atomic cimport cas_int, load_int, slock, store_int, sunlock
-from gopoll._park cimport SLICE_END, slice_spent, thread_words
+from gopoll._park cimport SLICE_END, running_loop, slice_spent, thread_words
 from gopoll._pollserver cimport netpollwake
 from gopoll._timers cimport TIMER_WAITER, nanotime, timer_arm, timer_init, timer_stop
 from gopoll.runtime._chan cimport (CHAN_BLOCKED, CHAN_CLOSED, Case, chanrecv, chansend)
 from gopoll.runtime._sched cimport SchedBase
 from gopoll.runtime._waitq cimport (C_BACK, C_IDLE, C_TAKEN, C_TIMEOUT, C_WAITING, ENDED, NEW,
                                     PARKED, W_CLOSED, W_DONE, W_OFF, W_QUEUED, Waiter, WaitOp,
-                                    WaitQ, enqueue, running_loop, unlink, wake)
+                                    WaitQ, enqueue, unlink, wake)
 
 from gopoll.errors import ChanClosed
 
@@ -268,11 +268,12 @@ cdef class SelectOp(WaitOp):
             if rc >= 0:
                 self.timed = timed
                 self.queued = True
-                self.waiter = waiter
+                self.node.word = waiter      # the timeout's
                 self.shuffle()
                 for i in range(self.n):
                     arm = &self.arms[self.arms[i].nth]
                     if arm.chan != NULL:
+                        arm.w.word = waiter
                         enqueue(&arm.w)
                 store_int(&self.claim, C_WAITING)
                 self.unlock_all()            # K1: from here on it may be awake
@@ -286,6 +287,7 @@ cdef class SelectOp(WaitOp):
         return False
 
     cdef int park_task(self, PyObject **out) except -1:
+        self.sched = None                    # the loop has timers of its own
         if WaitOp.park_task(self, out):
             return 1
         if self.timeout_ns >= 0:
@@ -330,8 +332,8 @@ cdef class SelectOp(WaitOp):
         self.phase = ENDED
         if phase != PARKED:
             return False
-        if self.abort_word(self.waiter):
-            Py_DECREF(<object>self.waiter)
+        if self.abort_word(self.node.word):
+            Py_DECREF(<object>self.node.word)
         self.clear()
         if load_int(&self.claim) == C_TAKEN:
             for i in range(self.n):

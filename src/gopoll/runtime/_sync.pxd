@@ -3,7 +3,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t
 
-from gopoll.runtime._waitq cimport WaitOp, WaitQ
+from gopoll.runtime._waitq cimport Waiter, WaitOp, WaitQ
 
 
 cdef class Mutex:
@@ -43,12 +43,15 @@ cdef class RWOp(WaitOp):
 
 cdef class CondOp(WaitOp):
     cdef Cond cond
+    cdef Waiter back           # stands in the queue of the mutex; node in that of cond (H1)
     cdef object error          # what is raised once the mutex is ours again
+    cdef bint signalled        # a signal has come, and has not been given on
     cdef bint relocks          # it has left the queue of cond and wants the mutex
     cdef bint begun            # it has been queued, and the mutex unlocked
     cdef int relock(self) noexcept
     cdef int finish(self, PyObject **out) except -1
     cdef bint leave(self) noexcept
+    cdef int give_on(self) noexcept
 
 cdef class CounterOp(WaitOp):
     cdef WaitCounter group

@@ -11,7 +11,7 @@ H7: a reader of an RWMutex waits only while a writer holds it or waits. A writer
     lets the readers behind it in when its goroutine is resumed, not where it is taken back: that
     happens under a lock of ours.
 H8: whoever leaves Cond.wait() holds the mutex, with a result or an exception: the way back cannot
-    be aborted. A signal is used up only by a wait that returns.
+    be aborted. A signal is used up only by a wait that returns: one that raises gives it on.
 """
 
 cimport cython
@@ -20,8 +20,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport slock, sunlock
-from gopoll.runtime._waitq cimport (DONE, ENDED, PARKED, W_DONE, W_OFF, Waiter, WaitOp, WaitQ,
-                                    dequeue, drain, init_op, move, put_off, wake, wake_all)
+from gopoll.runtime._waitq cimport (DONE, ENDED, PARKED, W_DONE, Waiter, WaitOp, WaitQ,
+                                    dequeue, drain, init_op, move, wake, wake_all)
 
 from gopoll.errors import Canceled
 
@@ -325,7 +325,10 @@ cdef class Cond:
 @cython.final
 @cython.no_gc
 cdef class CondOp(WaitOp):
-    """What Cond.wait() returns. Its one waiter stands in the queue of cond, then of the mutex."""
+    """What Cond.wait() returns. It waits for the cond, then for the mutex, with a waiter for each.
+
+    Whoever has taken out the first may still have to wake it while the second is queued (H1).
+    """
 
     wait_reason = "cond"
 
@@ -372,44 +375,54 @@ cdef class CondOp(WaitOp):
         return WaitOp.abort_word(self, waiter)
 
     cdef int relock(self) noexcept:
-        """From now on it wants the mutex."""
+        """From now on it wants the mutex, with its other waiter (H1)."""
         self.relocks = True
-        self.node.state = W_OFF
-        init_op(self, &self.cond.mutex.q, &self.cond.mutex.lock_)
+        self.back.q = &self.cond.mutex.q
+        self.back.op = <PyObject *>self
+        self.at = &self.back
+        self.lock = &self.cond.mutex.lock_
         return 0
 
     cdef int complete(self, PyObject **out) except -1:
         if self.relocks:
             return self.finish(out)
+        self.signalled = True
         self.relock()
         if self.attempt(out):
             return 1
         return self.park(out)
 
     cdef bint leave(self) noexcept:
-        """Leave the queue it stands in, if it does; whether it had been taken out (H1)."""
-        if WaitOp.abort_word(self, self.waiter):
-            Py_DECREF(<object>self.waiter)
-        return self.node.state == W_DONE
+        """Leave the queue it stands in, if it does; whether it has been handed the mutex."""
+        cdef bint taken
+        if WaitOp.abort_word(self, self.at.word):
+            Py_DECREF(<object>self.at.word)
+        taken = self.at.state == W_DONE
+        if self.relocks:
+            return taken
+        self.signalled = taken
+        return False
+
+    cdef int give_on(self) noexcept:
+        """The wait will not return: if a signal has come, it is another's (H8)."""
+        if self.signalled:
+            self.signalled = False
+            self.cond.signal()
+        return 0
 
     cdef object interrupted(self, exc):
         """Raise *exc* once the mutex is ours; where it is not yet, yield to wait for it (H8)."""
         cdef PyObject *out = NULL
-        cdef bint ours = False
+        cdef bint ours, again = isinstance(exc, Canceled)
         if self.phase != PARKED or not self.begun:
             self.phase = ENDED               # the mutex is still locked
             raise exc
-        if self.leave():
-            ours = self.relocks
-            if self.error is None:
-                put_off(exc)                 # H4: there was a signal
-        elif not self.relocks:
-            self.error = exc
-        if self.error is not None and not isinstance(exc, Canceled):
-            self.error = exc
+        ours = self.leave()
         if not self.relocks:
             self.relock()
-        self.node.state = W_OFF
+        if not again or (self.error is None and not self.signalled):         # H4: it comes again
+            self.error = exc
+            self.give_on()
         self.phase = ENDED
         if ours or self.cond.mutex.try_lock():
             self.finish(&out)
@@ -423,11 +436,10 @@ cdef class CondOp(WaitOp):
     cdef int abandon(self) except -1:
         cdef int phase = self.phase
         self.phase = ENDED
-        if phase == PARKED and self.begun and self.leave():
-            if self.relocks:
+        if phase == PARKED and self.begun:
+            if self.leave():
                 self.cond.mutex.unlock_now()                 # H6
-            else:
-                self.cond.signal()                           # H8
+            self.give_on()
         return 0
 
     def __dealloc__(self):

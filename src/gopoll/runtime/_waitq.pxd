@@ -31,6 +31,7 @@ cdef struct Waiter:            # Go: sudog
     Waiter *prev
     WaitQ *q                   # the queue it stands in, or would stand in; constant
     PyObject *op               # the WaitOp it belongs to, borrowed; constant
+    PyObject *word             # that commit was given; written before it is queued (H1)
     PyObject *value            # to be sent, or received; owned; guarded by the queue's lock
     int *claim                 # a select's ClaimState, NULL without one; constant
     int state                  # guarded by the queue's lock
@@ -91,8 +92,8 @@ cdef inline bint move(WaitQ *q, int state, WaitQ *chain) noexcept nogil:
 
 cdef class WaitOp(Awaitable):
     cdef Waiter node
-    cdef PyObject *waiter      # the word that commit was given; written before it is queued (H1)
-    cdef int *lock             # guards node.q
+    cdef Waiter *at            # with which it waits; changed by the awaiting coroutine alone
+    cdef int *lock             # guards at.q
     cdef int phase             # the awaiting coroutine's own
     cdef bint must_wait(self) noexcept
     cdef int attempt(self, PyObject **out) except -1
@@ -117,5 +118,4 @@ cdef int init_op(WaitOp op, WaitQ *q, int *lock) noexcept
 cdef void wake(Waiter *w) noexcept
 cdef void wake_all(Waiter *w) noexcept
 cdef int put_off(object exc) except -1
-cdef object running_loop()
 cdef object run_sync(WaitOp op, object timeout)

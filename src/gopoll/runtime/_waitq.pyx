@@ -5,13 +5,19 @@ plain threads through run_sync(). A waiter is a C node inside the operation that
 allocates nothing. Go: sudog and waitq, runtime/runtime2.go, runtime/chan.go (go1.27).
 
 H1: a waiter is queued and leaves its queue under the queue's lock, once: who completes it, closes,
-    or takes it back. What it gets is moved under the same lock. Who takes it out owns the word of
-    the waiter and the queue's reference to the operation, and wakes it outside the lock.
+    or takes it back. What it gets is moved under the same lock. Who takes it out to wake it owns
+    its word, its `next` and the queue's reference to the operation, and wakes it outside the lock.
+    The operation may have gone on before that (a task of asyncio is thrown into at any time): it
+    never queues a waiter again that somebody has taken out to wake.
 H3: who parks looks once more under the lock, and queues itself under the same lock. Who makes
     something possible does so under the lock and looks at the queue. No wake-up is lost.
 H4: what has been handed over has happened. An operation that is resumed with an exception after
     that returns its result: cancellation is a state and comes again at the next park, any other
-    exception is left pending until then. A lock is given on instead.
+    exception is left pending until then. A task of asyncio owes its CancelledError: the next
+    operation that would wait raises it, before any scope that the task has entered since can end;
+    so does, a turn of the loop later, what else it waits in. A lock is given on instead.
+H10: run() takes what it leaves behind asleep out of its queues before it returns, and gives on what
+    that has been handed and can be. Nothing is handed to a goroutine whose run is over.
 Lock order: a goroutine's plock < the lock of a queue (of several: by address) < Timers.lock.
 """
 
@@ -25,7 +31,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport futex_wait, futex_wake, load_int, slock, store_int, sunlock
-from gopoll._park cimport SLICE_END, Awaitable, slice_spent, thread_words
+from gopoll._park cimport (SLICE_END, Awaitable, ThreadWords, hosts_asyncio, running_loop,
+                           slice_spent, thread_words)
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport GBase
 from gopoll.runtime._sched cimport ready_g
@@ -37,6 +44,7 @@ cdef int init_op(WaitOp op, WaitQ *q, int *lock) noexcept:
     """Say in which queue *op* would wait, and what guards it."""
     op.node.q = q
     op.node.op = <PyObject *>op
+    op.at = &op.node
     op.lock = lock
     return 0
 
@@ -78,7 +86,7 @@ cdef class WaitOp(Awaitable):
         if not self.seize():                 # K2
             self.refuse_twice()
         if self.phase == PARKED:
-            state = self.node.state
+            state = self.at.state
             if state >= W_DONE:
                 self.phase = ENDED
                 return self.complete(out)
@@ -98,7 +106,8 @@ cdef class WaitOp(Awaitable):
 
     cdef int park(self, PyObject **out) except -1:
         """Yield: it would block. Whoever drives the coroutine commits its waiter (K1)."""
-        if thread_words().current == NULL:
+        cdef ThreadWords *tw = thread_words()
+        if tw.current == NULL or (tw.hosts == tw.current and hosts_asyncio()):
             return self.park_task(out)
         self.phase = PARKED
         Py_INCREF(self)
@@ -110,6 +119,8 @@ cdef class WaitOp(Awaitable):
         loop = running_loop()
         if loop is None:
             raise RuntimeError(f"{self.name()} would block outside a goroutine: {self.remedy()}")
+        if owed:                             # H4; never on the way back of a Cond: turns later
+            pay()
         while True:
             future = loop.create_future()
             future._asyncio_future_blocking = True       # as Future.__await__ does
@@ -131,21 +142,21 @@ cdef class WaitOp(Awaitable):
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         Py_INCREF(self)                      # the queue's reference
         slock(self.lock)
-        if self.node.state == W_QUEUED or not self.must_wait():                      # H1, H3
+        if self.at.state == W_QUEUED or not self.must_wait():                        # H1, H3
             sunlock(self.lock)
             Py_DECREF(self)
             return False
-        self.waiter = waiter
-        enqueue(&self.node)
+        self.at.word = waiter
+        enqueue(self.at)
         sunlock(self.lock)
         return True
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
         cdef bint ours
         slock(self.lock)
-        ours = self.node.state == W_QUEUED and self.waiter == waiter
+        ours = self.at.state == W_QUEUED and self.at.word == waiter
         if ours:
-            unlink(&self.node, W_OFF)        # H1
+            unlink(self.at, W_OFF)           # H1
         sunlock(self.lock)
         if ours:
             Py_DECREF(self)                  # the queue's; the caller holds its own
@@ -159,9 +170,9 @@ cdef class WaitOp(Awaitable):
         self.phase = ENDED
         if phase != PARKED:
             return False
-        if self.abort_word(self.waiter):
-            Py_DECREF(<object>self.waiter)   # thrown in without abort(): its reference is ours
-        return self.node.state == W_DONE
+        if self.abort_word(self.at.word):
+            Py_DECREF(<object>self.at.word)  # thrown in without abort(): its reference is ours
+        return self.at.state == W_DONE
 
     cdef object interrupted(self, exc):
         """End because of *exc*: return what to yield, or raise StopIteration or an exception."""
@@ -192,6 +203,13 @@ cdef class WaitOp(Awaitable):
             self.drop()
         return 0
 
+    cdef int forsake(self) except -1:
+        self.abandon()                       # H10
+        return 0
+
+    cdef object refuse_task(self):
+        return None
+
     cdef int never_awaited(self) except -1:
         """Warn of an operation that nobody has awaited. From __dealloc__."""
         if self.phase == NEW:
@@ -201,11 +219,11 @@ cdef class WaitOp(Awaitable):
 
 cdef int put_off(exc) except -1:
     """Leave *exc* for the next park; raise it if there is none whose park that could be."""
-    cdef PyObject *g = thread_words().current
-    if g == NULL:
+    cdef ThreadWords *tw = thread_words()
+    if tw.current == NULL or (tw.hosts == tw.current and hosts_asyncio()):
         return put_off_task(exc)
     if not isinstance(exc, Canceled):        # which is a state (G1)
-        (<GBase>g).set_pending(exc)
+        (<GBase>tw.current).set_pending(exc)
     return 0
 
 
@@ -214,8 +232,7 @@ cdef int put_off(exc) except -1:
 cdef void wake(Waiter *w) noexcept:
     """Wake who has been taken out of a queue. Outside every lock; any attached thread (H1)."""
     cdef PyObject *op = w.op
-    cdef PyObject *word = (<WaitOp>op).waiter
-    waiter = <object>word
+    waiter = <object>w.word
     Py_DECREF(waiter)
     Py_DECREF(<object>op)                    # the queue's
     if isinstance(waiter, GBase):
@@ -256,12 +273,6 @@ DONE = Done()
 
 # -- tasks of asyncio ------------------------------------------------------------------------------
 
-cdef object running_loop():
-    """The event loop of asyncio on this thread, or None."""
-    asyncio = sys.modules.get("asyncio")
-    return None if asyncio is None else asyncio._get_running_loop()
-
-
 cdef enum:
     TURNS = 16                 # so often may a signal handler raise in one wake-up
 
@@ -286,21 +297,62 @@ def complete_future(future):
         future.set_result(None)
 
 
-def cancel_again(task):
-    """Cancel *task* unless whoever cancelled it has taken that back."""
-    if not task.done() and task.cancelling():
-        task.uncancel()
-        task.cancel()
+# Tasks and the CancelledErrors that they have yet to raise; each for a turn of its loop (H4).
+owed = {}
 
 
 cdef int put_off_task(exc) except -1:
     """As put_off() in a task of asyncio."""
     loop = running_loop()
     asyncio = sys.modules.get("asyncio")
-    if loop is None or not isinstance(exc, asyncio.CancelledError):
+    task = None if loop is None else asyncio.current_task(loop)
+    if task is None or not isinstance(exc, asyncio.CancelledError):
         raise exc
-    loop.call_soon(cancel_again, asyncio.current_task())
+    owed[task] = exc
+    loop.call_soon(cancel_again, task)
     return 0
+
+
+cdef int pay() except -1:
+    """Raise what the running task owes, unless whoever cancelled it has taken that back (H4)."""
+    task = sys.modules["asyncio"].current_task()
+    exc = owed.pop(task, None)
+    if exc is not None and task.cancelling():
+        raise exc
+    return 0
+
+
+def cancel_again(task):
+    """Cancel *task* where it waits now, if it still owes that (H4)."""
+    exc = owed.pop(task, None)
+    if exc is not None:
+        cancel_where_it_waits(task, exc.args[:1])
+
+
+def cancel_where_it_waits(task, message):
+    """Cancel *task* unless whoever cancelled it has taken that back.
+
+    It may wait in a timeout scope of its own that it has entered since. One that expires in this
+    very turn of the loop takes the cancellation for its own: then again.
+    """
+    count = task.cancelling()
+    if task.done() or not count:
+        return
+    task.get_loop().call_soon(look_for_others, task, message, count)     # before the task wakes
+    task.uncancel()
+    task.cancel(*message)
+
+
+def look_for_others(task, message, count):
+    """If somebody else has cancelled *task* too, see once it has run who took that back."""
+    if task.cancelling() > count:
+        task.get_loop().call_soon(look_who_took_it, task, message, count)
+
+
+def look_who_took_it(task, message, count):
+    """Cancel *task* again if the others have taken back theirs and it goes on all the same."""
+    if task.cancelling() == count:
+        cancel_where_it_waits(task, message)
 
 
 # -- plain threads ---------------------------------------------------------------------------------

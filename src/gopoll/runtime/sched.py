@@ -328,7 +328,7 @@ class Scheduler(ExecBase):
 
     def _stop(self) -> None:
         """Wait for the threads to end, and close the poller."""
-        waits = self.sysmon.stop, self._join_watcher, self._join_threads
+        waits = self.sysmon.stop, self._join_watcher, self._join_threads, self._leave_queues
         closes = self.restore_switch_interval, self.poller.close
         do_all(1, lambda: do_all(2, *waits), lambda: do_all(TURNS, *closes))
 
@@ -451,6 +451,11 @@ class Scheduler(ExecBase):
             if m.thread is not None and not m.in_slice:
                 m.thread.join(PATIENCE_NS / 1e9)
         self.pool.close()
+
+    def _leave_queues(self) -> None:
+        """Take what is left behind asleep out of what it waits in (H10). The threads have ended."""
+        for g in self.goroutines():
+            g.forsake()
 
     def die(self, error: BaseException, note: str = "") -> None:
         """End run() with *error*: cancel everything. Any thread. Again if interrupted (E1)."""
