@@ -11,6 +11,7 @@ from gopoll import Canceled, DeadlineExceeded, Dialer, KeepAliveConfig, OpError
 from gopoll.runtime.context import background, timeout, with_cancel, with_timeout
 from gopoll.runtime.debug import stats
 from helpers.netns import host, ip, two_hosts
+from net.certs import certs
 from net.tools import BIG, closed_port, needs_ipv6, open_fds, parked, until
 
 NOBODY4, NOBODY6 = "10.77.0.99", "fd77::99"
@@ -257,6 +258,19 @@ def test_a_connection_into_the_void_keeps_its_deadlines_and_closes(run):
         for g in (reader, writer):
             with pytest.raises(gopoll.ClosedError):
                 await g
+
+    connected_and_cut(run, client)
+
+
+def test_a_handshake_into_the_void_ends_with_its_time(run):
+    """TLS over a connection that stood and then lost its peer: closed with the attempt."""
+
+    async def client(conn):
+        conn.set_timeout(0.05)
+        with pytest.raises(TimeoutError, match=r"^handshake tcp .*: i/o timeout$") as caught:
+            await gopoll.tls.client(conn, certs().client_context(), server_hostname="localhost")
+        assert isinstance(caught.value, OpError)
+        assert conn.is_closed
 
     connected_and_cut(run, client)
 

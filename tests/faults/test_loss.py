@@ -9,6 +9,7 @@ import pytest
 
 import gopoll
 from helpers.netns import two_hosts
+from net.certs import certs
 
 CONNECTIONS = 8
 SIZE = 512 << 10  # bytes each way on each connection
@@ -26,9 +27,9 @@ async def send(conn, data):
     conn.close_write()
 
 
-async def there_and_back(address, data):
+async def there_and_back(conn, data):
     """Send *data* and read what comes, until the end, at the same time."""
-    async with await gopoll.dial("tcp", address) as conn:
+    async with conn:
         sending = gopoll.go(send, conn, data)
         got = bytearray()
         while piece := await conn.read():
@@ -37,20 +38,49 @@ async def there_and_back(address, data):
     assert got == data
 
 
+class TCP:
+    """How the two ends come to a connection."""
+
+    async def dial(self, address):
+        return await gopoll.dial("tcp", address)
+
+    async def accept(self, listener):
+        return await listener.accept()
+
+
+class TLS(TCP):
+    """The handshake goes through the wire as well."""
+
+    def __init__(self):
+        self.client_context = certs().client_context()
+        self.server_context = certs().server_context()
+
+    async def dial(self, address):
+        conn = await super().dial(address)
+        return await gopoll.tls.client(conn, self.client_context, server_hostname="localhost")
+
+    async def accept(self, listener):
+        return await gopoll.tls.server(await listener.accept(), self.server_context)
+
+
+@pytest.mark.parametrize("kind", [TCP, TLS])
 @pytest.mark.parametrize("procs", [1, 2])
-def test_megabytes_both_ways_are_echoed_intact(run, procs):
+def test_megabytes_both_ways_are_echoed_intact(run, kind, procs):
     bound = queue.Queue()
+    ends = kind()
 
     async def server():
         async with await gopoll.listen("tcp", "10.77.0.2:0") as listener:
             bound.put(listener.addr)
-            echoes = [gopoll.go(echo, await listener.accept()) for _ in range(CONNECTIONS)]
-            for g in echoes:
+            accepting = [gopoll.go(ends.accept, listener) for _ in range(CONNECTIONS)]
+            for g in [gopoll.go(echo, await g) for g in accepting]:
                 await g
 
+    async def talk(address):
+        await there_and_back(await ends.dial(address), os.urandom(SIZE))
+
     async def client(address):
-        bodies = [os.urandom(SIZE) for _ in range(CONNECTIONS)]
-        for g in [gopoll.go(there_and_back, address, body) for body in bodies]:
+        for g in [gopoll.go(talk, address) for _ in range(CONNECTIONS)]:
             await g
 
     with two_hosts(loss=0.05, seed=4) as (here, there, wire):

@@ -60,6 +60,7 @@ http {{
     {temporary}
     server {{
         listen {listen};
+        {server}
         root {folder}/www;
         {locations}
     }}
@@ -69,11 +70,12 @@ http {{
 
 @contextlib.contextmanager
 def nginx(
-    folder: Path, locations: str, *, unix: str | None = None
+    folder: Path, locations: str, *, unix: str | None = None, tls: tuple[Path, Path] | None = None
 ) -> Iterator[tuple[str, int] | str]:
     """Serve folder/www over HTTP; give the address.
 
     *locations*: what else the server does. *unix*: the path of a Unix socket, instead of TCP.
+    *tls*: the files of a certificate and of its key, and it is HTTPS.
     """
     command = program("nginx", "nginx")
     (folder / "www").mkdir(exist_ok=True)
@@ -91,9 +93,19 @@ def nginx(
         f"{kind}_temp_path {folder}/{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    server = ""
+    if tls is not None:
+        listen += " ssl"
+        server = "ssl_certificate {}; ssl_certificate_key {};".format(*tls)
     config = folder / "nginx.conf"
     config.write_text(
-        NGINX.format(folder=folder, listen=listen, locations=locations, temporary=temporary)
+        NGINX.format(
+            folder=folder,
+            listen=listen,
+            locations=locations,
+            server=server,
+            temporary=temporary,
+        )
     )
     # nginx takes the listening socket over, as it does when it replaces itself: no port is guessed.
     with listener:

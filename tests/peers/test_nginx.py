@@ -6,6 +6,7 @@ import re
 import pytest
 
 import gopoll
+from net.certs import certs
 from net.tools import short_folder
 from peers.servers import nginx
 
@@ -126,6 +127,20 @@ def test_one_connection_serves_many_requests_and_is_closed_when_asked(run, tmp_p
         unix = f"{folder}/nginx" if network == "unix" else None
         with nginx(tmp_path, CHUNKED, unix=unix) as address:
             run(main, address)
+
+
+def test_the_same_over_tls(run, tmp_path, www):
+    """With a certificate that is checked; the end of the last answer is announced."""
+
+    async def main(address):
+        conn = await gopoll.dial("tcp", address)
+        ctx = certs().client_context()
+        async with await gopoll.tls.client(conn, ctx, server_hostname="localhost") as conn:
+            await session(conn, www)
+
+    files = (certs().server, certs().key("server"))
+    with nginx(tmp_path, CHUNKED, tls=files) as address:
+        run(main, address)
 
 
 def test_pipelined_requests_are_answered_in_order(run, tmp_path, www):
