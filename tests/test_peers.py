@@ -63,21 +63,36 @@ async def echoed(conn, messages):
 MESSAGES = [bytes([i % 256]) * (1 + i * i % 20_000) for i in range(200)] + [os.urandom(3_000_000)]
 
 
-STREAMS = ["tcp", pytest.param("tcp6", marks=needs_ipv6), "unix", "unixpacket"]
-PACKETS = ["udp", pytest.param("udp6", marks=needs_ipv6), "unixgram"]
+# What a server may listen on: {} stands for a folder of the test's own.
+STREAMS = [
+    ("tcp", "127.0.0.1:0"),
+    pytest.param("tcp6", "[::1]:0", marks=needs_ipv6),
+    ("unix", "{}/s"),
+    ("unix", "@{}/s"),
+    ("unixpacket", "{}/s"),
+]
+PACKETS = [
+    ("udp", "127.0.0.1:0"),
+    ("udp4", "127.0.0.1:0"),
+    pytest.param("udp6", "[::1]:0", marks=needs_ipv6),
+    ("unixgram", "{}/s"),
+    ("unixgram", "@{}/s"),
+]
 
 
 @pytest.fixture
 def address(request):
-    """Return where a server may listen on the network that the test is for."""
-    network = request.getfixturevalue("network")
+    """Return where a server may listen."""
     with short_folder() as folder:
-        yield {"unix": f"{folder}/s", "6": "[::1]:0"}.get(
-            "unix" if network.startswith("unix") else network[-1], "127.0.0.1:0"
-        )
+        yield request.param.format(folder)
 
 
-@pytest.mark.parametrize("network", STREAMS)
+def over(networks):
+    """Run a test over *networks*."""
+    return pytest.mark.parametrize(("network", "address"), networks, indirect=["address"])
+
+
+@over(STREAMS)
 def test_gopoll_dials_a_go_server(run, go_echo, network, address):
     # A packet has to be small, and its sender waits for it as a whole.
     messages = MESSAGES[:-1] if network == "unixpacket" else MESSAGES
@@ -90,7 +105,7 @@ def test_gopoll_dials_a_go_server(run, go_echo, network, address):
         run(main)
 
 
-@pytest.mark.parametrize("network", STREAMS)
+@over(STREAMS)
 def test_a_go_client_dials_gopoll(run, go_echo, network, address):
     async def main():
         async with await gopoll.listen(network, address) as listener:
@@ -106,7 +121,7 @@ def test_a_go_client_dials_gopoll(run, go_echo, network, address):
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok 300 0\n", "")
 
 
-@pytest.mark.parametrize("network", PACKETS)
+@over(PACKETS)
 def test_gopoll_exchanges_datagrams_with_a_go_server(run, go_echo, network, address):
     """Connected and not; an empty one is one as well."""
     messages = [b"", *MESSAGES[:-1]]
@@ -130,7 +145,7 @@ def test_gopoll_exchanges_datagrams_with_a_go_server(run, go_echo, network, addr
         run(main)
 
 
-@pytest.mark.parametrize("network", PACKETS)
+@over(PACKETS)
 def test_a_go_client_exchanges_datagrams_with_gopoll(run, go_echo, network, address):
     async def echo_packets(packets):
         with contextlib.suppress(gopoll.ClosedError):
@@ -151,7 +166,7 @@ def test_a_go_client_exchanges_datagrams_with_gopoll(run, go_echo, network, addr
     assert (done.returncode, done.stdout, done.stderr) == (0, "ok 200\n", "")
 
 
-@pytest.mark.parametrize("network", ["unix"])
+@over([("unix", "{}/s")])
 def test_descriptors_pass_between_go_and_gopoll(run, go_echo, network, address):
     async def main():
         async with await gopoll.listen(network, address) as listener:
