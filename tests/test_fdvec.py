@@ -240,6 +240,10 @@ def test_a_write_that_never_waits_lets_the_others_run(run):
         assert turns >= 10, "these are 20 system calls, each more than a slice's worth"
         stop = True
         await counter
+        long = gopoll.go(fd.writev, buffers[:20480])
+        await gopoll.gosched()
+        assert await fd.write(b"x") == 1, "it has queued, although nobody polls the descriptor"
+        assert await long == 20480 << 16
         fd.close()
 
     run(main)
