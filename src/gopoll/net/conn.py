@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from gopoll import _fdcopy, _fdraw
+from gopoll import _fdcopy, _fdmsg, _fdraw
 from gopoll._fd import FD
 from gopoll.errors import (
     Addr,
@@ -40,13 +40,34 @@ from gopoll.runtime.blocking import blocking
 if TYPE_CHECKING:
     from _typeshed import HasFileno, ReadableBuffer, WriteableBuffer
 
-__all__ = ["Conn", "FDConn", "KeepAliveConfig", "PacketConn", "TCPConn"]
+__all__ = ["Closing", "Conn", "FDConn", "KeepAliveConfig", "PacketConn", "TCPConn"]
 
 _COPY_BYTES = 262144  # at a time, where we copy ourselves
 _MAX_LINGER = 65535  # seconds; the kernel keeps it in ticks
 
 
-class Conn:
+class Closing:
+    """What `async with` closes: connections and listeners."""
+
+    __slots__ = ()
+
+    def close(self) -> Awaitable[None]:
+        """Close; what it returns is done when that is done."""
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class Conn(Closing):
     """A connection: the abstract base of all that dial, accept and tls.client return.
 
     Any number of goroutines may use one at once: reads queue behind reads, writes behind writes,
@@ -219,17 +240,6 @@ class Conn:
         """The network, as it was given to dial or listen."""
         raise NotImplementedError
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
     def __repr__(self) -> str:
         ends = format_addr(self.local_addr)
         if self.remote_addr is not None:
@@ -343,6 +353,18 @@ class FDConn(FD, Conn):
             raise closed_error(op, self.network, None, self.local_addr) from None
         except OSError as exc:
             raise op_error(op, self.network, None, self.local_addr, exc) from None
+
+
+class FDPacketConn(FDConn, PacketConn):
+    """A connection with a descriptor and messages: the base of UDPConn and UnixConn."""
+
+    __slots__ = ()
+
+    read_from = _fdmsg.read_from
+    readinto_from = _fdmsg.readinto_from
+    write_to = _fdmsg.write_to
+    recvmsg = _fdmsg.recvmsg
+    sendmsg = _fdmsg.sendmsg
 
 
 class TCPConn(FDConn):

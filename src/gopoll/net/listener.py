@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 from gopoll._fd import FD
 from gopoll.errors import Addr, ClosedError, OpError, format_addr, op_error
-from gopoll.net.conn import Conn, FDConn, TCPConn
+from gopoll.net.conn import Closing, Conn, FDConn, TCPConn
 from gopoll.net.sock import local_name
 
-__all__ = ["Listener", "TCPListener"]
+__all__ = ["Listener", "ListenerBase", "TCPListener"]
 
 C = TypeVar("C", bound=FDConn)
 
 
-class Listener(FD):
-    """A listening socket: accept connections one by one, or all with `async for`.
+class ListenerBase(Closing):
+    """What all listeners are: accept connections one by one, or all with `async for`.
 
     Any number of goroutines may accept at once.
     """
@@ -36,6 +35,41 @@ class Listener(FD):
         (.is_temporary) does not end the listener: close something, or wait, and accept again.
         """
         raise NotImplementedError
+
+    @property
+    def addr(self) -> Addr:
+        """The address it listens on."""
+        raise NotImplementedError
+
+    @property
+    def network(self) -> str:
+        """The network, as it was given to listen."""
+        raise NotImplementedError
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether close() has been called."""
+        raise NotImplementedError
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Conn:
+        """Accept; the iteration ends when the listener is closed."""
+        try:
+            return await self.accept()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    def __repr__(self) -> str:
+        state = " closed" if self.is_closed else ""
+        return f"<{type(self).__name__} {self.network} {format_addr(self.addr)}{state}>"
+
+
+class Listener(FD, ListenerBase):
+    """A listening socket. Go: net.Listener."""
+
+    __slots__ = ()
 
     async def _accept(self, make: Callable[[int, str], C]) -> C:
         """Accept, and make a connection of the descriptor. Go: netFD.accept."""
@@ -82,31 +116,6 @@ class Listener(FD):
         from_fd makes a listener of it in another run or process. Any thread. Go: File.
         """
         return self.dup()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Conn:
-        """Accept; the iteration ends when the listener is closed."""
-        try:
-            return await self.accept()
-        except ClosedError:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        state = " closed" if self.is_closed else ""
-        return f"<{type(self).__name__} {self.network} {format_addr(self.local_addr)}{state}>"
 
 
 class TCPListener(Listener):

@@ -12,20 +12,18 @@ import ssl
 import threading
 import time
 from collections.abc import Awaitable, Iterable
-from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from gopoll.errors import (
     Addr,
-    ClosedError,
     DeadlineExceeded,
     deadline_error,
-    format_addr,
     op_error,
 )
 from gopoll.net.addr import parse_network, split_host_port
 from gopoll.net.conn import Conn
 from gopoll.net.dial import Dialer
+from gopoll.net.listener import ListenerBase
 from gopoll.net.tlsconn import TLSConn
 from gopoll.runtime.blocking import blocking
 from gopoll.runtime.context import deadline
@@ -160,8 +158,12 @@ def listener(inner: _Listener, ctx: ssl.SSLContext, *, alpn: Iterable[str] = ())
     return TLSListener(inner, ctx, alpn=alpn)
 
 
-class TLSListener:
+class TLSListener(ListenerBase):
     """A listener whose accept() returns TLS connections. Made by listener()."""
+
+    if TYPE_CHECKING:
+
+        async def __anext__(self) -> TLSConn: ...
 
     def __init__(self, inner: _Listener, ctx: ssl.SSLContext, *, alpn: Iterable[str] = ()) -> None:
         """Wrap *inner*."""
@@ -207,31 +209,6 @@ class TLSListener:
     def wait_closed(self) -> Awaitable[None]:
         """Return an awaitable that is done when the listener is really closed."""
         return self._inner.wait_closed()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> TLSConn:
-        """Accept; the iteration ends when the listener is closed."""
-        try:
-            return await self.accept()
-        except ClosedError:
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
-
-    def __repr__(self) -> str:
-        state = " closed" if self.is_closed else ""
-        return f"<TLSListener {self.network} {format_addr(self.addr)}{state}>"
 
 
 # -- contexts

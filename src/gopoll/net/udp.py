@@ -8,22 +8,15 @@ from __future__ import annotations
 
 import functools
 
-from gopoll import _fdmsg
-from gopoll.net.conn import FDConn, PacketConn
+from gopoll.net.conn import FDPacketConn
 
 __all__ = ["UDPConn", "new_udp_conn"]
 
 
-class UDPConn(FDConn, PacketConn):
+class UDPConn(FDPacketConn):
     """A UDP socket, with a peer (dial) or without (listen_packet). Go: net.UDPConn."""
 
     __slots__ = ()
-
-    read_from = _fdmsg.read_from
-    readinto_from = _fdmsg.readinto_from
-    write_to = _fdmsg.write_to
-    recvmsg = _fdmsg.recvmsg
-    sendmsg = _fdmsg.sendmsg
 
 
 new_udp_conn = functools.partial(UDPConn, stream=False, zero_read_is_eof=False)

@@ -15,9 +15,8 @@ import struct
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gopoll import _fdmsg
 from gopoll.errors import AddrError, closed_error, op_error
-from gopoll.net.conn import FDConn, PacketConn
+from gopoll.net.conn import FDPacketConn
 from gopoll.net.listener import Listener
 from gopoll.net.sock import F, Plan, socket
 from gopoll.runtime.context import Context
@@ -52,16 +51,10 @@ async def unix_socket(
     return await socket(ctx, net, _socket.AF_UNIX, sotype, 0, False, laddr, raddr, plan)
 
 
-class UnixConn(FDConn, PacketConn):
+class UnixConn(FDPacketConn):
     """A connection over a Unix socket: stream, datagrams or packets. Go: net.UnixConn."""
 
     __slots__ = ()
-
-    read_from = _fdmsg.read_from
-    readinto_from = _fdmsg.readinto_from
-    write_to = _fdmsg.write_to
-    recvmsg = _fdmsg.recvmsg
-    sendmsg = _fdmsg.sendmsg
 
     async def send_fds(self, data: ReadableBuffer, fds: Iterable[FileDescriptorLike]) -> int:
         """Send *data*, and copies of the descriptors *fds* with its first byte. An op.
