@@ -5,7 +5,7 @@ pytest_plugins = [
     "plugins.guard",
     "plugins.header",
     "plugins.probe",
-    "plugins.open",
+    "plugins.poller",
     "plugins.sigint",
     "plugins.skips",
     "plugins.stress",

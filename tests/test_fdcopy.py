@@ -16,15 +16,16 @@ import gopoll
 from gopoll import Canceled, ClosedError, OpError
 from helpers.child import run_python
 from helpers.fds import (
+    CUTS,
     MORE_THAN_FITS,
     AnyFD,
+    cut,
     drain,
     half_pair,
     message,
     pair,
     parked,
     pipe,
-    reset,
     tcp_pair,
 )
 from helpers.seccomp import CALLS
@@ -289,22 +290,8 @@ def test_an_unfinished_one_says_how_much_has_left(run, path, end):
             file.flush()
             g = await parked(fd.sendfile, file)
             got = len(peer.recv(1 << 16))
-            match end:
-                case "deadline":
-                    fd.set_write_timeout(0.001)
-                case "close":
-                    fd.close()
-                case "cancel":
-                    g.cancel()
-                case "reset":
-                    reset(peer)
-            kind = {
-                "deadline": TimeoutError,
-                "close": ClosedError,
-                "cancel": Canceled,
-                "reset": ConnectionError,
-            }[end]
-            with pytest.raises(kind) as caught:
+            cut(end, fd, g, peer)
+            with pytest.raises(CUTS[end]) as caught:
                 await g
             written = caught.value.written
             assert got <= written < 32 << 20

@@ -15,20 +15,21 @@ import sys
 import pytest
 
 import gopoll
-from gopoll import Canceled, ClosedError, OpError
+from gopoll import Canceled, OpError
 from helpers.child import open_fds, run_forking, run_python
 from helpers.fds import (
+    CUTS,
     MORE_THAN_FITS,
     AnyFD,
     adopt,
     close_quietly,
+    cut,
     drain,
     half_pair,
     message,
     pair,
     parked,
     pipe,
-    reset,
     stuck,
     tcp_pair,
 )
@@ -224,22 +225,8 @@ def test_one_that_cannot_write_counts_what_it_has_read(run, kind, why):
             feeding = gopoll.go(feed, feeder, DATA * 8, True)
             g = gopoll.go(dst.splice_from, src)
             await stuck(g, feeder)
-            match why:
-                case "deadline":
-                    dst.set_write_deadline(-1)
-                case "close":
-                    dst.close()
-                case "cancel":
-                    g.cancel()
-                case "reset":
-                    reset(eater)
-            error = {
-                "deadline": TimeoutError,
-                "close": ClosedError,
-                "cancel": Canceled,
-                "reset": ConnectionError,
-            }[why]
-            with pytest.raises(error) as caught:
+            cut(why, dst, g, eater)
+            with pytest.raises(CUTS[why]) as caught:
                 await g
             if why != "cancel":
                 assert str(caught.value).startswith(f"splice {kind}: ")
@@ -263,22 +250,8 @@ def test_one_that_cannot_read_says_how_much_has_left(run, why):
             g = await parked(dst.splice_from, src)
             feeder.send(b"abc")
             await wait_until(lambda: drain(eater) == b"abc")
-            match why:
-                case "deadline":
-                    src.set_read_deadline(-1)
-                case "close":
-                    src.close()
-                case "cancel":
-                    g.cancel()
-                case "reset":
-                    reset(feeder)
-            error = {
-                "deadline": TimeoutError,
-                "close": ClosedError,
-                "cancel": Canceled,
-                "reset": ConnectionResetError,
-            }[why]
-            with pytest.raises(error) as caught:
+            cut(why, src, g, feeder)
+            with pytest.raises({**CUTS, "reset": ConnectionResetError}[why]) as caught:
                 await g
             assert (caught.value.written, lost(caught.value)) == (3, 0)
             if why != "cancel":

@@ -19,8 +19,10 @@ from gopoll import Canceled, ClosedError, OpError
 from gopoll._fd import FD
 from gopoll.runtime._sched import current_poller
 from helpers.fds import (
+    CUTS,
     MORE_THAN_FITS,
     adopt,
+    cut,
     drain,
     half_pair,
     pair,
@@ -282,22 +284,8 @@ def test_an_unfinished_write_says_how_much_has_left(run, end):
         await wait_parked(writer)
         got = len(peer.recv(1 << 16))
         await gopoll.gosched()
-        match end:
-            case "deadline":
-                fd.set_write_timeout(0.001)
-            case "close":
-                fd.close()
-            case "cancel":
-                writer.cancel("enough")
-            case "reset":
-                reset(peer)
-        kind = {
-            "deadline": TimeoutError,
-            "close": ClosedError,
-            "cancel": Canceled,
-            "reset": ConnectionError,
-        }[end]
-        with pytest.raises(kind) as caught:
+        cut(end, fd, writer, peer)
+        with pytest.raises(CUTS[end]) as caught:
             await writer
         written = caught.value.written
         assert got <= written < len(MORE_THAN_FITS)

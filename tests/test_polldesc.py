@@ -18,13 +18,6 @@ from helpers.polls import FAR, Waiter, drain, eventfd, park, references, retire
 
 
 @pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
-
-
-@pytest.fixture
 def pair(poller):
     """A registered socket and its peer. The first edge, that it is writable, has been seen."""
     ours, peer = socket.socketpair()

@@ -13,14 +13,6 @@ from gopoll._polldesc import Note
 from helpers.child import run_forking
 from helpers.polls import FAR, Running, Waiter, drain, references
 
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
-
-
 # -- timers ----------------------------------------------------------------------------------------
 
 

@@ -11,16 +11,9 @@ import time
 
 import pytest
 
-from gopoll import READ, Poller
+from gopoll import READ
 from helpers.child import eventfd_count
 from helpers.polls import FAR, drain, is_readable, park, retire, wait_readable
-
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
 
 
 @pytest.fixture

@@ -20,27 +20,15 @@ from gopoll import ClosedError, OpError, Poller
 from gopoll._fd import FD
 from gopoll._sysfd import SysFD
 from helpers.child import open_fds, registrations, run_forking
+from helpers.fds import registered
 from helpers.polls import Running
-
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
 
 
 @pytest.fixture
 def pair(poller):
     """A registered FD and its peer."""
-    ours, peer = socket.socketpair()
-    ours.setblocking(False)
-    with peer:
-        fd = FD(ours.detach(), "unix")
-        fd.init(poller)
-        yield fd, peer
-        if not fd.is_closed:
-            fd.close()
+    with registered(poller) as both:
+        yield both
 
 
 def read(fd, n=9):
@@ -160,10 +148,7 @@ def test_shutting_down_says_what_the_kernel_says(poller):
 
 def test_of_many_that_close_one_does(poller):
     for _ in range(100):
-        ours, peer = socket.socketpair()
-        with peer:
-            fd = FD(ours.detach(), "unix")
-            fd.init(poller)
+        with registered(poller) as (fd, peer):
             start = threading.Barrier(3)
             refused = []
 
@@ -263,10 +248,7 @@ def test_closing_both_at_once_closes_both_and_nothing_else():
     for _ in range(200):
         before = open_fds()
         poller = Poller()
-        ours, peer = socket.socketpair()
-        with peer:
-            fd = FD(ours.detach(), "unix")
-            fd.init(poller)
+        with registered(poller) as (fd, peer):
             start = threading.Barrier(2)
 
             def close(poller=poller, start=start):

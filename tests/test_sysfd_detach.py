@@ -20,28 +20,15 @@ import gopoll
 from gopoll import ClosedError, OpError, Poller
 from gopoll._fd import FD
 from helpers.child import registrations, run_forking
-from helpers.fds import MORE_THAN_FITS, adopt, drain, half_pair, parked
+from helpers.fds import MORE_THAN_FITS, adopt, drain, half_pair, parked, registered
 from helpers.polls import Running, until, wait_readable
-
-
-@pytest.fixture
-def poller():
-    poller = Poller()
-    yield poller
-    poller.close()
 
 
 @pytest.fixture
 def pair(poller):
     """A registered FD and its peer."""
-    ours, peer = socket.socketpair()
-    ours.setblocking(False)
-    with peer:
-        fd = FD(ours.detach(), "unix")
-        fd.init(poller)
-        yield fd, peer
-        if not fd.is_closed:
-            fd.close()
+    with registered(poller) as both:
+        yield both
 
 
 def result(awaitable):
@@ -92,10 +79,7 @@ def test_a_copy_needs_a_free_descriptor(pair):
 def test_copies_and_a_close_at_once_give_a_copy_of_ours_or_none(poller):
     """Row 89: never a copy of what has the number by then."""
     for _ in range(200):
-        ours, peer = socket.socketpair()
-        with peer:
-            fd = FD(ours.detach(), "unix")
-            fd.init(poller)
+        with registered(poller) as (fd, peer):
             start = threading.Barrier(3)
 
             def copy(fd=fd, start=start):
@@ -190,10 +174,7 @@ def test_a_copy_that_cannot_be_had_leaves_all_as_it_was(poller, pair):
 
 def test_of_detach_and_close_one_wins_and_no_descriptor_is_lost(poller):
     for _ in range(200):
-        ours, peer = socket.socketpair()
-        with peer:
-            fd = FD(ours.detach(), "unix")
-            fd.init(poller)
+        with registered(poller) as (fd, peer):
             start = threading.Barrier(3)
 
             def attempt(call, start=start):
@@ -217,10 +198,7 @@ def test_of_detach_and_close_one_wins_and_no_descriptor_is_lost(poller):
 def test_detach_beside_calls_under_way_gives_one_working_descriptor(poller):
     """D1, raced: the number or a copy, whatever the others are in."""
     for _ in range(200):
-        ours, peer = socket.socketpair()
-        with peer:
-            fd = FD(ours.detach(), "unix")
-            fd.init(poller)
+        with registered(poller) as (fd, peer):
             start = threading.Barrier(3)
 
             def use(fd=fd, start=start):

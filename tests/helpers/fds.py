@@ -12,8 +12,9 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gopoll import _fdcopy, _fdmsg, _fdraw
+from gopoll import Poller, _fdcopy, _fdmsg, _fdraw
 from gopoll._fd import FD
+from gopoll.errors import Canceled, ClosedError
 from gopoll.runtime._sched import current_poller
 from gopoll.runtime.goroutine import Goroutine, go, sleep
 from plugins.guard import wait_parked
@@ -64,6 +65,28 @@ def reset(peer: socket.socket) -> None:
     peer.close()
 
 
+# What ends an operation that waits, and the error of it.
+CUTS = {
+    "deadline": TimeoutError,
+    "close": ClosedError,
+    "cancel": Canceled,
+    "reset": ConnectionError,
+}
+
+
+def cut(how: str, fd: FD, g: Goroutine[Any], peer: socket.socket) -> None:
+    """End the operation that *g* waits in on *fd*, in one of the ways of CUTS."""
+    match how:
+        case "deadline":
+            fd.set_timeout(0.001)
+        case "close":
+            fd.close()
+        case "cancel":
+            g.cancel("enough")
+        case "reset":
+            reset(peer)
+
+
 @contextlib.contextmanager
 def pair() -> Iterator[tuple[AnyFD, AnyFD]]:
     """Give two connected stream FDs, closed in the end."""
@@ -85,6 +108,18 @@ def half_pair() -> Iterator[tuple[AnyFD, socket.socket]]:
             yield fd, peer
         finally:
             close_quietly(fd)
+
+
+@contextlib.contextmanager
+def registered(poller: Poller) -> Iterator[tuple[FD, socket.socket]]:
+    """Give an FD on *poller*, outside any goroutine, and its peer, which blocks."""
+    ours, peer = socket.socketpair()
+    ours.setblocking(False)
+    with peer:
+        fd = FD(ours.detach(), "unix")
+        fd.init(poller)
+        yield fd, peer
+        close_quietly(fd)
 
 
 @contextlib.contextmanager

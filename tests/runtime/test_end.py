@@ -468,14 +468,15 @@ LEFT_BEHIND = """
 import threading, time, warnings, gopoll
 
 warnings.simplefilter("ignore")
-go_on, handles, told = threading.Event(), [], []
+begun, go_on, handles, told = threading.Event(), threading.Event(), [], []
 
 async def main():
     gopoll.lock_os_thread()  # so that it is not this thread that is stuck
     handles.append(gopoll.go(stuck))
-    await gopoll.sleep(0.05)
+    await gopoll.blocking(begun.wait)
 
 async def stuck():
+    begun.set()
     go_on.wait()
 
 def ask():

@@ -398,3 +398,35 @@ except gopoll.ForkedError:
 """
     )
     assert lines == ["ended with 1"]
+
+
+@pytest.mark.parametrize("options", ["procs=1", "procs=2"])
+def test_a_child_that_leaves_a_system_call_gets_forked_error(options):
+    """It waited for ever for a P, which somebody has taken: nobody there gives one back."""
+    lines = said(
+        f"""
+async def busy():
+    while True:
+        n[0] += 1
+        await gopoll.gosched()
+
+async def main():
+    busier = [gopoll.go(busy) for _ in range(2)]
+    try:
+        with gopoll.syscall():
+            while n[0] < 10:
+                time.sleep(0.001)
+            pid = os.fork()
+    except gopoll.ForkedError:
+        os._exit(5)
+    if pid == 0:
+        os._exit(6)
+    for g in busier:
+        g.cancel()
+    say("ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+n = [0]
+gopoll.run(main, {options})
+"""
+    )
+    assert lines == ["ended with 5"]

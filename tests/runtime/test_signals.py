@@ -535,7 +535,7 @@ from gopoll.errors import InternalError
 async def main():
     for _ in range(4):
         gopoll.go(corrupted)
-    await gopoll.sleep(0.002)
+    await gopoll.sleep(60)
 
 async def corrupted():
     raise InternalError("as if")

@@ -514,7 +514,6 @@ NO_DESCRIPTOR_LEFT = """
 import os, resource, time, gopoll
 
 async def main():
-    await gopoll.sleep(0.01)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), 4096))
     kept = []
     try:
