@@ -15,7 +15,7 @@ import time
 import pytest
 
 import gopoll
-from gopoll import Canceled, ClosedError, OpError
+from gopoll import Canceled, ClosedError, NotPollableError, OpError
 from gopoll._fd import FD
 from gopoll.runtime._sched import current_poller
 from helpers.fds import (
@@ -334,6 +334,43 @@ def test_a_write_to_a_reset_connection_fails_without_a_signal(run):
         with pytest.raises(BrokenPipeError, match=r"^write tcp: broken pipe$"):
             await fd.write(b"x")
         fd.close()
+
+    run(main)
+
+
+def test_an_error_alone_does_not_hide_what_the_system_call_says(run, probe):
+    """P7: tcp_poll shows an error and nothing else while a reset is half done (it looks unlocked).
+
+    Seen as "not pollable" from a connection that was reset on another CPU.
+    """
+
+    async def main():
+        for waits in (False, True):
+            fd, peer = tcp_pair()
+            reader = await parked(fd.read(1)) if waits else None
+            reset(peer)
+            probe.error_alone(fd)
+            with pytest.raises(ConnectionResetError):
+                await (reader or fd.read(1))
+            fd.close()
+
+    run(main)
+
+
+def test_an_error_alone_with_nothing_to_say_is_not_waited_for(run, probe):
+    """Go: ErrNotPollable. No other event would come."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            reader = await parked(fd.read(1))
+            probe.error_alone(fd)
+            with pytest.raises(NotPollableError, match=r"^read unix: not pollable$"):
+                await reader
+            with pytest.raises(NotPollableError):
+                await fd.read(1)
+            peer.sendall(b"x")
+            assert await fd.read(1) == b"x"
+            await still_works(fd, peer)
 
     run(main)
 

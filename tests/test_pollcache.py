@@ -246,14 +246,30 @@ def check_generation(server, fd, seq):
     rc, desc = server.open(fd)
     assert rc == 0
     assert desc.fdseq == seq
-    assert desc.check_error(READ) == 0, "an error of an earlier life is still there"
+    assert desc.wait(READ) == -1, "an error of an earlier life is still there"
     assert server.event(EPOLLERR, desc.data) == []
-    assert desc.check_error(READ) == EVENT_ERR, f"eventErr is lost at generation {seq}"
-    assert desc.check_error(WRITE) == 0
+    assert desc.wait(READ) == 0, "told before a second try"
+    assert desc.wait(READ) == EVENT_ERR, f"eventErr is lost at generation {seq}"
+    assert desc.check_error(READ) == desc.check_error(WRITE) == 0
     data = desc.data
     assert desc.discard() == 0
     assert server.event(EPOLLERR, data) == -1, "an event of a closed descriptor was believed"
     return data
+
+
+def test_an_error_alone_is_told_to_a_reader_that_has_tried_since(server, desc):
+    """P7: a new event asks for another try; one that says more takes it back."""
+    assert server.event(EPOLLERR, desc.data) == []
+    assert desc.reset(READ) == 0
+    assert [desc.wait(READ) for _ in range(3)] == [0, EVENT_ERR, EVENT_ERR]
+    assert server.event(EPOLLERR, desc.data) == []
+    assert desc.reset(READ) == 0
+    assert [desc.wait(READ) for _ in range(2)] == [0, EVENT_ERR]
+    assert server.event(EPOLLERR | 0x1, desc.data) == []
+    assert desc.reset(READ) == 0
+    park(desc, READ, A)
+    assert server.event(EPOLLERR, desc.data) == [A]
+    assert (desc.resume(READ), desc.check_error(READ)) == (1, 0), "not told before the next try"
 
 
 def test_every_reuse_to_65536_has_a_generation_of_its_own(server, fd):

@@ -108,6 +108,10 @@ class PollDescMachine(RuleBasedStateMachine):
         if model.error(mode):
             assert rc == model.error(mode)
             return
+        scanned = model.scan(mode)
+        if scanned is not None:
+            assert rc == scanned
+            return
         answer, _ = model.sides[mode].step("announce")
         assert rc == {"park": -1, "go on": 0, "double wait": DOUBLE_WAIT}[answer]
         if answer == "park":

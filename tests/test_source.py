@@ -29,6 +29,7 @@ FLOORS = [
     [("_polltypes",)],
     [("_pollserver",)],
     [("_pollcache",)],
+    [("_polldeadline",)],
     [("_park", "_netpoll", "_pollerbase", "_polldesc", "_poller")],
     [
         ("runtime.",),

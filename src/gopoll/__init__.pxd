@@ -5,10 +5,11 @@ from gopoll._park cimport ParkRequest
 from gopoll._pollcache cimport (blockPark, modeBoth, modeRead, modeWrite, netpollabort,
                                 netpollblockcommit, netpollcheckerr, netpollresume,
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
-                                poll_runtime_pollReset, poll_runtime_pollSetDeadline,
-                                poll_runtime_pollUnblock, poll_runtime_pollWait, pollDesc,
-                                pollDiscard, pollErrClosing, pollErrNotPollable, pollErrTimeout,
-                                pollNoError, pollServer, regEdge, regLevel, regOneshot)
+                                poll_runtime_pollReset, poll_runtime_pollUnblock,
+                                poll_runtime_pollWait, pollDesc, pollDiscard, pollErrClosing,
+                                pollErrNotPollable, pollErrTimeout, pollNoError, pollServer,
+                                regEdge, regLevel, regOneshot)
+from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
 from gopoll._pollserver cimport ready_push
 from gopoll._polldesc cimport PollDesc, Timer
 from gopoll._poller cimport ABI_VERSION, Poller

@@ -16,9 +16,10 @@ from gopoll._atomic cimport (add_int, add_u64, load_i64, load_int, load_u64, loa
                              unlock)
 from gopoll._epoll cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS,
                             epoll_event, netpollarm, netpollBreak, netpolldrain, netpollwait)
-from gopoll._pollcache cimport (modeRead, modeWrite, netpolldeadlineimpl, netpollready, pollDesc,
-                                pollmask, pollServer, pdReady, regEdge, regExclusive, regOneshot,
-                                setEventErr, tagBits, taggedPointer, taggedPointerPack, tagMask)
+from gopoll._pollcache cimport (modeRead, modeWrite, netpollready, pollDesc, pollmask, pollServer,
+                                pdReady, regEdge, regExclusive, regOneshot, setEventErr, tagBits,
+                                taggedPointer, taggedPointerPack, tagMask)
+from gopoll._polldeadline cimport netpolldeadlineimpl
 from gopoll._pollserver cimport (netpollAdjustWaiters, netpollGenericInit, ready_push,
                                  ready_take)
 from gopoll._throw cimport THROW_EVENTFD_UNEXPECTED, THROW_NETPOLL, THROW_OUT_OF_MEMORY

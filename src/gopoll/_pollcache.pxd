@@ -9,24 +9,23 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from gopoll._polltypes cimport (PollError, pollNoError, pollErrClosing, pollErrTimeout,
                                 pollErrNotPollable, pdNil, pdReady, pdWait, modeRead, modeWrite,
                                 modeBoth, blockReady, blockPark, regEdge, regLevel, regOneshot,
-                                regExclusive,
-                                infoClosing, infoEventErr, infoReadExpired, infoWriteExpired,
-                                infoSeqShift, tagBits, tagMask, pollDescSize, pollBlockSize,
-                                pollDesc, pollCache, readyList, pollStats, pollServer)
-from gopoll._timers cimport Due
+                                regExclusive, infoClosing, infoEventErr, infoEventTried,
+                                infoReadExpired, infoWriteExpired, infoSeqShift, tagBits, tagMask,
+                                pollDescSize, pollBlockSize, pollDesc, pollCache, readyList,
+                                pollStats, pollServer)
 
 cdef int poll_runtime_pollOpen(
     pollServer *ps, int fd, int reg, pollDesc **out) noexcept nogil
 cdef int poll_runtime_pollClose(pollServer *ps, pollDesc *pd) noexcept nogil
 cdef int poll_runtime_pollReset(pollDesc *pd, int mode) noexcept nogil
 cdef int poll_runtime_pollWait(pollServer *ps, pollDesc *pd, int mode) noexcept nogil
-cdef int poll_runtime_pollSetDeadline(
-    pollServer *ps, pollDesc *pd, int64_t when, int mode) noexcept nogil
 cdef int poll_runtime_pollUnblock(pollServer *ps, pollDesc *pd) noexcept nogil
 cdef int pollRearm(pollServer *ps, pollDesc *pd, int mode) noexcept nogil
 cdef int pollDiscard(pollServer *ps, pollDesc *pd) noexcept nogil
+cdef int pollwake(pollServer *ps, uintptr_t reader, uintptr_t writer) noexcept nogil
 
 cdef int netpollcheckerr(pollDesc *pd, int mode) noexcept nogil
+cdef int netpollscanerr(pollDesc *pd) noexcept nogil
 cdef int netpollblock(pollDesc *pd, int mode) noexcept nogil
 cdef bint netpollblockcommit(
     pollServer *ps, pollDesc *pd, int mode, uintptr_t waiter) noexcept nogil
@@ -40,8 +39,6 @@ cdef void publishInfo(pollDesc *pd) noexcept nogil
 cdef void setEventErr(pollDesc *pd, bint err, uint64_t seq) noexcept nogil
 cdef int pollcache_alloc(pollCache *c, pollDesc **out) noexcept nogil
 cdef void pollcache_free(pollCache *c, pollDesc *pd) noexcept nogil
-cdef int netpolldeadlineimpl(
-    pollServer *ps, pollDesc *pd, Due *due, int64_t now, uintptr_t *out) noexcept nogil
 cdef uint32_t pollmask(int reg, int interest) noexcept nogil
 
 cdef uint64_t taggedPointerPack(pollDesc *pd, uint64_t tag) noexcept nogil

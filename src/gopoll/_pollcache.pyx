@@ -19,9 +19,11 @@ P3: a parked word leaves rg/wg exactly once: by the compare-and-swap of an event
 P4: descriptors are type-stable. An event carries the generation it was registered under and is
     dropped if fdseq has moved on. A match just before a free may still store one pdReady: pollOpen
     resets it or it is a spurious wake-up, which every caller survives.
+P7: an event that was an error alone keeps a reader from waiting (pollErrNotPollable), but only one
+    that has made its system call after that event.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport realloc
 from libc.string cimport memset
 
@@ -29,14 +31,12 @@ from gopoll._atomic cimport (add_u64, cas_u64, cas_word, load_u64, load_word, lo
                              store_int, store_u64, store_word, swap_word, unlock)
 from gopoll._epoll cimport (EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP,
                             netpollarm, netpollclose, netpollopen)
-from gopoll._pollserver cimport netpollAdjustWaiters, netpollGenericInit, netpollwake, ready_push
+from gopoll._pollserver cimport netpollAdjustWaiters, netpollGenericInit, ready_push
 from gopoll._throw cimport (THROW_BLOCKED_READ_CLOSING, THROW_BLOCKED_READ_FREE,
                             THROW_BLOCKED_WRITE_CLOSING, THROW_BLOCKED_WRITE_FREE,
                             THROW_CLOSE_WITHOUT_UNBLOCK, THROW_CORRUPTED, THROW_DOUBLE_WAIT,
-                            THROW_OUT_OF_MEMORY, THROW_READ_DEADLINE, THROW_TAGGED_POINTER,
-                            THROW_UNBLOCK_CLOSING, THROW_WRITE_DEADLINE)
-from gopoll._timers cimport (TIMER_READ, TIMER_WRITE, Due, TimerNode, Timers, timer_arm,
-                             timer_init, timer_later, timer_stop)
+                            THROW_OUT_OF_MEMORY, THROW_TAGGED_POINTER, THROW_UNBLOCK_CLOSING)
+from gopoll._timers cimport TIMER_READ, TIMER_WRITE, timer_init, timer_stop
 
 
 cdef extern from "<stdlib.h>" nogil:
@@ -132,32 +132,50 @@ cdef void publishInfo(pollDesc *pd) noexcept nogil:
         info |= infoReadExpired
     if pd.wd < 0:
         info |= infoWriteExpired
-    while not cas_u64(&pd.info, was, (was & infoEventErr) | info):
+    while not cas_u64(&pd.info, was, (was & (infoEventErr | infoEventTried)) | info):
         was = load_u64(&pd.info)
 
 
 cdef void setEventErr(pollDesc *pd, bint err, uint64_t seq) noexcept nogil:
-    """Note whether the last event was an error alone, unless *seq* is stale. Go: setEventErr."""
+    """Note whether the last event was an error alone, unless *seq* is stale. Go: setEventErr.
+
+    P7: a new one that nobody has tried a system call after.
+    """
     cdef uint64_t was = load_u64(&pd.info)
-    while ((was & infoEventErr) != 0) != err and (was >> infoSeqShift) == seq:
-        if cas_u64(&pd.info, was, was ^ infoEventErr):
+    cdef uint64_t info
+    while (was >> infoSeqShift) == seq:
+        info = was & ~<uint64_t>(infoEventErr | infoEventTried) | (infoEventErr if err else 0)
+        if info == was or cas_u64(&pd.info, was, info):
             return
         was = load_u64(&pd.info)
 
 
 cdef int netpollcheckerr(pollDesc *pd, int mode) noexcept nogil:
-    """Say why *mode* cannot go on: a PollError. Closing, then expiry, then the event scan (reads).
+    """Say why *mode* cannot go on: a PollError. Closing, then expiry.
 
-    Lock-free. Go: netpollcheckerr.
+    Lock-free. Go: netpollcheckerr, which also looks at the event scan: netpollscanerr.
     """
     cdef uint64_t info = load_u64(&pd.info)
     if info & infoClosing:
         return pollErrClosing
     if info & (infoReadExpired if mode == modeRead else infoWriteExpired):
         return pollErrTimeout
-    if mode == modeRead and info & infoEventErr:
-        return pollErrNotPollable
     return pollNoError
+
+
+cdef int netpollscanerr(pollDesc *pd) noexcept nogil:
+    """Say that a reader must not wait: the last event was an error alone, and it has tried since.
+
+    P7: who is told to try again (pollNoError) has marked the event before. A socket can have such
+    an event as well: tcp_poll looks while a reset is half done. There the system call tells more.
+    Go: netpollcheckerr, without the second try.
+    """
+    cdef uint64_t was = load_u64(&pd.info)
+    while was & infoEventErr and not was & infoEventTried:
+        if cas_u64(&pd.info, was, was | infoEventTried):
+            return pollNoError
+        was = load_u64(&pd.info)
+    return pollErrNotPollable if was & infoEventErr else pollNoError
 
 
 # -- open, close, evict ----------------------------------------------------------------------------
@@ -270,7 +288,7 @@ cdef int poll_runtime_pollUnblock(pollServer *ps, pollDesc *pd) noexcept nogil:
         netpollarm(&ps.ep, pd.fd, pollmask(pd.reg, 0),
                    taggedPointerPack(pd, load_u64(&pd.fdseq)))
     unlock(&pd.lock)
-    return _wake(ps, reader, writer)
+    return pollwake(ps, reader, writer)
 
 
 cdef int pollDiscard(pollServer *ps, pollDesc *pd) noexcept nogil:
@@ -282,7 +300,7 @@ cdef int pollDiscard(pollServer *ps, pollDesc *pd) noexcept nogil:
     return rc if rc != 0 else poll_runtime_pollClose(ps, pd)
 
 
-cdef int _wake(pollServer *ps, uintptr_t reader, uintptr_t writer) noexcept nogil:
+cdef int pollwake(pollServer *ps, uintptr_t reader, uintptr_t writer) noexcept nogil:
     """Put unblocked waiters on the ready list, then count them; 0 or a Throw code. No lock held."""
     cdef int rc = 0
     if reader:
@@ -343,6 +361,8 @@ cdef int poll_runtime_pollWait(pollServer *ps, pollDesc *pd, int mode) noexcept 
     cdef int rc = netpollcheckerr(pd, mode)
     if rc != pollNoError:
         return rc
+    if mode == modeRead and load_u64(&pd.info) & infoEventErr:
+        return netpollscanerr(pd)
     rc = netpollblock(pd, mode)
     if rc == blockReady:
         return netpollcheckerr(pd, mode)
@@ -441,110 +461,3 @@ cdef int pollRearm(pollServer *ps, pollDesc *pd, int mode) noexcept nogil:
                         taggedPointerPack(pd, load_u64(&pd.fdseq)))
     unlock(&pd.lock)
     return rc
-
-
-# -- deadlines -------------------------------------------------------------------------------------
-
-cdef int _set_one(Timers *ts, TimerNode *node, bint *run, uintptr_t *seq, int64_t *at,
-                  int64_t when) noexcept nogil:
-    """Set one deadline under pd.lock; 1 if the poller must look again, -1 without memory."""
-    cdef int64_t was = at[0]
-    at[0] = when
-    if run[0] and when >= was:
-        # Later: the heap finds out by itself (T1). If the timer has just been popped,
-        # netpolldeadlineimpl finds rd in the future and arms it again.
-        timer_later(node, when)
-        return 0
-    if when > 0:
-        if run[0]:
-            seq[0] += 1
-        run[0] = True
-        return timer_arm(ts, node, when, seq[0])
-    if run[0]:
-        seq[0] += 1
-        run[0] = False
-        timer_stop(ts, node)
-    return 0
-
-
-cdef int poll_runtime_pollSetDeadline(
-        pollServer *ps, pollDesc *pd, int64_t when, int mode) noexcept nogil:
-    """Set the deadline of *mode* and wake the waiters it has passed; 0 or a Throw code.
-
-    when: monotonic ns (Go: a delay); 0 clears, < 0 has passed already. Nothing happens on a
-    closing descriptor. Two deadlines are two heap entries even when equal (Go shares one): a
-    shared one could not be moved later without touching the heap.
-    Go: poll_runtime_pollSetDeadline.
-    """
-    cdef uintptr_t reader = 0, writer = 0
-    cdef int64_t rd, wd
-    cdef int first = 0, rc = 0
-    if when < 0:
-        when = -1
-    lock(&pd.lock)
-    if pd.closing:
-        unlock(&pd.lock)
-        return 0
-    rd = pd.rd
-    wd = pd.wd
-    if mode & modeRead:
-        rc = _set_one(&ps.timers, &pd.rt, &pd.rrun, &pd.rseq, &pd.rd, when)
-        first |= rc
-    if mode & modeWrite and rc >= 0:
-        rc = _set_one(&ps.timers, &pd.wt, &pd.wrun, &pd.wseq, &pd.wd, when)
-        first |= rc
-    if (pd.rd < 0) != (rd < 0) or (pd.wd < 0) != (wd < 0):
-        publishInfo(pd)                     # P1: publish, then unblock
-    if when < 0:
-        if mode & modeRead:
-            reader = netpollunblock(pd, modeRead, False)
-        if mode & modeWrite:
-            writer = netpollunblock(pd, modeWrite, False)
-    unlock(&pd.lock)
-    if rc < 0:
-        return THROW_OUT_OF_MEMORY
-    if first:
-        # P5: a sleeper has either seen this deadline or is told now.
-        rc = netpollwake(ps)
-        if rc != 0:
-            return rc
-    return _wake(ps, reader, writer)
-
-
-cdef int netpolldeadlineimpl(
-        pollServer *ps, pollDesc *pd, Due *due, int64_t now, uintptr_t *out) noexcept nogil:
-    """Let a popped deadline expire; the number of words in *out* (0 or 1) or a Throw code.
-
-    T2: an old seq means that the deadline was moved, cleared or closed since: ignored.
-    Go: netpolldeadlineimpl.
-    """
-    cdef bint read = due.kind == TIMER_READ
-    cdef uintptr_t waiter
-    cdef int first
-    cdef int64_t *at = &pd.rd if read else &pd.wd
-    lock(&pd.lock)
-    if due.seq != (pd.rseq if read else pd.wseq):
-        unlock(&pd.lock)
-        return 0
-    if at[0] <= 0 or not (pd.rrun if read else pd.wrun):
-        unlock(&pd.lock)
-        return THROW_READ_DEADLINE if read else THROW_WRITE_DEADLINE
-    if at[0] > now:
-        # Moved later while it was being popped: not yet.
-        first = timer_arm(&ps.timers, &pd.rt if read else &pd.wt, at[0], due.seq)
-        unlock(&pd.lock)
-        if first < 0:
-            return THROW_OUT_OF_MEMORY
-        return netpollwake(ps) if first else 0       # P5: not only we may be asleep in it
-    at[0] = -1
-    if read:
-        pd.rrun = False
-    else:
-        pd.wrun = False
-    publishInfo(pd)                         # P1: publish, then unblock
-    waiter = netpollunblock(pd, modeRead if read else modeWrite, False)
-    unlock(&pd.lock)
-    if waiter == 0:
-        return 0
-    out[0] = waiter
-    return 1

@@ -16,10 +16,10 @@ from gopoll._park cimport Awaitable, ParkRequest
 from gopoll._pollcache cimport (blockPark, modeBoth, modeRead, modeWrite, netpollabort,
                                 netpollblockcommit, pdNil, pdReady, pdWait,
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
-                                poll_runtime_pollReset, poll_runtime_pollSetDeadline,
-                                poll_runtime_pollUnblock, poll_runtime_pollWait, pollDesc,
-                                pollDiscard, pollErrClosing, pollErrTimeout, pollNoError,
-                                pollRearm, regEdge)
+                                poll_runtime_pollReset, poll_runtime_pollUnblock,
+                                poll_runtime_pollWait, pollDesc, pollDiscard, pollErrClosing,
+                                pollErrTimeout, pollNoError, pollRearm, regEdge)
+from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
 from gopoll._pollerbase cimport PollerBase
 from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._throw cimport THROW_OUT_OF_MEMORY, THROW_UNBLOCK_CLOSING, throw
@@ -119,8 +119,10 @@ cdef class PollDesc:
     def wait(self, int mode):
         """Announce a wait for READ or WRITE and return its ParkRequest, to be committed next.
 
-        Raises ClosedError, TimeoutError (deadline) and InternalError for a second waiter of one
-        direction. After the wake-up call reset(), which says why, and try again.
+        Raises ClosedError, TimeoutError (deadline), InternalError for a second waiter of one
+        direction, and NotPollableError to a reader that has tried again after an event that was an
+        error alone: no other would come. After the wake-up call reset(), which says why, and try
+        again.
         Go: poll_runtime_pollWait.
         """
         cdef int rc

@@ -39,6 +39,7 @@ cdef enum:                          # info: 64 bits, so that the whole tag fits 
     infoEventErr = 2                # the last event was EPOLLERR alone
     infoReadExpired = 4
     infoWriteExpired = 8
+    infoEventTried = 16             # a reader has been told to try again after that (P7)
     infoSeqShift = 8
     tagBits = 24
     tagMask = 0xFFFFFF

@@ -17,8 +17,8 @@ from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_fini, fdmu
                               wake_chain)
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollDesc, pollDiscard,
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
-                                poll_runtime_pollSetDeadline, poll_runtime_pollUnblock, regEdge,
-                                regExclusive)
+                                poll_runtime_pollUnblock, regEdge, regExclusive)
+from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
 from gopoll._polldesc cimport Note
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport pollserver_forked

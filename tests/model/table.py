@@ -101,23 +101,30 @@ class Descriptor:
 
     closing: bool = False
     event_error: bool = False
+    tried: bool = False  # a reader has been told to try again since
     sides: dict[int, Direction] = field(
         default_factory=lambda: {READ: Direction(), WRITE: Direction()}
     )
 
     def error(self, mode: int) -> int:
-        """Return why *mode* cannot go on: closing, then the deadline, then the event (reads)."""
+        """Return why *mode* cannot go on: closing, then the deadline."""
         if self.closing:
             return 1
-        if self.sides[mode].deadline < 0:
-            return 2
-        return 3 if mode == READ and self.event_error else 0
+        return 2 if self.sides[mode].deadline < 0 else 0
+
+    def scan(self, mode: int) -> int | None:
+        """Return what keeps *mode* from waiting if the last event was an error alone."""
+        if mode == WRITE or not self.event_error:
+            return None
+        self.tried, tried = True, self.tried
+        return 3 if tried else 0
 
     def event(self, mask: int) -> list[int]:
         """Apply an event; the woken waiters, reader first."""
         found = directions(mask)
         if found:
             self.event_error = mask == ERR
+            self.tried = False
         return [word for mode in found for word in self.sides[mode].step("event")[1]]
 
     def evict(self) -> list[int]:

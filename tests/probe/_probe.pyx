@@ -18,19 +18,20 @@ from gopoll._epoll cimport EPOLLERR, netpollarm, netpollBreak, netpolldrain, net
 from gopoll._netpoll cimport NETPOLL_CAP, netpoll, netpollevent, netpolltimeout
 from gopoll._park cimport SLICE_BYTES, SLICE_END, SLICE_OPS, Awaitable, set_iternext, thread_words
 from gopoll._pollcache cimport (netpollabort, netpollblock, netpollblockcommit, netpollcheckerr,
-                                netpolldeadlineimpl, netpollready, netpollresume,
-                                poll_runtime_pollClose, poll_runtime_pollOpen,
-                                poll_runtime_pollReset, poll_runtime_pollSetDeadline,
+                                netpollready, netpollresume, poll_runtime_pollClose,
+                                poll_runtime_pollOpen, poll_runtime_pollReset,
                                 poll_runtime_pollUnblock, poll_runtime_pollWait, pollDesc,
                                 pollDiscard, pollRearm, pollServer, taggedPointer,
                                 taggedPointerPack)
+from gopoll._polldeadline cimport netpolldeadlineimpl, poll_runtime_pollSetDeadline
 from gopoll._polldesc cimport PollDesc
 from gopoll._poller cimport Poller
-from gopoll._pollserver cimport (netpollAnyWaiters, netpollGenericInit, netpollwake,
-                                 poll_runtime_isPollServerDescriptor, pollserver_fini,
-                                 pollserver_init, ready_push, ready_take)
+from gopoll._pollserver cimport (netpollAdjustWaiters, netpollAnyWaiters, netpollGenericInit,
+                                 netpollwake, poll_runtime_isPollServerDescriptor,
+                                 pollserver_fini, pollserver_init, ready_push, ready_take)
 from gopoll._sockaddr cimport (sockaddr_from_python, sockaddr_storage, sockaddr_to_python,
                                socklen_t)
+from gopoll._sysfd cimport SysFD
 from gopoll._throw cimport throw
 from gopoll._timers cimport (Due, TIMER_WAITER, TimerNode, Timers, nanotime,
                              timer_arm, timer_init, timer_later, timer_move, timer_stop,
@@ -417,6 +418,16 @@ def close_on_a_strange_thread(Desc desc not None):
 
 
 # -- a heap alone ----------------------------------------------------------------------------------
+
+def error_alone(SysFD fd not None):
+    """Give a connection an event that is an error and nothing else, as netpoll would."""
+    cdef uintptr_t out[2]
+    cdef int i, n = netpollevent(fd.ps, EPOLLERR, taggedPointerPack(fd.pd, fd.pd.fdseq), out)
+    for i in range(n):
+        ready_push(fd.ps, out[i])
+    netpollAdjustWaiters(fd.ps, -n)
+    netpollwake(fd.ps)
+
 
 cdef class Heap:
     """A Timers with a fixed number of nodes; node i pops as (seq, i)."""
