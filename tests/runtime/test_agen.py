@@ -4,9 +4,11 @@ Python leaves it to the event loop (PEP 525); Go has nothing of the kind. Ruling
 """
 
 import asyncio
+import contextlib
 import gc
 import sys
 import threading
+import types
 
 import pytest
 
@@ -280,3 +282,36 @@ def test_a_thousand_of_them_are_each_closed_once(run, procs):
         assert sorted(seen) == list(range(1000))
 
     run(main, procs=procs)
+
+
+@types.coroutine
+def pause():
+    yield
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_one_that_is_dropped_when_all_is_over_is_closed_on_the_spot(run, waits):
+    """Without a GIL a thread may be late: weak references are gone before we hear of the drop."""
+    scheds, seen = [], []
+
+    async def main():
+        scheds.append(current_sched())
+
+    async def gen():
+        try:
+            yield 1
+        finally:
+            try:
+                if waits:
+                    await pause()
+            finally:
+                seen.append("closed")
+
+    run(main)
+    agen = gen()
+    with pytest.raises(StopIteration):
+        agen.asend(None).send(None)
+    expected = pytest.warns(ResourceWarning, match="gen was dropped too late to wait")
+    with expected if waits else contextlib.nullcontext():
+        scheds[0]._drop_agen(agen)
+    assert seen == ["closed"]

@@ -561,3 +561,130 @@ def test_nothing_is_handed_to_what_has_been_left_behind(options):
         """
     )
     assert done.stdout == "clean\n", done.stderr
+
+
+STUCK = """
+import os, sys, threading, time, warnings, gopoll
+from gopoll.runtime import sched
+
+warnings.simplefilter("default")
+sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**7
+never = threading.Event()
+stuck = []
+
+async def child():
+    stuck.append(gopoll.current())
+    never.wait(20)
+    print("nobody was left behind")
+
+async def parent():
+    async with gopoll.Group() as group:
+        group.go(child)
+
+async def grandparent():
+    async with gopoll.timeout(3600), gopoll.Group() as group:  # a timer that is far
+        group.go(parent)
+
+async def shielded():
+    async with gopoll.shield():
+        stuck.append(gopoll.current())
+        await gopoll.blocking(never.wait, 20)
+    print("nobody was left behind")
+
+async def main(fn, n=1):
+    gopoll.lock_os_thread()  # so that it is not run()'s own thread that is stuck
+    gs = [gopoll.go(fn) for _ in range(n)]
+    while len(stuck) < n:
+        await gopoll.sleep(0.001)
+
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("grandparent, procs=1", {"child", "grandparent", "parent"}),
+        ("grandparent, procs=2", {"child", "grandparent", "parent"}),
+        ("shielded, procs=2", {"shielded"}),
+        ("shielded, handoff=False", {"shielded"}),
+    ],
+)
+@pytest.mark.parametrize("thread", [False, True])
+def test_who_waits_for_what_is_stuck_is_left_behind_with_it(what, names, thread):
+    """E10: neither a far timer nor a thread of the program could wake it."""
+    fn, _, options = what.partition(", ")
+    done = run_python(
+        f"""{STUCK}
+if {thread}:
+    threading.Thread(target=never.wait, daemon=True).start()
+gopoll.run(lambda: main({fn}), {options})
+print("over", flush=True)
+os._exit(0)
+"""
+    )
+    assert done.stdout == "over\n", done.stderr
+    told = [line for line in done.stderr.splitlines() if "since main has ended" in line]
+    assert {line.partition("(")[2].partition(")")[0] for line in told} == names
+    assert all(line.endswith(": it is left behind") for line in told)
+
+
+def test_what_is_stuck_is_left_behind_however_many_they_are():
+    """Without a GIL faulthandler tells where 100 threads are, and no more."""
+    done = run_python(
+        f"""{STUCK}
+warnings.simplefilter("ignore")
+gopoll.run(main, child, 130, procs=2)
+print("over", flush=True)
+os._exit(0)
+"""
+    )
+    assert done.stdout == "over\n", done.stderr
+
+
+def test_what_waits_for_one_short_call_after_another_is_waited_for():
+    """E10: that is another wait, and another call, each time."""
+    done = run_python(
+        f"""{STUCK}
+sched.LOOK_AGAIN_NS = 4 * 10**8
+left = 30
+
+async def tidies():
+    global left
+    stuck.append(gopoll.current())
+    async with gopoll.shield():
+        while left:
+            await gopoll.blocking(time.sleep, 0.05)
+            left -= 1
+
+gopoll.run(main, tidies, procs=2)
+print("left:", left)
+"""
+    )
+    assert (done.stdout, done.stderr) == ("left: 0\n", "")
+
+
+def test_another_run_that_awaits_what_is_left_behind_is_told():
+    """J2."""
+    done = run_python(
+        f"""{STUCK}
+warnings.simplefilter("ignore")
+told = []
+
+async def other():
+    while not stuck:
+        await gopoll.sleep(0.001)
+    try:
+        await stuck[0]
+    except RuntimeError as err:
+        told.append(str(err))
+
+thread = threading.Thread(target=gopoll.run, args=(other,), daemon=True)
+thread.start()
+gopoll.run(main, child, procs=2)
+thread.join(10)
+print(told, stuck[0].state, stuck[0].done, flush=True)
+os._exit(0)
+"""
+    )
+    text = "['goroutine 2 was left behind when run() ended'] left behind True\n"
+    assert done.stdout == text, done.stderr

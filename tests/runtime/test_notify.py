@@ -265,3 +265,40 @@ def test_ctrl_c_may_be_a_value_and_is_ctrl_c_again(handoff):
         """
     )
     assert (done.stdout, done.stderr) == ("SIGINT\ninterrupted\n", "")
+
+
+def test_a_forked_child_is_free_of_the_signals_of_its_parents_run():
+    done = run_python(
+        """
+        import os, signal
+        import gopoll
+
+        async def nothing_comes():
+            await gopoll.Chan().recv()
+
+        async def main():
+            chan = gopoll.signal_notify(signal.SIGUSR1)
+            pid = os.fork()
+            if pid == 0:
+                assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+                try:
+                    gopoll.run(nothing_comes)
+                except gopoll.DeadlockError:
+                    os._exit(5)
+                os._exit(6)
+            _, status = await gopoll.blocking(os.waitpid, pid, 0)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return os.waitstatus_to_exitcode(status), await chan.recv() is signal.SIGUSR1
+
+        gopoll_fork, os.fork = os.fork, lambda: fork_quietly()
+
+        def fork_quietly():
+            import warnings
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # 3.12: of threads
+                return gopoll_fork()
+
+        print(gopoll.run(main))
+        """
+    )
+    assert done.stdout == "(5, True)\n", done.stderr

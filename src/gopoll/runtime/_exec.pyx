@@ -21,7 +21,8 @@ from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_int, load_u64
 from gopoll._park cimport ParkRequest, SliceEnd, SliceMore, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._base cimport count_of
-from gopoll.runtime._g cimport G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase, GBase
+from gopoll.runtime._g cimport (G_LEFT, G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase,
+                                GBase)
 from gopoll.runtime._p cimport (P_RUN, MBase, PBase, owns, stateBits, tickShift,
                                 word_sched)
 from gopoll.runtime._sched cimport unpark_g, wake_joins
@@ -106,6 +107,14 @@ cdef class ExecBase(FindBase):
         if (not load_int(&g.finished) and g.set_canceled(cause)          # G1: the state, the park
                 and self.ps == self.poller.ps):
             unpark_g(g)
+
+    def leave_behind(self, GBase g not None, error):
+        """The run is over and *g* has not ended: whoever waits for its end gets *error* (J2)."""
+        if load_int(&g.finished):
+            return
+        g.claim()                            # it has been told
+        poke_int(&g.state, G_LEFT)
+        wake_joins(g.finish(None, error))
 
     def next_id(self):
         """Return a goroutine's number that nobody has had."""

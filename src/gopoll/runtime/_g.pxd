@@ -11,6 +11,7 @@ cdef enum GState:
     G_RUNNING
     G_WAITING
     G_DEAD
+    G_LEFT                             # its run has ended without it
 
 cdef class ContextBase:
     cdef int ended                     # set once, when the context is done; atomic (G1)
@@ -56,6 +57,7 @@ cdef class GBase:
     cdef int abort(self) noexcept
     cdef int let_look(self) except -1
     cdef PyObject *end(self, object result, object error) except? NULL
+    cdef PyObject *finish(self, object result, object error) noexcept
 
 cdef class Join(Awaitable):
     cdef GBase g

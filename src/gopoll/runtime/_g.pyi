@@ -4,7 +4,7 @@ from typing_extensions import disjoint_base
 
 from gopoll._park import Awaitable, ParkRequest
 
-STATES: tuple[str, str, str, str]
+STATES: tuple[str, str, str, str, str]
 
 @disjoint_base
 class ContextBase:

@@ -11,6 +11,8 @@ G2: who reads the stack of a goroutine counts itself in `looked`, then looks at 
     one sets mid, then looks at looked, and waits. Nobody reads a coroutine that runs.
 J1: who waits for the end lists itself under jlock, where it sees whether the end has come; the end
     is marked and the list taken under the same lock. Every joiner is woken, once.
+J2: a goroutine that its run leaves behind is marked as ended too, with an error, once no M can
+    resume it or see to its end; its coroutine is left alone, for a thread may be in it.
 """
 
 from cpython.object cimport PyObject
@@ -29,7 +31,7 @@ from gopoll.errors import Canceled
 cdef extern from *:
     object PyContext_CopyCurrent()
 
-STATES = ("runnable", "running", "waiting", "dead")
+STATES = ("runnable", "running", "waiting", "dead", "left behind")
 
 
 cdef class ContextBase:
@@ -145,7 +147,7 @@ cdef class GBase:
         return rc == 1
 
     def forsake(self):
-        """Leave what it waits in, with what it has been handed there: its run is over (H10).
+        """Leave what it waits in, with what it has been handed there: its run is over (H10, J2).
 
         Once no M can resume it any more.
         """
@@ -158,6 +160,14 @@ cdef class GBase:
 
     cdef PyObject *end(self, object result, object error) except? NULL:
         """Store the outcome; the list of Joins to wake, owned by the caller. Once."""
+        cdef PyObject *first = self.finish(result, error)
+        poke_int(&self.state, G_DEAD)
+        poke_i64(&self.since_ns, nanotime())
+        self.coro = None
+        return first
+
+    cdef PyObject *finish(self, object result, object error) noexcept:
+        """Store the outcome alone, and take the list."""
         cdef PyObject *first
         self.result = result
         self.error = error
@@ -166,9 +176,6 @@ cdef class GBase:
         first = self.first
         self.first = self.last = NULL
         sunlock(&self.jlock)
-        poke_int(&self.state, G_DEAD)
-        poke_i64(&self.since_ns, nanotime())
-        self.coro = None
         return first
 
     @property
@@ -217,7 +224,7 @@ cdef class GBase:
 
     @property
     def state_name(self):
-        """One of runnable, running, waiting, dead."""
+        """One of runnable, running, waiting, dead, left behind."""
         return STATES[peek_int(&self.state)]
 
     @property
@@ -329,6 +336,12 @@ cdef class Join(Awaitable):
             return 0
         Py_DECREF(self)                      # the list's; the caller holds its own
         return 1
+
+    cdef int forsake(self) except -1:
+        cdef PyObject *waiter = self.waiter
+        if self.abort_word(waiter) == 1:
+            Py_DECREF(<object>waiter)
+        return 0
 
     cdef int step(self, PyObject **out) except -1:
         if not self.seize():                 # K2

@@ -64,7 +64,7 @@ cdef class MBase:
     cdef int bound             # reasons for which it runs one goroutine only; its own thread's (L1)
     cdef readonly int boot     # even: the thread it is given has not begun; odd: it has; (L2)
     cdef void *tstate          # Python's state of its thread; guarded by SchedBase.lock
-    cdef int clock             # the CPU clock of its thread, -1 before it has begun; atomic
+    cdef readonly int clock    # the CPU clock of its thread, -1 before it has begun; atomic
     cdef MCounts counts
     cdef readonly int64_t ident
     cdef public object thread

@@ -155,6 +155,11 @@ cdef class MBase:
         return self.p != NULL and (<PBase>self.p).has_work()
 
     @property
+    def slice_word(self):
+        """A number that another slice has not. Any thread."""
+        return load_u64(&self.runword)
+
+    @property
     def in_slice(self):
         """Whether it runs a goroutine, with a P or without."""
         return load_u64(&self.runword) & stateMask == P_RUN

@@ -1,6 +1,10 @@
+import threading
+
 from typing_extensions import disjoint_base
 
 FREE_THREADED: bool
+
+class Watcher(threading.Thread): ...
 
 def set_stall(ns: int, wanted: bool) -> None: ...
 

@@ -167,6 +167,10 @@ cdef tuple look_at(Thread *t, int64_t waited, ident):
     return kind, stack
 
 
+class Watcher(threading.Thread):
+    """The thread of a watch. It wakes no goroutine."""
+
+
 cdef class WatchBase:
     """The watch over one loop; debug.StallWatch is the public one and has report()."""
 
@@ -179,7 +183,7 @@ cdef class WatchBase:
         self.seen.lock = &self.lock_
         self.tstate = PyThreadState_Get()
         self.owner = threading.current_thread()
-        self.thread = threading.Thread(target=self.watch, name="gopoll-stallwatch", daemon=True)
+        self.thread = Watcher(target=self.watch, name="gopoll-stallwatch", daemon=True)
         self.thread.start()
 
     @property

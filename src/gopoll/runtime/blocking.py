@@ -19,7 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 from gopoll._polldesc import Note
 from gopoll.errors import ClosedError, ForkedError
 from gopoll.runtime import stacks
-from gopoll.runtime._sched import current_sched
+from gopoll.runtime._sched import current_g, current_sched
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -57,7 +57,9 @@ class Pool:
         self._lock = threading.RLock()  # guards all that follows
         self._jobs: collections.deque[_Job] = collections.deque()
         self._threads: set[threading.Thread] = set()
-        self._working: set[threading.Thread] = set()
+        # The call that each works on, and the CPU clock of the thread.
+        self._working: dict[threading.Thread, tuple[_Job, int]] = {}
+        self._wait = JOIN_SECONDS
         self._closed = False
 
     def submit(self, job: _Job) -> None:
@@ -92,6 +94,18 @@ class Pool:
         with self._lock:
             return bool(self._jobs or self._working)
 
+    def calls(self) -> dict[object, tuple[int, int] | None]:
+        """Return each call with its thread (identifier and CPU clock), None if it is queued."""
+        with self._lock:
+            found: dict[object, tuple[int, int] | None] = dict.fromkeys(self._jobs)
+            for thread, (job, clock) in self._working.items():
+                found[job] = thread.ident or 0, clock
+            return found
+
+    def give_up(self) -> None:
+        """Have close() wait no longer for calls that are under way: they are stuck."""
+        self._wait = 0.0
+
     @property
     def threads(self) -> set[threading.Thread]:
         """The threads there are."""
@@ -106,6 +120,7 @@ class Pool:
 
     def _work(self) -> None:
         me, pid = threading.current_thread(), os.getpid()
+        clock = time.pthread_getcpuclockid(threading.get_ident())
         while True:
             self._bell.get()
             with self._lock:
@@ -115,7 +130,7 @@ class Pool:
                 if not self._jobs:
                     continue
                 job = self._jobs.popleft()
-                self._working.add(me)
+                self._working[me] = job, clock
             job.run()
             if os.getpid() != pid:
                 self._sched.end_child(ForkedError("a function given to blocking() returned in a "
@@ -126,7 +141,7 @@ class Pool:
                 pass  # run() has ended; nobody waits any more
             del job
             with self._lock:
-                self._working.discard(me)
+                self._working.pop(me, None)
             if self._sched.is_quiet:  # who looked for a deadlock meanwhile has taken us for work
                 self._sched.wake_net_poller()
 
@@ -137,7 +152,7 @@ class Pool:
             self._jobs.clear()
             threads = [t for t in self._threads if t.is_alive()]
         self._bell.put(None)
-        until = time.monotonic() + JOIN_SECONDS
+        until = time.monotonic() + self._wait
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
         for thread in threads:
@@ -161,12 +176,16 @@ async def blocking(fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
     context = contextvars.copy_context()
     job = _Job(lambda: context.run(fn, *args, **kwargs), Note(sched.poller, "blocking"))
     pool = sched.pool
+    g, awaits = current_g(), sched.leftovers.awaits
     try:
         pool.submit(job)
+        awaits[g] = (job,)
         await job.note
     except BaseException:
         pool.withdraw(job)
         raise
+    finally:
+        awaits.pop(g, None)
     if job.error is not None:
         try:
             raise job.error

@@ -7,11 +7,9 @@ Go: runtime/proc.go, Gosched, LockOSThread, GOMAXPROCS (go1.27).
 from __future__ import annotations
 
 import inspect
-import math
 import os
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import CoroutineType, FunctionType
 from typing import Any, Generic, TypeVar, TypeVarTuple, overload
@@ -47,9 +45,6 @@ _LONGEST = 4e9  # seconds that a sleep can last
 _procs: int | None = None  # what gomaxprocs() has set for the runs to come
 
 
-_LOOK_AFTER = 1.0  # seconds; a run() that leaves a goroutine behind wakes nobody
-
-
 class Goroutine(Generic[_T]):
     """The handle of a goroutine: await it, cancel it, ask how it is. Made by go().
 
@@ -82,7 +77,7 @@ class Goroutine(Generic[_T]):
         """Wait for the end from a plain thread, at most *timeout* seconds, and return the result.
 
         Raises the goroutine's error, TimeoutError, or RuntimeError: in a goroutine, and where run()
-        has left it behind (it looks for that once a second).
+        has left it behind, as awaiting it in another run does.
         """
         g = self._g
         if not g.done:
@@ -91,27 +86,15 @@ class Goroutine(Generic[_T]):
             ended = threading.Lock()  # its release() is in C: no signal handler interrupts it
             ended.acquire()
             join = Join(g)
-            if join.commit(ended.release):
-                why = self._wait(ended, timeout)
-                if why is not None and join.abort(ended.release):
-                    raise why
+            wait = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
+            late = join.commit(ended.release) and not ended.acquire(timeout=wait)
+            if late and join.abort(ended.release):
+                raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
         g.claim()
         if g.error is not None:
             raise g.error
         value: _T = g.result
         return value
-
-    def _wait(self, ended: threading.Lock, timeout: float | None) -> Exception | None:
-        """Wait for the lock of result(); return what to raise if it is not to be had."""
-        until = math.inf if timeout is None else time.monotonic() + timeout
-        while True:
-            left = max(until - time.monotonic(), 0)
-            if ended.acquire(timeout=min(left, _LOOK_AFTER)):
-                return None
-            if self._g.sched.has_outcome:
-                return RuntimeError(f"goroutine {self.id} was left behind when run() ended")
-            if left <= _LOOK_AFTER:
-                return TimeoutError(f"goroutine {self.id} has not ended within {timeout} s")
 
     @property
     def id(self) -> int:
@@ -125,7 +108,7 @@ class Goroutine(Generic[_T]):
 
     @property
     def state(self) -> str:
-        """One of runnable, running, waiting, dead."""
+        """One of runnable, running, waiting, dead; left behind if run() has ended without it."""
         return self._g.state_name
 
     @property

@@ -177,6 +177,15 @@ class Group:
 
     async def _wait(self) -> Canceled | None:
         """Wait for every goroutine of the group; return our own cancellation, if it came."""
+        awaits, g = self._sched.leftovers.awaits, current_g()
+        assert g is not None
+        awaits[g] = self._children
+        try:
+            return await self._wait_for_children()
+        finally:
+            awaits.pop(g, None)
+
+    async def _wait_for_children(self) -> Canceled | None:
         try:
             self._leave(None)
             await self._all_ended.wait()

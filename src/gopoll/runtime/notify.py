@@ -7,6 +7,7 @@ thread is woken for it. Go: os/signal/signal.go (go1.27).
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import deque
@@ -63,6 +64,18 @@ def _serve() -> None:
                 request.done.set()
         finally:
             _serving = False
+
+
+def _forget_parent() -> None:
+    """Give the signals of the parent's runs their handlers back, in a forked child."""
+    global _serving
+    _serving = False
+    _requests.clear()
+    for chan in [chan for chan, owner in list(_owners.items()) if owner is not None]:
+        _remove(chan)
+
+
+os.register_at_fork(after_in_child=_forget_parent)
 
 
 def _on_main() -> bool:

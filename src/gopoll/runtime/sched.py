@@ -14,8 +14,6 @@ import os
 import sys
 import threading
 import time
-import traceback
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -23,15 +21,17 @@ from typing import Any
 
 from gopoll._pollerbase import init_poller
 from gopoll.errors import Canceled, ClosedError, DeadlockError, ForkedError, InternalError
-from gopoll.runtime import debug, notify, stacks
+from gopoll.runtime import debug, notify
 from gopoll.runtime._base import do_all
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
 from gopoll.runtime._sched import current_g, current_poller, current_sched
+from gopoll.runtime._stall import Watcher
 from gopoll.runtime._sysmon import Sysmon
 from gopoll.runtime.blocking import Pool
 from gopoll.runtime.context import Context, background
+from gopoll.runtime.end import Leftovers, close_now
 from gopoll.runtime.signals import Signals
 
 __all__ = ["Scheduler", "current_g", "current_poller", "current_sched"]
@@ -39,6 +39,7 @@ __all__ = ["Scheduler", "current_g", "current_poller", "current_sched"]
 CHECK_TICKS = 61  # every so many slices the global queue and the network come first
 PATIENCE_NS = 4 * 10**9  # what is stuck gets, a thread or a generator, when all else has ended
 LOOK_AGAIN_NS = 10**9
+LOOK_SELDOM_NS = 8 * 10**9
 TURNS = 16  # so often may a signal handler raise in one step of the end
 MAX_DEATHS = 8  # exceptions of the scheduler's own that a run survives
 
@@ -61,8 +62,10 @@ class Scheduler(ExecBase):
         self.has_outcome = False  # what run() raises or returns is decided
         self._patience: Any = None  # the timer of _abandon()
         self._switch_interval = 0.0
-        self._spots: dict[GBase, object] = {}
-        self._asleep: list[GBase] = []
+        self.leftovers = Leftovers(self)
+        self._others: set[int] = set()  # threads of the program, when we last looked for a deadlock
+        self._look_ns = LOOK_AGAIN_NS  # and in how long we look again
+        self._looking: Any = None  # the timer of that
         self.pool = Pool(self)  # the threads of blocking(), made when needed
 
     @property
@@ -261,13 +264,24 @@ class Scheduler(ExecBase):
 
     def _drop_agen(self, agen: Any) -> None:
         """Close an async generator that nobody holds any more. Any thread."""
-        if self.is_finished or self.is_forked:
+        if self.is_forked:
             return
         self._dropped.append(agen)  # then the post: check_end() may come before it
         try:
             self.poller.post(self._close_dropped)
         except ClosedError:
             pass  # a plain thread has dropped it while run() returned
+        if self.is_finished:  # stored, then looked; _stop() looks when all is over
+            self._close_late()
+
+    def _close_late(self) -> None:
+        """Close what has been dropped when no goroutine could do it any more. Any thread."""
+        while True:
+            try:
+                agen = self._dropped.popleft()
+            except IndexError:
+                return
+            close_now(agen)
 
     def _close_dropped(self) -> None:
         """Start closing what has been dropped, each in a goroutine of its own. On an M (E1)."""
@@ -329,7 +343,7 @@ class Scheduler(ExecBase):
     def _stop(self) -> None:
         """Wait for the threads to end, and close the poller."""
         waits = self.sysmon.stop, self._join_watcher, self._join_threads, self._leave_queues
-        closes = self.restore_switch_interval, self.poller.close
+        closes = self._close_late, self.restore_switch_interval, self.poller.close
         do_all(1, lambda: do_all(2, *waits), lambda: do_all(TURNS, *closes))
 
     def _join_watcher(self) -> None:
@@ -340,7 +354,8 @@ class Scheduler(ExecBase):
         self.has_outcome = True
         main = self.main
         if self.fatal is not None:
-            if main.error is not None and not isinstance(main.error, Canceled):
+            left = main.state_name == "left behind"
+            if not (main.error is None or isinstance(main.error, Canceled) or left):
                 self.fatal.add_note(f"the main goroutine ended with {main.error!r} too")
             raise self.fatal
         if main.error is not None:
@@ -353,6 +368,8 @@ class Scheduler(ExecBase):
     def shut_down(self) -> None:
         """Cancel what still runs; all is over when that has ended, `finally` blocks and all."""
         self.begin_ending()
+        if self._looking is not None:
+            self._looking.stop()
         self._look_after(PATIENCE_NS)
         for g in self.goroutines():
             if not g.system:
@@ -391,59 +408,30 @@ class Scheduler(ExecBase):
             self._patience.move(when)
 
     def _abandon(self) -> None:
-        """If all that is left is stuck in calls that do not return, leave it behind (E10).
-
-        So with what waits, not to be cancelled, for what nothing can bring about any more. If it is
-        async generators that are being closed, and have been for too long, cancel that.
+        """If all that is left is stuck, leave it behind (E10). If it is async generators that are
+        being closed, and have been for too long, cancel that.
         """
-        hopeless = self.is_hopeless and not self._has_company()
+        hopeless = self.is_hopeless  # before our timer is in the heap again
         self._look_after(LOOK_AGAIN_NS)
         left = [g for g in self.goroutines() if not g.system or g.closes]
-        if hopeless and left and all(g.state_name == "waiting" for g in left):
-            if left == self._asleep:
-                self._leave_asleep()
-            self._asleep = left
-            return
-        self._asleep = []
         if all(g.closes for g in left) and time.monotonic_ns() - self._closing_ns >= PATIENCE_NS:
             for g in left:
                 self.cancel(g, "the main goroutine has ended")
-        threads = stacks.spots()
-        spots: dict[GBase, object] = {}
-        for g in left:
-            spot = threads.get(self.thread_of(g))
-            if g.state_name == "running" and spot is not None:
-                spots[g] = spot
-        stuck = self.handoff and left and len(spots) == len(left) and spots == self._spots
-        self._spots = spots
-        if not stuck:
-            return
-        try:
-            found = stacks.of_threads()
-            for g in left:
-                stack = "".join(found.get(self.thread_of(g), traceback.StackSummary()).format())
-                here = self.thread_of(g) == self.m0.ident
-                what = "run() waits for it" if here else "it is left behind"
-                text = f"goroutine {g.id} ({g.name}) is stuck since main has ended: {what}"
-                warnings.warn(f"{text}\n{stack}", RuntimeWarning, stacklevel=2)
-        finally:
-            self._spots = {}
-            self.finish_all()
+        if self.leftovers.are_stuck(left, hopeless):
+            try:
+                self.leftovers.leave(left)
+            finally:
+                self.finish_all()
 
-    def _leave_asleep(self) -> None:
-        try:
-            for g in self._asleep:
-                stack = "".join(stacks.of_goroutine(g) or ())
-                text = f"goroutine {g.id} ({g.name}) waits for ever since main has ended"
-                warnings.warn(f"{text}: it is left behind\n{stack}", RuntimeWarning, stacklevel=2)
-        finally:
-            self._asleep = []
-            self.finish_all()
+    def m_of(self, g: GBase) -> MBase | None:
+        """Return the M that runs *g*, or None."""
+        number = g.m_id
+        return next((m for m in self.allm if m.id == number), None)
 
     def thread_of(self, g: GBase) -> int:
         """Return the identifier of the thread that runs *g*, 0 if none does."""
-        number = g.m_id
-        return next((m.ident for m in self.allm if m.id == number), 0)
+        m = self.m_of(g)
+        return 0 if m is None else m.ident
 
     def _join_threads(self) -> None:
         """Wait for the Ms, but not for one that has been left behind."""
@@ -453,9 +441,14 @@ class Scheduler(ExecBase):
         self.pool.close()
 
     def _leave_queues(self) -> None:
-        """Take what is left behind asleep out of what it waits in (H10). The threads have ended."""
+        """Take what is left behind asleep out of what it waits in (H10), and tell who waits for its
+        end (J2). The threads have ended, or are stuck in a slice.
+        """
         for g in self.goroutines():
             g.forsake()
+        for g in self.goroutines():
+            text = f"goroutine {g.id} was left behind when run() ended"
+            self.leave_behind(g, RuntimeError(text))
 
     def die(self, error: BaseException, note: str = "") -> None:
         """End run() with *error*: cancel everything. Any thread. Again if interrupted (E1)."""
@@ -474,20 +467,44 @@ class Scheduler(ExecBase):
 
     def check_dead(self) -> None:
         """Every P is idle and nothing is waited for: is there anything outside? Go: checkdead."""
-        if self.live == 0 or self.nmidlelocked < 0 or self._has_company():
+        if self.live == 0 or self.nmidlelocked < 0 or self.signal_chans or self.pool.is_busy:
+            return
+        others = self._other_threads()
+        if others:
+            self._look_again(others)
             return
         if self.is_anyone_running or not self.is_quiet:
             return  # the last thread outside has woken somebody, and ended since we looked
         self.die(DeadlockError(debug.describe(self)))
 
-    def _has_company(self) -> bool:
-        """Report whether there is anything outside that could wake a goroutine."""
-        if self.signal_chans or self.pool.is_busy:
-            return True
-        ours = {m.thread for m in self.allm} | {self.watcher}
-        ours |= self.pool.threads
+    def _look_again(self, others: set[int]) -> None:
+        """Be here again in a while: a thread that ends tells nobody. Seldom, if they stay the same.
+
+        A timer wakes the M, which finds nothing to run and looks.
+        """
+        same = others == self._others
+        self._others = others
+        self._look_ns = min(2 * self._look_ns, LOOK_SELDOM_NS) if same else LOOK_AGAIN_NS
+        when = time.monotonic_ns() + self._look_ns
+        if self._looking is None:
+            self._looking = self.poller.call_at_ns(when, int)
+        else:
+            self._looking.move(when)
+
+    @property
+    def has_outsiders(self) -> bool:
+        """Whether there is anything outside of this run that could wake a goroutine."""
+        return bool(self.signal_chans or self._other_threads())
+
+    def _other_threads(self) -> set[int]:
+        """Return the threads that are not the runtime's own."""
+        ours = {m.thread for m in self.allm} | {self.watcher} | self.pool.threads
         idents = {t.ident for t in ours if t is not None} | {self.m0.ident}
-        return any(t.ident not in idents for t in threading.enumerate())
+        return {
+            t.ident or 0
+            for t in threading.enumerate()
+            if t.ident not in idents and not isinstance(t, Watcher)
+        }
 
     # What sysmon says.
 
