@@ -445,6 +445,14 @@ def test_gomaxprocs_outside_is_for_the_runs_to_come(monkeypatch):
     assert gopoll.run(main, procs=4) == 4
 
 
+@pytest.mark.parametrize(("text", "procs"), [("9" * 5000, 1024), ("0" * 5000 + "7", 7)])
+def test_a_number_of_ps_may_have_any_number_of_digits(monkeypatch, text, procs):
+    """int() refuses more than 4300 of them."""
+    monkeypatch.setattr("gopoll.runtime.goroutine._procs", None)
+    monkeypatch.setenv("GOMAXPROCS", text)
+    assert gopoll.gomaxprocs() == procs
+
+
 def test_wrong_numbers_of_ps_are_refused():
     async def main():
         pass

@@ -341,9 +341,10 @@ def test_a_hook_that_was_ended_hears_nothing(run):
     assert (len(first), len(second)) == (0, 1)
 
 
-def test_a_hook_that_fails_is_told_and_stops_nobody(run, capsys, heard):
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_a_hook_that_fails_is_told_and_stops_nobody(run, capsys, heard, kind):
     def bad(stall):
-        raise ValueError("in the hook")
+        raise kind("in the hook")
 
     stop = gopoll.on_stall(bad)
 
@@ -357,13 +358,14 @@ def test_a_hook_that_fails_is_told_and_stops_nobody(run, capsys, heard):
         run(main, **ONE)
     finally:
         stop()
-    assert capsys.readouterr().err.count("ValueError: in the hook\n") == 2
+    assert capsys.readouterr().err.count(f"{kind.__name__}: in the hook\n") == 2
     assert len(heard) == 2
 
 
-def test_a_threshold_of_ages_never_comes(run, heard):
+@pytest.mark.parametrize("ages", [1e300, 10**400, float("inf")])
+def test_a_threshold_of_ages_never_comes(run, heard, ages):
     """Nor does it disturb the others."""
-    stop = gopoll.on_stall(pytest.fail, 1e300)
+    stop = gopoll.on_stall(pytest.fail, ages)
 
     async def main():
         until(lambda: heard)

@@ -148,9 +148,10 @@ def test_a_loop_that_wakes_it_is_never_left_unwatched(heard):
     assert len(heard) == 1
 
 
-def test_a_hook_that_raises_is_shown_and_the_watch_goes_on(capsys, heard):
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_a_hook_that_raises_is_shown_and_the_watch_goes_on(capsys, heard, kind):
     def fail(stall):
-        raise ValueError("not today")
+        raise kind("not today")
 
     stop = on_stall(fail, threshold=0.01)
     with StallWatch() as watch:
@@ -158,7 +159,7 @@ def test_a_hook_that_raises_is_shown_and_the_watch_goes_on(capsys, heard):
             watch.tick()
             compute(lambda n=n: len(heard) == n)
     stop()
-    assert capsys.readouterr().err.count("ValueError: not today") == 2
+    assert capsys.readouterr().err.count(f"{kind.__name__}: not today") == 2
 
 
 def test_a_hook_may_close_the_watch(heard):

@@ -170,7 +170,8 @@ async def blocking(fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
     """Run fn(*args) on a thread and return its result, while the other goroutines go on.
 
     It sees the caller's contextvars. At most 32 calls run at once, the others queue. Cancellation
-    stops the waiting, not fn. Raises what fn raises.
+    stops the waiting, not fn. Raises what fn raises; for a StopIteration a RuntimeError with
+    that as its cause, as every coroutine does.
     """
     sched = current_sched()
     context = contextvars.copy_context()

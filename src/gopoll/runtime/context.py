@@ -122,7 +122,9 @@ class Context(ContextBase):
 
         fn must be quick. Returns stop(): True if fn will not be called any more, False if it has
         been or is being called. The run() that this is called in keeps the deadline, and no run()
-        does when it has ended. Go: AfterFunc, which starts a goroutine.
+        does when it has ended. The deadline of a context that was made outside of run() is kept by
+        a thread too, which may call fn, beside a run(handoff=False) as well. Go: AfterFunc, which
+        starts a goroutine.
         """
         scope = self._scope
         scope._keep_time()

@@ -154,7 +154,7 @@ def on_stall(fn: Hook, threshold: float = 0.05) -> Callable[[], None]:
         raise TypeError(f"on_stall() wants a function, not {type(fn).__name__}")
     if not threshold > 0:
         raise ValueError(f"threshold must be above 0 seconds, not {threshold}")
-    entry = (fn, max(1, int(min(threshold * 1e9, _NEVER_NS))))
+    entry = (fn, max(1, int(min(threshold, _NEVER_NS / 1e9) * 1e9)))
     _change(lambda hooks: (*hooks, entry))
     return lambda: _change(lambda hooks: tuple(each for each in hooks if each is not entry))
 
@@ -219,7 +219,7 @@ def _tell(
     for fn in hooks:
         try:
             fn(stall)
-        except Exception as err:
+        except BaseException as err:  # SystemExit too: a report ends neither run() nor a watch
             sys.excepthook(type(err), err, err.__traceback__)
     if told:
         who = f"goroutine {gid} ({name})" if gid else name

@@ -182,8 +182,9 @@ def default_procs() -> int:
     if _procs is not None:
         return _procs
     text = os.environ.get("GOMAXPROCS", "")
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return min(int(text), MAX_PROCS)
+    if text.isascii() and text.isdigit() and text.strip("0"):
+        digits = text.lstrip("0")  # int() refuses very many
+        return MAX_PROCS if len(digits) > 9 else min(int(digits), MAX_PROCS)
     if text:
         warn_once(f"GOMAXPROCS={text!r} is ignored: it must be a number from 1 up")
     return 1 if getattr(sys, "_is_gil_enabled", lambda: True)() else _usable_cpus()
