@@ -26,6 +26,11 @@ cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
 
 
+cdef enum:
+    VAIN_MOST = 2        # after so many polls that find nothing most of the next are left out
+    VAIN_POLLS = 8
+
+
 cdef class FindBase(SchedBase):
     """SchedBase and the search for work."""
 
@@ -161,6 +166,21 @@ cdef class FindBase(SchedBase):
                         return True
         return False
 
+    def poll_last(self, MBase m not None):
+        """poll() where nothing else is left to run, and as a rule not at all if that is in vain.
+
+        What follows waits in the network anyway: a server whose clients take turns would make two
+        system calls to wait for each. One in VAIN_POLLS is made to see whether that has changed.
+        """
+        cdef int n
+        m.vain += 1
+        if m.vain > VAIN_MOST and m.vain % VAIN_POLLS:
+            return 0
+        n = self.poll(m)
+        if n:
+            m.vain = 0
+        return n
+
     def poll(self, MBase m not None):
         """Poll the network without blocking; how many became ready.
 
@@ -247,6 +267,8 @@ cdef class FindBase(SchedBase):
                     n = netpoll(self.ps, -1, words, OUT_CAP)
         finally:
             store_i64(&self.words.lastpoll, nanotime())
+        if n > 1:
+            m.vain = 0                       # they come in numbers: another may be there already
         self.acquirep(m)
         return self.take(m, n, words)
 

@@ -57,6 +57,7 @@ cdef class MBase:
     cdef bint listed           # it is on the idle list; guarded by SchedBase.lock
     cdef public bint leaving   # its thread ends with the goroutine that was locked to it
     cdef bint spare            # it begins on the idle list, where spare_m has put it
+    cdef int vain              # polls in a row that nothing came of, before it waited
     cdef bint spinning         # it looks for work to steal; counted in nmspinning
     cdef int syscalls          # syscall() bodies it is inside of
     cdef uint64_t sysgen       # raised when some of them were not left

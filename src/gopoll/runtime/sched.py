@@ -178,7 +178,7 @@ class Scheduler(ExecBase):
                 self.poll(m)
         elif self.globq_get(m, 0):
             self.poll(m)  # goroutines that only yield must not keep the network waiting
-        elif not (self.poll(m) or self.steal(m)):
+        elif not (self.poll_last(m) or self.steal(m)):
             self.idle(m)
 
     def inject_glist(self, glist: list[Any]) -> None:
