@@ -1,5 +1,6 @@
-"""Operations on an FD: the retry loop, its lock, its errors, and every way to leave it.
+"""Operations on an FD: the retry loop, its lock and its errors.
 
+Every way to leave one: test_fdop_leave.py.
 Go: internal/poll/fd_unix.go; go-reference 2.4, rows 21, 29, 30, 44, 45, 53-55.
 """
 
@@ -29,6 +30,7 @@ from helpers.fds import (
     parked,
     pipe,
     reset,
+    still_works,
     tcp_pair,
 )
 from plugins.guard import wait_parked, wait_until
@@ -370,161 +372,6 @@ def test_an_error_alone_with_nothing_to_say_is_not_waited_for(run, probe):
                 await fd.read(1)
             peer.sendall(b"x")
             assert await fd.read(1) == b"x"
-            await still_works(fd, peer)
-
-    run(main)
-
-
-# -- leaving an operation --------------------------------------------------------------------------
-
-
-async def still_works(fd, peer):
-    """The lock of both directions is free and nothing is stuck."""
-    peer.send(b"z")
-    assert await fd.read(1) == b"z"
-    assert await fd.write(b"z") == 1
-    assert peer.recv(9) == b"z"
-
-
-def test_a_parked_operation_that_is_cancelled_releases_the_lock(run):
-    async def main():
-        with half_pair() as (fd, peer):
-            reader = gopoll.go(fd.read, 1)
-            await wait_parked(reader)
-            reader.cancel("no more")
-            with pytest.raises(Canceled) as caught:
-                await reader
-            assert caught.value.cause == "no more"
-            assert caught.value.written is None
-            await still_works(fd, peer)
-
-    run(main)
-
-
-def test_a_queued_operation_that_is_cancelled_leaves_the_queue(run):
-    async def main():
-        with half_pair() as (fd, peer):
-            first, second, third = [await parked(fd.read, 1) for _ in range(3)]
-            second.cancel()
-            with pytest.raises(Canceled):
-                await second
-            peer.send(b"13")
-            assert (await first, await third) == (b"1", b"3")
-            await still_works(fd, peer)
-
-    run(main)
-
-
-def test_one_cancelled_after_it_was_handed_the_lock_hands_it_on(run):
-    """M2."""
-
-    async def main():
-        with half_pair() as (fd, peer):
-            first, heir, third = [await parked(fd.read, 1) for _ in range(3)]
-            first.cancel()
-            await gopoll.go(until_done, first)  # its unlock has made heir the owner
-            heir.cancel()
-            for g in (first, heir):
-                with pytest.raises(Canceled):
-                    await g
-            peer.send(b"3")
-            assert await third == b"3"
-            await still_works(fd, peer)
-
-    async def until_done(g):
-        while not g.done:
-            await gopoll.gosched()
-
-    run(main)
-
-
-def test_a_cancel_that_loses_to_readiness_leaves_the_data_for_the_next(run):
-    async def main():
-        with half_pair() as (fd, peer):
-            for _ in range(50):
-                reader = gopoll.go(fd.read, 1)
-                await wait_parked(reader)
-                peer.send(b"d")
-                await gopoll.gosched()
-                reader.cancel()
-                try:
-                    assert await reader == b"d"
-                except Canceled:
-                    assert await fd.read(1) == b"d"
-
-    run(main)
-
-
-@pytest.mark.parametrize("how", ["throw", "close", "drop"])
-@pytest.mark.parametrize("phase", ["new", "queued", "parked", "ended"])
-def test_an_operation_may_be_left_in_every_phase(run, how, phase):
-    """What a coroutine does with what it awaits when it is thrown into, closed or dropped."""
-
-    async def main():
-        with half_pair() as (fd, peer):
-            holder = None
-            if phase == "queued":
-                holder = gopoll.go(fd.read, 1)
-                await wait_parked(holder)
-            op = fd.read(1)
-            if phase == "ended":
-                peer.send(b"e")
-                with pytest.raises(StopIteration, match="e"):
-                    next(op.__await__())
-            elif phase != "new":
-                next(op.__await__())
-            if how == "throw":
-                with pytest.raises(KeyError):
-                    op.throw(KeyError("k"))
-                with pytest.raises(KeyError):
-                    op.throw(KeyError, "k", None)
-            elif how == "close":
-                op.close()
-                op.close()
-            elif phase == "new":
-                with pytest.warns(RuntimeWarning, match="read unix was never awaited"):
-                    del op
-            else:
-                del op
-            if holder is not None:
-                peer.send(b"h")
-                assert await holder == b"h"
-            await still_works(fd, peer)
-
-    run(main)
-
-
-def test_an_operation_is_awaited_once(run):
-    async def main():
-        with half_pair() as (fd, peer):
-            peer.send(b"xy")
-            op = fd.read(1)
-            assert await op == b"x"
-            with pytest.raises(RuntimeError, match=r"cannot await an operation twice \(read unix"):
-                await op
-            op = fd.read(9)
-            op.close()
-            with pytest.raises(RuntimeError, match="twice"):
-                await op
-            await still_works_after(fd, peer)
-
-    async def still_works_after(fd, peer):
-        assert await fd.read(9) == b"y"
-        await still_works(fd, peer)
-
-    run(main)
-
-
-def test_two_goroutines_cannot_share_an_operation(run):
-    async def main():
-        with half_pair() as (fd, peer):
-            op = fd.read(1)
-            first = gopoll.go(op)
-            await wait_parked(first)
-            with pytest.raises(RuntimeError, match="twice"):
-                await op
-            peer.send(b"x")
-            assert await first == b"x"
             await still_works(fd, peer)
 
     run(main)

@@ -1,14 +1,15 @@
-"""P1, P3, P5, P6 and L1 in every interleaving; the checker sees the mistakes it is there for."""
+"""P1, P3, P5, P6, L1, R1 in every interleaving; the checker sees the mistakes it is there for."""
 
 import functools
 
 import pytest
 
-from model import level, park, sleep
+from model import drained, level, park, sleep
 from model.checker import ViolationError, explore
 
 explore_park = functools.partial(explore, always=park.counted, finally_=park.settled)
 explore_level = functools.partial(explore, always=level.no_spin, finally_=level.nobody_forgotten)
+explore_drained = functools.partial(explore, finally_=drained.all_was_read)
 explore_sleep = functools.partial(explore, finally_=sleep.nobody_sleeps_beside_work)
 
 # Who acts beside a waiter that tries, waits and tries again.
@@ -165,3 +166,58 @@ def test_no_waiter_is_left_unarmed_and_nothing_spins(mode, pollers, case):
 def test_the_checker_sees_a_broken_arming(mutate, mode, case, text):
     with pytest.raises(ViolationError, match=text):
         explore_level(with_poller(mode, L1[case], mutate))
+
+
+# What arrives on a socket that is read in buffers of two bytes.
+DATA = functools.partial(drained.arrive, bytes_=1)
+MORE_DATA = functools.partial(drained.arrive, bytes_=3)
+DATA_AND_FIN = functools.partial(drained.arrive, bytes_=1, fin=True)
+FIN = functools.partial(drained.arrive, fin=True)
+BEHIND_URGENT = functools.partial(drained.arrive, bytes_=2, urgent=True)
+ARRIVALS = {
+    "data": [DATA],
+    "data twice": [DATA, DATA],
+    "more than one buffer": [MORE_DATA],
+    "data and FIN in one": [DATA_AND_FIN],
+    "data, then FIN": [DATA, FIN],
+    "more, then FIN": [MORE_DATA, FIN],
+    "urgent data": [DATA, BEHIND_URGENT],
+}
+
+
+def socket_read(arrivals, beside=(), mutate=""):
+    """Return what makes a run of a reader, a poller, what arrives, and *beside*."""
+
+    def in_order(s):
+        for each in arrivals:
+            yield from each(s)
+
+    def make():
+        s = drained.shared()
+        s.arriving = len(arrivals)
+        others = [program(s) for program in beside]
+        return s, [drained.reader(s, mutate), drained.poller(s, mutate), in_order(s), *others]
+
+    return make
+
+
+@pytest.mark.parametrize("beside", [(), (drained.cancel,), (drained.expire,)])
+@pytest.mark.parametrize("arrivals", ARRIVALS.values(), ids=ARRIVALS)
+def test_a_short_read_hides_nothing(arrivals, beside):
+    """R1: what has come in is read, whatever the order of edges, reads and cancellations."""
+    assert explore_drained(socket_read(arrivals, beside)) > 20
+
+
+@pytest.mark.parametrize(
+    ("mutate", "arrivals", "beside"),
+    [
+        ("nothing of more", "data and FIN in one", ()),
+        ("nothing of more", "urgent data", ()),
+        ("more after ready", "data and FIN in one", ()),
+        ("dropped readiness", "data twice", ()),
+        ("kept over a cancel", "data twice", (drained.expire,)),
+    ],
+)
+def test_the_checker_sees_a_short_read_that_is_relied_on_wrongly(mutate, arrivals, beside):
+    with pytest.raises(ViolationError, match="lost: "):
+        explore_drained(socket_read(ARRIVALS[arrivals], beside, mutate))

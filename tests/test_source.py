@@ -37,6 +37,7 @@ FLOORS = [
             "_fdmutex",
             "_sysfd",
             "_fdop",
+            "_fdsock",
             "_fdvec",
             "_fdmsg",
             "_fdpipe",

@@ -12,6 +12,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         epoll_data_t data
     enum:
         EPOLLIN
+        EPOLLPRI
         EPOLLOUT
         EPOLLRDHUP
         EPOLLHUP

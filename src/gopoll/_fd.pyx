@@ -6,7 +6,8 @@ Go: internal/poll/fd_unix.go, FD; net/fd_unix.go, netFD (go1.27).
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyObject_GetBuffer
 
-from gopoll._fdop cimport (SMALL, AcceptOp, ClosingOp, ConnectOp, ReadIntoOp, ReadOp, WriteOp)
+from gopoll._fdop cimport SMALL, ClosingOp, ReadIntoOp, ReadOp, WriteOp
+from gopoll._fdsock cimport AcceptOp, ConnectOp
 from gopoll._pollcache cimport modeRead, modeWrite
 from gopoll._sysfd cimport SysFD
 

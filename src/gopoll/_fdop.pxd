@@ -59,17 +59,12 @@ cdef class WriteOp(Op):
     cdef Py_buffer view
     cdef Py_ssize_t written
 
-cdef class AcceptOp(Op):
-    pass
-
-cdef class ConnectOp(Op):
-    pass
-
 cdef class ClosingOp(Awaitable):
     cdef SysFD fd
     cdef Note note
 
 cdef object thrown(object kind, object value)
 cdef int never_awaited(str name, SysFD fd) except -1
+cdef bint is_own_memory(Py_buffer *view) noexcept
 cdef Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil
 cdef Py_ssize_t write_some(SysFD fd, const void *buf, Py_ssize_t n) noexcept nogil

@@ -1,22 +1,30 @@
-"""Operations that can block: the one retry loop, and read, write, accept, connect on top of it.
+"""Operations that can block: the one retry loop, and read and write on top of it.
 
 Made by FD's methods, awaited in a goroutine, on the scheduler of the connection.
-Go: internal/poll/fd_unix.go and netFD.connect in net/fd_unix.go (go1.27).
+Go: internal/poll/fd_unix.go (go1.27).
 
 An Op takes its direction's lock, tries the system call, and only if that would block announces a
 wait, yields itself, and is committed by whoever drives the coroutine. Op.step does that for all.
+
+R1: after a short read the next operation that reads waits without a try, after a short write the
+    same one does. Sound where all that can come is told by an edge that nobody has dropped since:
+    the socket is plain, no event has said more than readable or writable (a FIN shares the edge
+    of the data before it; urgent data and errors cut a read short), the buffer is Python's own
+    memory (no page of it is missing), and stored readiness is kept: who uses `drained` clears it
+    and does not reset; whoever else has consumed readiness makes a system call before it waits.
 """
 
 import warnings
 
 cimport cython
 from cpython.buffer cimport PyBuffer_Release
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytearray cimport PyByteArray_CheckExact
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_GET_BUFFER
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EISCONN, ENOTCONN,
-                         errno)
+from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uintptr_t
 
 from gopoll._atomic cimport load_int, load_word
@@ -27,11 +35,9 @@ from gopoll._park cimport (SLICE_END, SLICE_MORE, Awaitable, ThreadWords, slice_
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
-                                pollErrTimeout, pollNoError)
+                                pollErrTimeout, pollIsQuiet, pollNoError)
 from gopoll._polldesc cimport Note
 from gopoll._pollserver cimport pollserver_forked
-from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockopt,
-                               sockaddr, sockaddr_storage, sockaddr_to_python, socklen_t)
 from gopoll._sysfd cimport SysFD
 from gopoll._throw cimport throw
 
@@ -44,13 +50,10 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
         MSG_NOSIGNAL
-        SOL_SOCKET
-        SO_ERROR
 
 cdef extern from "<unistd.h>" nogil:
     Py_ssize_t read(int fd, void *buf, size_t n)
     Py_ssize_t write(int fd, const void *buf, size_t n)
-    int close(int fd)
 
 cdef extern from *:
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
@@ -63,10 +66,7 @@ cdef class Op(Awaitable):
     """An operation on an FD: awaited once, by one coroutine, on the scheduler of its connection."""
 
     cdef int attempt(self, PyObject **out) except -1:
-        """Try the system call: DONE and a result, or AGAIN and the errno in self.err.
-
-        An error of its own it raises after finish().
-        """
+        """Try the system call: DONE and a result, or AGAIN and the errno in self.err."""
         raise NotImplementedError
 
     cdef int shortcut(self, PyObject **out) except -1:
@@ -95,17 +95,20 @@ cdef class Op(Awaitable):
             if rc != LOCKED:
                 return rc == ENDED
         while True:
-            if self.attempt(out) == DONE:
+            try:
+                rc = self.attempt(out)
+                if rc != DONE and self.err == EINTR:
+                    PyErr_CheckSignals()
+            except BaseException:                    # out of memory, or of a signal handler
+                self.finish()
+                raise
+            if rc == DONE:
                 self.finish()
                 thread_words().spent += 1
                 return 1
             if self.err == EINTR:
-                try:
-                    PyErr_CheckSignals()
-                except BaseException:
-                    self.finish()
-                    raise
-            elif self.err == SLICE:                  # A13, in the middle of a long one
+                continue
+            if self.err == SLICE:                 # A13, in the middle of a long one
                 self.phase = SPENT
                 Py_INCREF(SLICE_MORE)
                 out[0] = <PyObject *>SLICE_MORE
@@ -137,7 +140,7 @@ cdef class Op(Awaitable):
         return 0
 
     cdef int begin(self, PyObject **out) except -1:
-        """Take the lock: LOCKED to go on, QUEUED after a request to yield, ENDED with a result."""
+        """Take the lock: LOCKED to go on, ENDED with a result, else after a request to yield."""
         cdef SysFD fd = self.fd
         cdef int rc
         if self.phase == NEW:
@@ -170,10 +173,15 @@ cdef class Op(Awaitable):
         if self.shortcut(out) == DONE:
             self.finish()
             return ENDED
-        if fd.pd != NULL:
-            rc = poll_runtime_pollReset(fd.pd, self.mode)
-            if rc != pollNoError:
-                self.fail(rc)
+        if fd.pd == NULL:
+            return LOCKED
+        if self.mode == modeRead and fd.drained:
+            fd.drained = False                       # R1, whatever becomes of this operation
+            if load_int(&fd.plain) and pollIsQuiet(fd.pd):
+                return self.park(out)
+        rc = poll_runtime_pollReset(fd.pd, self.mode)
+        if rc != pollNoError:
+            self.fail(rc)
         return LOCKED
 
     cdef int queue(self) except -1:
@@ -380,6 +388,7 @@ cdef class ReadOp(Op):
             _PyBytes_Resize(&data, n)
             out[0] = data
         thread_words().spent_bytes += n
+        self.fd.drained = 0 < n < self.size < MAX_RW
         return DONE
 
 
@@ -394,8 +403,12 @@ cdef class ReadIntoOp(Op):
         cdef object count = n
         Py_INCREF(count)
         out[0] = <PyObject *>count
-        PyBuffer_Release(&self.view)
         return DONE
+
+    cdef int finish(self) except -1:
+        # Not only in __dealloc__: without a GIL the object may live on for a little.
+        PyBuffer_Release(&self.view)
+        return Op.finish(self)
 
     cdef int attempt(self, PyObject **out) except -1:
         cdef Py_ssize_t n
@@ -409,6 +422,7 @@ cdef class ReadIntoOp(Op):
         if n < 0:
             return AGAIN
         thread_words().spent_bytes += n
+        self.fd.drained = 0 < n < self.view.len < MAX_RW and is_own_memory(&self.view)
         return self.result(n, out)
 
     def __dealloc__(self):
@@ -440,6 +454,10 @@ cdef class WriteOp(Op):
             thread_words().spent_bytes += n
             if self.written == self.view.len:
                 break
+            if (0 < n < left < MAX_RW and load_int(&self.fd.plain) and pollIsQuiet(self.fd.pd)
+                    and is_own_memory(&self.view)):
+                self.err = EAGAIN                    # R1: the socket is full
+                return AGAIN
             if n == 0:
                 self.finish()
                 raise op_error("write", self.fd.network, self.fd.local_addr, self.fd.remote_addr,
@@ -447,70 +465,14 @@ cdef class WriteOp(Op):
         count = self.written
         Py_INCREF(count)
         out[0] = <PyObject *>count
-        PyBuffer_Release(&self.view)
         return DONE
+
+    cdef int finish(self) except -1:
+        PyBuffer_Release(&self.view)                 # as ReadIntoOp's
+        return Op.finish(self)
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
-
-
-cdef class AcceptOp(Op):
-    cdef str name(self):
-        return "accept"
-
-    cdef int step(self, PyObject **out) except -1:
-        return 2 if Op.step(self, out) else 0    # what attempt gives is a StopIteration already
-
-    cdef int attempt(self, PyObject **out) except -1:
-        cdef sockaddr_storage addr
-        cdef socklen_t size = sizeof(addr)
-        cdef int fd
-        while True:
-            fd = accept4(self.fd.sysfd, <sockaddr *>&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
-            if fd >= 0:
-                break
-            if errno != ECONNABORTED:            # that one was gone before we came: the next
-                self.err = errno
-                return AGAIN
-        try:
-            stop = StopIteration((fd, sockaddr_to_python(&addr, size)))
-            self.finish()                        # here: if it fails, nobody gets the pair
-        except BaseException:
-            close(fd)
-            raise
-        Py_INCREF(stop)
-        out[0] = <PyObject *>stop
-        return DONE
-
-
-cdef class ConnectOp(Op):
-    """Wait until a connect(2) that is under way has ended. Go: the loop of netFD.connect."""
-
-    cdef str name(self):
-        return "dial"
-
-    cdef int attempt(self, PyObject **out) except -1:
-        cdef sockaddr_storage addr
-        cdef socklen_t size = sizeof(int)
-        cdef int code = 0
-        if getsockopt(self.fd.sysfd, SOL_SOCKET, SO_ERROR, &code, &size) != 0:
-            self.err = errno
-            return AGAIN
-        if code in (EINPROGRESS, EALREADY, EINTR):
-            self.err = EAGAIN
-            return AGAIN
-        if code != 0 and code != EISCONN:
-            self.err = code
-            return AGAIN
-        # SO_ERROR 0 alone is no proof: a wake-up may be spurious (go-reference, lesson 8).
-        size = sizeof(addr)
-        if getpeername(self.fd.sysfd, <sockaddr *>&addr, &size) != 0:
-            self.err = EAGAIN if errno == ENOTCONN else errno
-            return AGAIN
-        peer = sockaddr_to_python(&addr, size)
-        Py_INCREF(peer)
-        out[0] = <PyObject *>peer
-        return DONE
 
 
 cdef class ClosingOp(Awaitable):
@@ -529,11 +491,26 @@ cdef class ClosingOp(Awaitable):
             if self.note is None:
                 self.note = Note(poller, "close")
                 if self.fd.closers is None:
-                    self.fd.closers = []
-                self.fd.closers.append(self.note)
+                    self.fd.closers = set()
+                self.fd.closers.add(self.note)
         if load_int(&self.fd.destroyed):             # C1: listed, then looked; destroy does both
             self.note.wake_word()                    # the other way round
         return self.note.step(out)
+
+    def __del__(self):
+        if self.note is not None:
+            with cython.critical_section(self.fd):
+                if self.fd.closers is not None:
+                    self.fd.closers.discard(self.note)
+
+
+cdef bint is_own_memory(Py_buffer *view) noexcept:
+    """Whether all of the buffer is there: memory that may be mapped from a file is not (R1)."""
+    cdef PyObject *owner = <PyObject *>view.obj
+    if owner != NULL and PyMemoryView_Check(<object>owner):
+        owner = <PyObject *>PyMemoryView_GET_BUFFER(<object>owner).obj
+    return owner != NULL and (PyBytes_CheckExact(<object>owner)
+                              or PyByteArray_CheckExact(<object>owner))
 
 
 cdef Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil:

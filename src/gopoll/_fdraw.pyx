@@ -9,6 +9,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport EAGAIN
 
+from gopoll._atomic cimport store_int
 from gopoll._fdop cimport AGAIN, DONE, SLICE, Op
 from gopoll._park cimport slice_spent, thread_words
 from gopoll._pollcache cimport modeRead, modeWrite
@@ -49,6 +50,7 @@ cdef object raw(SysFD fd, object fn, int mode):
     op.fd = fd
     op.mode = mode
     op.fn = fn
+    store_int(&fd.plain, 0)
     return op
 
 

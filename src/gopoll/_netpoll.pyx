@@ -14,10 +14,11 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_int, add_u64, load_i64, load_int, load_u64, load_word, lock,
                              unlock)
-from gopoll._epoll cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLRDHUP, EVENTS,
-                            epoll_event, netpollarm, netpollBreak, netpolldrain, netpollwait)
+from gopoll._epoll cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
+                            EVENTS, epoll_event, netpollarm, netpollBreak, netpolldrain,
+                            netpollwait)
 from gopoll._pollcache cimport (modeRead, modeWrite, netpollready, pollDesc, pollmask, pollServer,
-                                pdReady, regEdge, regExclusive, regOneshot, setEventErr, tagBits,
+                                pdReady, regLevel, regOneshot, setEventErr, setEventMore, tagBits,
                                 taggedPointer, taggedPointerPack, tagMask)
 from gopoll._polldeadline cimport netpolldeadlineimpl
 from gopoll._pollserver cimport (netpollAdjustWaiters, netpollGenericInit, ready_push,
@@ -53,11 +54,13 @@ cdef int netpollevent(
         mode |= modeRead
     if events & (EPOLLOUT | EPOLLHUP | EPOLLERR):
         mode |= modeWrite
+    if events & (EPOLLPRI | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        setEventMore(pd, seq)            # R1: before it is ready
     if mode == 0:
         return 0
     setEventErr(pd, events == EPOLLERR, seq)
     reg = load_int(&pd.reg)
-    if reg == regEdge or reg == regExclusive:
+    if reg != regLevel and reg != regOneshot:
         return netpollready(pd, mode, out)
     n = netpollready(pd, mode & modeRead, out)
     if n:

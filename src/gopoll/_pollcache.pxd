@@ -9,10 +9,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from gopoll._polltypes cimport (PollError, pollNoError, pollErrClosing, pollErrTimeout,
                                 pollErrNotPollable, pdNil, pdReady, pdWait, modeRead, modeWrite,
                                 modeBoth, blockReady, blockPark, regEdge, regLevel, regOneshot,
-                                regExclusive, infoClosing, infoEventErr, infoEventTried,
-                                infoReadExpired, infoWriteExpired, infoSeqShift, tagBits, tagMask,
-                                pollDescSize, pollBlockSize, pollDesc, pollCache, readyList,
-                                pollStats, pollServer)
+                                regExclusive, regPlain, infoClosing, infoEventErr,
+                                infoEventTried, infoEventMore, infoReadExpired, infoWriteExpired,
+                                infoSeqShift, tagBits, tagMask, pollDescSize, pollBlockSize,
+                                pollDesc, pollCache, readyList, pollStats, pollServer)
 
 cdef int poll_runtime_pollOpen(
     pollServer *ps, int fd, int reg, pollDesc **out) noexcept nogil
@@ -37,6 +37,8 @@ cdef int netpollready(
 cdef uintptr_t netpollunblock(pollDesc *pd, int mode, bint ioready) noexcept nogil
 cdef void publishInfo(pollDesc *pd) noexcept nogil
 cdef void setEventErr(pollDesc *pd, bint err, uint64_t seq) noexcept nogil
+cdef void setEventMore(pollDesc *pd, uint64_t seq) noexcept nogil
+cdef bint pollIsQuiet(pollDesc *pd) noexcept nogil
 cdef int pollcache_alloc(pollCache *c, pollDesc **out) noexcept nogil
 cdef void pollcache_free(pollCache *c, pollDesc *pd) noexcept nogil
 cdef uint32_t pollmask(int reg, int interest) noexcept nogil

@@ -21,6 +21,8 @@ P4: descriptors are type-stable. An event carries the generation it was register
     resets it or it is a spurious wake-up, which every caller survives.
 P7: an event that was an error alone keeps a reader from waiting (pollErrNotPollable), but only one
     that has made its system call after that event.
+R1: in _fdop. Who takes an event notes what else it says before it makes a direction ready
+    (setEventMore before netpollready).
 """
 
 from libc.stdint cimport uint32_t, uint64_t, uintptr_t
@@ -29,8 +31,8 @@ from libc.string cimport memset
 
 from gopoll._atomic cimport (add_u64, cas_u64, cas_word, load_u64, load_word, lock, lock_init,
                              store_int, store_u64, store_word, swap_word, unlock)
-from gopoll._epoll cimport (EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLRDHUP,
-                            netpollarm, netpollclose, netpollopen)
+from gopoll._epoll cimport (EPOLLET, EPOLLEXCLUSIVE, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLPRI,
+                            EPOLLRDHUP, netpollarm, netpollclose, netpollopen)
 from gopoll._pollserver cimport netpollAdjustWaiters, netpollGenericInit, ready_push
 from gopoll._throw cimport (THROW_BLOCKED_READ_CLOSING, THROW_BLOCKED_READ_FREE,
                             THROW_BLOCKED_WRITE_CLOSING, THROW_BLOCKED_WRITE_FREE,
@@ -41,6 +43,10 @@ from gopoll._timers cimport TIMER_READ, TIMER_WRITE, timer_init, timer_stop
 
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)
+
+cdef enum:                           # what events have left in info: no twin under the lock
+    infoEvents = infoEventErr | infoEventTried | infoEventMore
+
 
 if sizeof(pollDesc) > pollDescSize:
     raise ImportError(f"pollDesc has {sizeof(pollDesc)} bytes, its slot {pollDescSize}")
@@ -122,7 +128,7 @@ cdef void pollcache_free(pollCache *c, pollDesc *pd) noexcept nogil:
 cdef void publishInfo(pollDesc *pd) noexcept nogil:
     """Copy closing, expiry and fdseq into info. Under pd.lock, before any unblock (P1).
 
-    eventErr has no twin under the lock: it is kept. Go: pollDesc.publishInfo.
+    What events have left there has no twin under the lock: it is kept. Go: pollDesc.publishInfo.
     """
     cdef uint64_t info = load_u64(&pd.fdseq) << infoSeqShift
     cdef uint64_t was = load_u64(&pd.info)
@@ -132,7 +138,7 @@ cdef void publishInfo(pollDesc *pd) noexcept nogil:
         info |= infoReadExpired
     if pd.wd < 0:
         info |= infoWriteExpired
-    while not cas_u64(&pd.info, was, (was & (infoEventErr | infoEventTried)) | info):
+    while not cas_u64(&pd.info, was, (was & infoEvents) | info):
         was = load_u64(&pd.info)
 
 
@@ -148,6 +154,20 @@ cdef void setEventErr(pollDesc *pd, bint err, uint64_t seq) noexcept nogil:
         if info == was or cas_u64(&pd.info, was, info):
             return
         was = load_u64(&pd.info)
+
+
+cdef void setEventMore(pollDesc *pd, uint64_t seq) noexcept nogil:
+    """Note for good that an event has said more, unless *seq* is stale (R1)."""
+    cdef uint64_t was = load_u64(&pd.info)
+    while not was & infoEventMore and (was >> infoSeqShift) == seq:
+        if cas_u64(&pd.info, was, was | infoEventMore):
+            return
+        was = load_u64(&pd.info)
+
+
+cdef bint pollIsQuiet(pollDesc *pd) noexcept nogil:
+    """Whether every event so far was readable or writable and no more (R1)."""
+    return not load_u64(&pd.info) & infoEventMore
 
 
 cdef int netpollcheckerr(pollDesc *pd, int mode) noexcept nogil:
@@ -184,6 +204,8 @@ cdef uint32_t pollmask(int reg, int interest) noexcept nogil:
     cdef uint32_t events = 0
     if reg == regEdge:
         return EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+    if reg == regPlain:
+        return EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET
     if reg == regExclusive:
         return EPOLLIN | EPOLLET | EPOLLEXCLUSIVE            # A10: with OUT or RDHUP it is EINVAL
     if interest & modeRead:

@@ -33,6 +33,7 @@ cdef enum:                          # registration, constant while a descriptor 
     regLevel = 1
     regOneshot = 2
     regExclusive = 3                # edge-triggered, reading only; of several pollers one is woken
+    regPlain = 4                    # edge-triggered, and told of urgent data (R1)
 
 cdef enum:                          # info: 64 bits, so that the whole tag fits (go-reference 1.3)
     infoClosing = 1
@@ -40,6 +41,7 @@ cdef enum:                          # info: 64 bits, so that the whole tag fits 
     infoReadExpired = 4
     infoWriteExpired = 8
     infoEventTried = 16             # a reader has been told to try again after that (P7)
+    infoEventMore = 32              # an event has said more than readable or writable (R1)
     infoSeqShift = 8
     tagBits = 24
     tagMask = 0xFFFFFF

@@ -15,6 +15,8 @@ cdef class SysFD:
     cdef bint is_file          # read(2) and write(2); "file" in error texts
     cdef int family            # of a socket that is no stream: what its addresses are; else 0
     cdef bint is_given_away    # by detach: not closed with the rest; set before the last decref
+    cdef int plain             # TCP, and nobody but us has set anything on it (R1); atomic
+    cdef bint drained          # the last read was short (R1); under the read lock
     cdef int destroyed         # close(2) has been called; atomic
     cdef fdMutex mu
     cdef pollDesc *pd          # NULL until init
@@ -23,7 +25,7 @@ cdef class SysFD:
     cdef readonly str network
     cdef readonly object local_addr
     cdef readonly object remote_addr
-    cdef list closers          # Notes of those who wait for the real close; critical section
+    cdef set closers           # Notes of those who wait for the real close; critical section
     cdef object __weakref__
     cdef int mutex_error(self, int rc, str op, object written=*) except -1
     cdef int incref(self, str op) except -1

@@ -17,7 +17,7 @@ from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_fini, fdmu
                               wake_chain)
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollDesc, pollDiscard,
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
-                                poll_runtime_pollUnblock, regEdge, regExclusive)
+                                poll_runtime_pollUnblock, regEdge, regExclusive, regPlain)
 from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
 from gopoll._polldesc cimport Note
 from gopoll._poller cimport Poller
@@ -75,17 +75,18 @@ cdef class SysFD:
             self.family = AF_UNSPEC
         return 0
 
-    def init(self, Poller poller not None, bint exclusive=False):
+    def init(self, Poller poller not None, bint exclusive=False, bint plain=False):
         """Register with *poller*: before anything that may wait. Go: FD.Init, pollDesc.init.
 
         exclusive: for a listener that several processes share: of those that wait one is woken
         (EPOLLEXCLUSIVE), for reading only. Who is woken accepts until nothing is left, or the
-        others sleep over it (A10).
+        others sleep over it (A10). plain: a TCP socket that only we have set options on, or a
+        listener for such: what a short read says about it can be relied on (R1).
         On an errno the pollDesc is unblocked and closed, then the OpError raised; the descriptor
         is still the caller's to close.
         """
         cdef pollDesc *pd = NULL
-        cdef int rc, reg = regExclusive if exclusive else regEdge
+        cdef int rc, reg = regExclusive if exclusive else regPlain if plain else regEdge
         if self.poller is not None:
             raise RuntimeError(f"descriptor {self.sysfd} is registered already")
         self.incref("open")
@@ -107,6 +108,7 @@ cdef class SysFD:
         self.poller = poller
         self.ps = poller.ps
         self.pd = pd
+        store_int(&self.plain, plain)
 
     def set_addrs(self, local, remote):
         """Note both addresses, for properties and error texts."""
@@ -115,7 +117,13 @@ cdef class SysFD:
 
     def fileno(self):
         """Return the descriptor, -1 once it is closed. It stays ours: do not close it."""
+        store_int(&self.plain, 0)
         return self.sysfd
+
+    @property
+    def _is_plain(self):
+        """Whether nobody else can have set an option on the socket."""
+        return bool(load_int(&self.plain))
 
     @property
     def is_closed(self):
@@ -226,6 +234,7 @@ cdef class SysFD:
     cdef int copy(self, str op) except -1:
         """Return a copy of the descriptor, closed on exec. While referenced. OpError."""
         cdef int fd = fcntl(self.sysfd, F_DUPFD_CLOEXEC, 0)
+        store_int(&self.plain, 0)
         if fd < 0:
             raise op_error(op, self.network, self.local_addr, self.remote_addr, errno)
         return fd
@@ -313,6 +322,11 @@ cdef class SysFD:
 
     def raw_control(self, fn):
         """Call fn(descriptor) while it cannot be closed; return its result. Go: RawControl."""
+        store_int(&self.plain, 0)
+        return self._with_descriptor(fn)
+
+    def _with_descriptor(self, fn):
+        """raw_control for ourselves: *fn* does nothing that a short read cannot live with (R1)."""
         self.check_fork()
         self.incref("raw-control")
         try:

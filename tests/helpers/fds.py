@@ -157,6 +157,14 @@ async def parked(fn: Callable[..., Any], *args: Any) -> Goroutine[Any]:
     return g
 
 
+async def still_works(fd: FD, peer: socket.socket) -> None:
+    """The lock of both directions is free and nothing is stuck."""
+    peer.send(b"z")
+    assert await fd.read(1) == b"z"
+    assert await fd.write(b"z") == 1
+    assert peer.recv(9) == b"z"
+
+
 async def stuck(g: Goroutine[Any], feeder: socket.socket) -> None:
     """Wait until *g* waits to write: it waits, and *feeder*, which it reads from, is full.
 

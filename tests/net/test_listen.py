@@ -179,7 +179,7 @@ def test_a_failing_listen_call_leaves_no_socket(run, monkeypatch):
 
 
 class NotRegistered(TCPListener):
-    def init(self, poller):
+    def init(self, poller, **how):
         raise OpError("open", "tcp", err=errno.ENOSPC)
 
 

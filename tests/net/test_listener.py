@@ -138,7 +138,7 @@ def test_too_many_open_files_does_not_end_the_listener(run):
 
 
 class NoRegistration(TCPConn):
-    def init(self, poller):
+    def init(self, poller, **how):
         raise OpError("open", "tcp", err=errno.ENOSPC)
 
 

@@ -244,7 +244,7 @@ def test_a_refusal_on_the_spot_closes_the_socket(run, monkeypatch):
 
 
 class NoRegistration(TCPConn):
-    def init(self, poller):
+    def init(self, poller, **how):
         raise OpError("open", "tcp", err=errno.ENOSPC)
 
 

@@ -348,7 +348,7 @@ class FDConn(FD, Conn):
                 s.detach()
 
         try:
-            self.raw_control(on_descriptor)
+            self._with_descriptor(on_descriptor)
         except ClosedError:
             raise closed_error(op, self.network, None, self.local_addr) from None
         except OSError as exc:

@@ -76,7 +76,7 @@ class Listener(FD, ListenerBase):
         sysfd, remote = await self.accept_fd()
         conn = make(sysfd, self.network)
         try:
-            conn.init(self.poller)
+            conn.init(self.poller, plain=self._is_plain)
             conn.set_addrs(local_name(conn), remote)
         except BaseException as exc:
             conn.close()  # the new descriptor, not ours (Go issue 34392)

@@ -159,10 +159,8 @@ def new_fd(s: _socket.socket, net: str, plan: Plan[F], poller: Poller) -> F:
     """Hand the descriptor over to an FD and register it. Go: newFD, netFD.init."""
     fd = plan.make(s.detach(), net)
     try:
-        if plan.exclusive:
-            fd.init(poller, exclusive=True)
-        else:
-            fd.init(poller)
+        plain = net.startswith("tcp") and plan.control is None
+        fd.init(poller, exclusive=plan.exclusive, plain=plain)
     except BaseException:
         fd.close()
         raise

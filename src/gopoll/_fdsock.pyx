@@ -1,0 +1,82 @@
+"""AcceptOp and ConnectOp: how connections come to be.
+
+Made by FD's methods. Go: FD.Accept in internal/poll/fd_unix.go, netFD.connect in net/fd_unix.go
+(go1.27).
+"""
+
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EISCONN, ENOTCONN,
+                         errno)
+
+from gopoll._fdop cimport AGAIN, DONE, Op
+from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockopt,
+                               sockaddr, sockaddr_storage, sockaddr_to_python, socklen_t)
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        SOL_SOCKET
+        SO_ERROR
+
+cdef extern from "<unistd.h>" nogil:
+    int close(int fd)
+
+
+cdef class AcceptOp(Op):
+    cdef str name(self):
+        return "accept"
+
+    cdef int step(self, PyObject **out) except -1:
+        return 2 if Op.step(self, out) else 0    # what attempt gives is a StopIteration already
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef sockaddr_storage addr
+        cdef socklen_t size = sizeof(addr)
+        cdef int fd
+        while True:
+            fd = accept4(self.fd.sysfd, <sockaddr *>&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd >= 0:
+                break
+            if errno != ECONNABORTED:            # that one was gone before we came: the next
+                self.err = errno
+                return AGAIN
+        try:
+            stop = StopIteration((fd, sockaddr_to_python(&addr, size)))
+            self.finish()                        # here: if it fails, nobody gets the pair
+        except BaseException:
+            close(fd)
+            raise
+        Py_INCREF(stop)
+        out[0] = <PyObject *>stop
+        return DONE
+
+
+cdef class ConnectOp(Op):
+    """Wait until a connect(2) that is under way has ended. Go: the loop of netFD.connect."""
+
+    cdef str name(self):
+        return "dial"
+
+    cdef int attempt(self, PyObject **out) except -1:
+        cdef sockaddr_storage addr
+        cdef socklen_t size = sizeof(int)
+        cdef int code = 0
+        if getsockopt(self.fd.sysfd, SOL_SOCKET, SO_ERROR, &code, &size) != 0:
+            self.err = errno
+            return AGAIN
+        if code in (EINPROGRESS, EALREADY, EINTR):
+            self.err = EAGAIN
+            return AGAIN
+        if code != 0 and code != EISCONN:
+            self.err = code
+            return AGAIN
+        # SO_ERROR 0 alone is no proof: a wake-up may be spurious (go-reference, lesson 8).
+        size = sizeof(addr)
+        if getpeername(self.fd.sysfd, <sockaddr *>&addr, &size) != 0:
+            self.err = EAGAIN if errno == ENOTCONN else errno
+            return AGAIN
+        peer = sockaddr_to_python(&addr, size)
+        Py_INCREF(peer)
+        out[0] = <PyObject *>peer
+        return DONE
