@@ -35,6 +35,8 @@ def test_each_row_names_something_that_is_there(name, module, go):
     found = importlib.import_module(module)
     if name in getattr(found, "__pyx_capi__", {}):
         return
+    if "." in name and f"{module}.{name}".encode() in Path(found.__file__).read_bytes():
+        return  # a method that Python does not see; its tracebacks name it
     assert callable(reduce(getattr, name.split("."), found))
 
 

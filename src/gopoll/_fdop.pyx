@@ -44,9 +44,29 @@ from gopoll._throw cimport throw
 from gopoll.errors import closed_error, not_pollable_error, op_error, timeout_error
 
 
+cdef extern from * nogil:
+    """
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    /* Not by way of the C library: where there are threads (sysmon's) its recv and send are
+       cancellation points, four locked instructions a message. */
+    #if defined(SYS_recvfrom) && defined(SYS_sendto) && !(defined(__x86_64__) && defined(__ILP32__))
+    static inline Py_ssize_t gopoll_recv(int fd, void *buf, size_t n, int flags) {
+      return syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL);
+    }
+    static inline Py_ssize_t gopoll_send(int fd, const void *buf, size_t n, int flags) {
+      return syscall(SYS_sendto, fd, buf, n, flags, NULL, 0);
+    }
+    #else
+    #define gopoll_recv recv
+    #define gopoll_send send
+    #endif
+    """
+    Py_ssize_t recv "gopoll_recv"(int fd, void *buf, size_t n, int flags)
+    Py_ssize_t send "gopoll_send"(int fd, const void *buf, size_t n, int flags)
+
 cdef extern from "<sys/socket.h>" nogil:
-    Py_ssize_t recv(int fd, void *buf, size_t n, int flags)
-    Py_ssize_t send(int fd, const void *buf, size_t n, int flags)
     enum:
         MSG_DONTWAIT
         MSG_NOSIGNAL

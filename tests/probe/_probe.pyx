@@ -33,6 +33,8 @@ from gopoll._sockaddr cimport (sockaddr_from_python, sockaddr_storage, sockaddr_
                                socklen_t)
 from gopoll._sysfd cimport SysFD
 from gopoll._throw cimport throw
+from gopoll.runtime._exec cimport ExecBase
+from gopoll.runtime._p cimport MBase
 from gopoll._timers cimport (Due, TIMER_WAITER, TimerNode, Timers, nanotime,
                              timer_arm, timer_init, timer_later, timer_move, timer_stop,
                              timers_due, timers_fini, timers_init, timers_next, timers_pop_any)
@@ -418,6 +420,16 @@ def close_on_a_strange_thread(Desc desc not None):
 
 
 # -- a heap alone ----------------------------------------------------------------------------------
+
+def idle(ExecBase sched not None, MBase m not None):
+    """Be *m*, with nothing to run: give its P up and wait."""
+    sched.idle(m)
+
+
+def poll(ExecBase sched not None, MBase m not None):
+    """Have *m* poll the network without waiting."""
+    return sched.poll(m)
+
 
 def error_alone(SysFD fd not None):
     """Give a connection an event that is an error and nothing else, as netpoll would."""

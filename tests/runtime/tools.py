@@ -4,6 +4,7 @@ Called by tests; the functions of the second half on plain threads, the others a
 """
 
 import os
+import sys
 import textwrap
 import threading
 import time
@@ -11,6 +12,7 @@ import time
 from gopoll.runtime._exec import ExecBase
 from gopoll.runtime._sched import current_sched
 from helpers.child import run_python
+from plugins.probe import load
 
 ONE = {"procs": 1, "handoff": False}  # where the order of goroutines is part of the promise
 
@@ -149,8 +151,8 @@ class Bare(ExecBase):
     def block(self):
         """Be an M that has nothing to run: wait in the network until something happens."""
         m = self.first_m()
-        assert self.acquirep(m)
-        self.idle(m)
+        assert self.take_p(m)
+        (sys.modules.get("_probe") or load()).idle(self, m)
         return m
 
 

@@ -10,6 +10,9 @@ from gopoll.runtime._find cimport FindBase
 
 cdef class ExecBase(FindBase):
     cdef public object main            # the main goroutine
+    cdef int schedule(self, MBase m) except -1
+    cdef int execute(self, MBase m) except -1
+    cdef int stop_locked(self, MBase m) except -1
     cdef int resume(self, MBase m, PBase p, GBase g) except -1
     cdef int end_syscalls(self, MBase m) except -1
     cdef int leave_slice(self, MBase m) except -1

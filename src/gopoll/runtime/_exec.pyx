@@ -18,8 +18,8 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_int, load_u64, load_word,
                              peek_int, poke_i64, poke_int, store_i64, store_int, store_u64,
                              store_word)
-from gopoll._park cimport ParkRequest, SliceEnd, SliceMore, ThreadWords, thread_words
-from gopoll._timers cimport nanotime
+from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
+from gopoll._timers cimport coarsetime
 from gopoll.runtime._base cimport count_of
 from gopoll.runtime._g cimport (G_LEFT, G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase,
                                 GBase)
@@ -54,6 +54,10 @@ cdef extern from *:
     object gopoll_take_error()
 
 
+cdef enum:
+    CHECK_TICKS = 61     # every so many slices the global queue and the network come first
+
+
 cdef class GoschedRequest(ParkRequest):
     """Yielded by gosched(): to the tail of the global queue."""
 
@@ -80,10 +84,6 @@ cdef class ExecBase(FindBase):
 
     def can_leave(self, m):
         """Whether the thread of *m* may end with the goroutine that was locked to it."""
-        raise NotImplementedError
-
-    def schedule(self, m):
-        """Called to run goroutines on *m*, again if it raises."""
         raise NotImplementedError
 
     def this_m(self):
@@ -120,12 +120,24 @@ cdef class ExecBase(FindBase):
         """Return a goroutine's number that nobody has had."""
         return add_i64(&self.words.ids, 1)
 
-    def execute(self, MBase m not None, int budget):
-        """Run up to *budget* slices of m's P, as long as it has it. Go: execute, schedule."""
+    cdef int schedule(self, MBase m) except -1:
+        """Run goroutines on the thread of *m* until all have ended. Go: schedule."""
+        while not (load_int(&self.words.finished) or m.leaving):
+            if m.lockedg is not None:
+                self.stop_locked(m)
+            elif m.p != NULL:
+                self.find_runnable(m)
+                self.execute(m)
+            else:
+                self.stopm(m)
+        return 0
+
+    cdef int execute(self, MBase m) except -1:
+        """Run CHECK_TICKS slices of m's P, as long as it has it and they are there. Go: execute."""
         cdef int n = 0
         cdef GBase g
         cdef PBase p
-        while n < budget and m.p != NULL and m.lockedg is None:
+        while n < CHECK_TICKS and m.p != NULL and m.lockedg is None:
             p = <PBase>m.p
             g = <GBase>p.pop()
             if g is None:
@@ -144,6 +156,7 @@ cdef class ExecBase(FindBase):
             finally:
                 store_int(&m.settling, 0)
         bump(&m.counts.switches, n)
+        return 0
 
     cdef int resume(self, MBase m, PBase p, GBase g) except -1:
         """Run one slice of *g* on *m* under *p*, then do what it has yielded for."""
@@ -288,9 +301,9 @@ cdef class ExecBase(FindBase):
                                     "loop: run it there, or use gopoll's own"))
             poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
-        if isinstance(request, GoschedRequest) or isinstance(request, SliceEnd):
+        if request is GOSCHED or request is SLICE_END or request is SLICE_MORE:
             # A SliceEnd comes before an operation has begun: there is nothing to cancel yet.
-            g.parked = isinstance(request, GoschedRequest) or isinstance(request, SliceMore)
+            g.parked = request is not SLICE_END
             poke_int(&g.state, G_RUNNABLE)
             self.globq.push(g)
             if m.p == NULL:
@@ -300,7 +313,7 @@ cdef class ExecBase(FindBase):
         context = g.context
         g.parked = True
         poke_int(&g.state, G_WAITING)
-        poke_i64(&g.since_ns, nanotime())
+        poke_i64(&g.since_ns, coarsetime())
         g.publish(<PyObject *>park)
         Py_INCREF(g)
         if not park.commit_word(<PyObject *>g):
@@ -322,7 +335,7 @@ cdef class ExecBase(FindBase):
         m.p = NULL
         return self.give(<MBase>g.lockedm, p, False)
 
-    def stop_locked(self, MBase m not None):
+    cdef int stop_locked(self, MBase m) except -1:
         """Be an M that belongs to a goroutine: others go on with our P until that can run.
 
         Go: stoplockedm.
@@ -342,7 +355,7 @@ cdef class ExecBase(FindBase):
                     p = <PBase>m.p
                     m.p = NULL
                     self.handoffp(p)
-            return
+            return 0
         if m.p != NULL:
             p = <PBase>m.p
             m.p = NULL
@@ -358,6 +371,11 @@ cdef class ExecBase(FindBase):
                 self.resume(m, <PBase>m.p, g)
             finally:
                 store_int(&m.settling, 0)
+        return 0
+
+    def take_p(self, MBase m not None):
+        """acquirep for the first M of a run."""
+        return self.acquirep(m)
 
     def mloop(self, MBase m not None):
         """Be *m* until all is over. In C: what a signal handler raises in schedule() stays here."""

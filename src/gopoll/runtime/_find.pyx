@@ -49,12 +49,12 @@ cdef class FindBase(SchedBase):
             self.wakep()
         return 0
 
-    def stopm(self, MBase m not None):
+    cdef int stopm(self, MBase m) except -1:
         """Sleep as an idle M until there is a P for it, or all is over. Go: stopm."""
         if m.spare:                          # a new one, and listed: it may be given a P already
             m.spare = False
         elif self._take_nextp(m):            # a new one: it was made for a P
-            return
+            return 0
         else:
             self.list_m(m)
         try:
@@ -66,6 +66,7 @@ cdef class FindBase(SchedBase):
         finally:
             if m.p == NULL and not pollserver_forked(self.ps):                       # A9
                 self._unlist(m)
+        return 0
 
     cdef int list_m(self, MBase m) noexcept:
         """Put *m* on the idle list."""
@@ -119,7 +120,25 @@ cdef class FindBase(SchedBase):
                     futex_wait(&m.note, 0, -1)
         self._take_nextp(m)
 
-    def globq_get(self, MBase m not None, int most):
+    cdef int find_runnable(self, MBase m) except -1:
+        """Put work into the queue of m's P, waiting for it if need be. Go: findRunnable.
+
+        The order is Go's: now and then the global queue and the network before all else (a due
+        timer must not wait for an empty queue), then what is local, then a batch of the global
+        queue, then the network without waiting, then what others have; at last the P is given up,
+        and the last idle M waits in the network.
+        """
+        if (<PBase>m.p).has_work():
+            if not self.drop_excess(m):
+                self.globq_get(m, 1)
+                self.poll(m)
+        elif self.globq_get(m, 0):
+            self.poll(m)         # goroutines that only yield must not keep the network waiting
+        elif not (self.poll_last(m) or self.steal(m)):
+            self.idle(m)
+        return 0
+
+    cdef int globq_get(self, MBase m, int most) except -1:
         """Move goroutines of the global queue to m's P: *most*, or its fair share if 0.
 
         Their number. Go: globrunqget, globrunqgetbatch.
@@ -132,7 +151,7 @@ cdef class FindBase(SchedBase):
             most = GLOBAL_BATCH if n > GLOBAL_BATCH else <int>n
         return self.globq.move((<PBase>m.p).runq, most)
 
-    def steal(self, MBase m not None):
+    cdef bint steal(self, MBase m) except -1:
         """Move half of another P's queue to m's. Whether it found something. Go: stealWork."""
         cdef PBase mine = <PBase>m.p
         cdef PBase other
@@ -166,7 +185,7 @@ cdef class FindBase(SchedBase):
                         return True
         return False
 
-    def poll_last(self, MBase m not None):
+    cdef int poll_last(self, MBase m) except -1:
         """poll() where nothing else is left to run, and as a rule not at all if that is in vain.
 
         What follows waits in the network anyway: a server whose clients take turns would make two
@@ -181,7 +200,7 @@ cdef class FindBase(SchedBase):
             m.vain = 0
         return n
 
-    def poll(self, MBase m not None):
+    cdef int poll(self, MBase m) except -1:
         """Poll the network without blocking; how many became ready.
 
         The GIL is kept (B3). lastpoll is set here too (Go: only after blocking): while this
@@ -232,7 +251,7 @@ cdef class FindBase(SchedBase):
                     self.survive(err)
         return n
 
-    def idle(self, MBase m not None):
+    cdef int idle(self, MBase m) except -1:
         """There is nothing to run: give the P up, wait in the network or sleep.
 
         Returns with or without a P. Go: the second half of findRunnable.
@@ -247,13 +266,14 @@ cdef class FindBase(SchedBase):
             add_int(&self.words.nmspinning, -1)
         if self.work_anywhere():             # S3
             self.acquirep(m)
-            return
+            return 0
         if load_int(&self.words.finished):
-            return
+            return 0
         if swap_i64(&self.words.lastpoll, 0) != 0:
             self.block(m)
         else:
             self.stopm(m)
+        return 0
 
     cdef int block(self, MBase m) except -1:
         """Wait in the network, without a P, lastpoll being 0: one M at a time."""

@@ -32,6 +32,8 @@ cdef class SchedBase(WordsBase):
     cdef bint bind(self, MBase m) noexcept
     cdef int unbind(self, MBase m) noexcept
     cdef int survive(self, object error) except -1
+    cdef bint acquirep(self, MBase m) except -1
+    cdef bint drop_excess(self, MBase m) except -1
     cdef bint retire(self, PBase p) except -1
     cdef int give(self, MBase m, PBase p, bint spinning) except -1
     cdef int sleep_m(self, MBase m) except -1

@@ -244,7 +244,7 @@ cdef class SchedBase(WordsBase):
             wake_sysmon(&self.words)
         return <PBase>p
 
-    def acquirep(self, MBase m not None):
+    cdef bint acquirep(self, MBase m) except -1:
         """Give the calling M an idle P; False if there is none. Go: acquirep."""
         cdef PBase p = self.pidleget()
         if p is None:
@@ -265,7 +265,7 @@ cdef class SchedBase(WordsBase):
         self.kick()
         return True
 
-    def drop_excess(self, MBase m not None):
+    cdef bint drop_excess(self, MBase m) except -1:
         """Retire m's P if it is one too many; whether it was."""
         cdef PBase p = <PBase>m.p
         if p.id < load_int(&self.words.nprocs):

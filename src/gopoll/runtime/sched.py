@@ -36,7 +36,6 @@ from gopoll.runtime.signals import Signals
 
 __all__ = ["Scheduler", "current_g", "current_poller", "current_sched"]
 
-CHECK_TICKS = 61  # every so many slices the global queue and the network come first
 PATIENCE_NS = 4 * 10**9  # what is stuck gets, a thread or a generator, when all else has ended
 LOOK_AGAIN_NS = 10**9
 LOOK_SELDOM_NS = 8 * 10**9
@@ -152,34 +151,6 @@ class Scheduler(ExecBase):
             sys.excepthook(type(err), err, err.__traceback__)
 
     # What runs next.
-
-    def schedule(self, m: MBase) -> None:
-        """Run goroutines on this thread until all have ended. Go: schedule."""
-        while not (self.is_finished or m.leaving):
-            if m.is_locked:
-                self.stop_locked(m)
-            elif m.has_p:
-                self.find_runnable(m)
-                self.execute(m, CHECK_TICKS)
-            else:
-                self.stopm(m)
-
-    def find_runnable(self, m: MBase) -> None:
-        """Put work into the queue of m's P, waiting for it if need be. Go: findRunnable.
-
-        The order is Go's: now and then the global queue and the network before all else (a due
-        timer must not wait for an empty queue), then what is local, then a batch of the global
-        queue, then the network without waiting, then what others have; at last the P is given up,
-        and the last idle M waits in the network.
-        """
-        if m.queued:
-            if not self.drop_excess(m):
-                self.globq_get(m, 1)
-                self.poll(m)
-        elif self.globq_get(m, 0):
-            self.poll(m)  # goroutines that only yield must not keep the network waiting
-        elif not (self.poll_last(m) or self.steal(m)):
-            self.idle(m)
 
     def inject_glist(self, glist: list[Any]) -> None:
         """Queue what sysmon has found, from its thread, without a P. Go: injectglist."""
@@ -320,7 +291,7 @@ class Scheduler(ExecBase):
             sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
             self.watcher.start()
             signals.install()
-            self.acquirep(self.m0)
+            self.take_p(self.m0)
             # No other M runs before main's first slice wakes one: it begins on this thread.
             self.main = self.make_g(coro, background(), name_of(coro))
             self.start_g(self.main, wake=False)
