@@ -58,6 +58,12 @@ cdef enum:
     CHECK_TICKS = 61     # every so many slices the global queue and the network come first
 
 
+# What the interpreter does between two bytecodes: let another thread have the GIL that has asked
+# for it, run signal handlers. C does nothing of the kind: an M that sees work which it cannot take
+# would look again and again, and keep who has that work from the GIL.
+breathe = eval("lambda: None")
+
+
 cdef class GoschedRequest(ParkRequest):
     """Yielded by gosched(): to the tail of the global queue."""
 
@@ -130,6 +136,7 @@ cdef class ExecBase(FindBase):
                 self.execute(m)
             else:
                 self.stopm(m)
+            breathe()
         return 0
 
     cdef int execute(self, MBase m) except -1:
