@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import sys
 import threading
 import time
 import weakref
@@ -23,6 +22,7 @@ from gopoll.errors import Canceled, DeadlineExceeded
 from gopoll.runtime._g import ContextBase, GBase
 from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime._sched import current_poller as _current_poller
+from gopoll.runtime.report import tell
 
 __all__ = [
     "Context",
@@ -288,7 +288,7 @@ def _call(fn: Callable[[], object]) -> None:
     try:
         fn()
     except BaseException as err:  # the end of a context has more to do than this
-        sys.excepthook(type(err), err, err.__traceback__)
+        tell(err)
 
 
 def _poller_here() -> Poller | None:

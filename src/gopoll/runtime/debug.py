@@ -22,6 +22,7 @@ from gopoll.runtime import stacks
 from gopoll.runtime._g import GBase
 from gopoll.runtime._sched import current_sched
 from gopoll.runtime._stall import WatchBase, set_stall
+from gopoll.runtime.report import tell
 
 __all__ = ["Stall", "StallWatch", "Stats", "dump", "on_stall", "stats"]
 
@@ -220,7 +221,7 @@ def _tell(
         try:
             fn(stall)
         except BaseException as err:  # SystemExit too: a report ends neither run() nor a watch
-            sys.excepthook(type(err), err, err.__traceback__)
+            tell(err)
     if told:
         who = f"goroutine {gid} ({name})" if gid else name
         lines = [f"gopoll: {who} stalls for {ns / 1e6:.0f} ms ({kind})\n"]

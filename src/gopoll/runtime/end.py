@@ -10,7 +10,6 @@ E10: what is left is left behind when two looks find every goroutine of it where
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 import warnings
@@ -19,6 +18,7 @@ from typing import Any
 
 from gopoll.runtime import stacks
 from gopoll.runtime._g import GBase
+from gopoll.runtime.report import tell
 
 __all__ = ["Leftovers", "close_now"]
 
@@ -130,4 +130,4 @@ def close_now(agen: Any) -> None:
     except (StopIteration, GeneratorExit):
         pass
     except Exception as err:  # as an error in a finaliser: told, and no more
-        sys.excepthook(type(err), err, err.__traceback__)
+        tell(err)

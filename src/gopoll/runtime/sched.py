@@ -32,6 +32,7 @@ from gopoll.runtime._sysmon import Sysmon
 from gopoll.runtime.blocking import Pool
 from gopoll.runtime.context import Context, background
 from gopoll.runtime.end import Leftovers, close_now
+from gopoll.runtime.report import tell
 from gopoll.runtime.signals import Signals
 
 __all__ = ["Scheduler", "current_g", "current_poller", "current_sched"]
@@ -118,7 +119,7 @@ class Scheduler(ExecBase):
         for m in list(self.allm):
             yield from list(m.gs.values())
 
-    def unwaited(self, g: GBase, canceled: type = Canceled, module: Any = sys) -> None:
+    def unwaited(self, g: GBase, canceled: type = Canceled, told: Any = tell) -> None:
         """Nobody can see the error of *g* any more: end run() with it (E2). Any thread.
 
         It may come when the interpreter ends, and the globals of this module are gone.
@@ -139,7 +140,7 @@ class Scheduler(ExecBase):
         if not self.has_outcome:
             self._condemn(error, note)
         if self.has_outcome:  # too late to end run(), never too late to say so
-            module.excepthook(type(error), error, error.__traceback__)
+            told(error)
 
     def run_callable(self, fn: Callable[[], object]) -> None:
         """Run a due callable (the expiry of a context) between two goroutines."""
@@ -148,7 +149,7 @@ class Scheduler(ExecBase):
         except Exception as err:
             if getattr(fn, "__self__", None) is self:
                 raise  # of a signal handler: ours do not (E1)
-            sys.excepthook(type(err), err, err.__traceback__)
+            tell(err)
 
     # What runs next.
 
@@ -204,7 +205,7 @@ class Scheduler(ExecBase):
 
     def end_child(self, error: BaseException) -> None:
         """End a forked child: the forking thread is all that is left, and run() is not under it."""
-        sys.excepthook(type(error), error, error.__traceback__)
+        tell(error)
         sys.stderr.flush()
         os._exit(1)
 
@@ -274,7 +275,7 @@ class Scheduler(ExecBase):
         except GeneratorExit:
             raise  # run() has left it behind
         except Exception as err:  # as an error in a finaliser: told, and no more
-            sys.excepthook(type(err), err, err.__traceback__)
+            tell(err)
         except BaseException as err:
             self.die(err)
 

@@ -1,0 +1,27 @@
+"""Errors that nobody can catch: told to sys.excepthook, and what follows goes on in any case.
+
+Called by contexts, the scheduler and stall reports, on any thread.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Any
+
+
+def tell(error: BaseException, module: Any = sys, show: Any = traceback.print_exception) -> None:
+    """Give *error* to sys.excepthook; if that raises, print both errors, as the interpreter does.
+
+    Raises nothing. It may come when the interpreter ends and the globals of this module are gone.
+    """
+    try:
+        module.excepthook(type(error), error, error.__traceback__)
+    except BaseException as failed:  # SystemExit too: who calls us has more to do
+        try:
+            module.stderr.write("Error in sys.excepthook:\n")
+            show(failed)
+            module.stderr.write("\nOriginal exception was:\n")
+            show(error)
+        except Exception:
+            pass  # stderr is closed, or there is none
