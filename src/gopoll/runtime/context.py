@@ -22,6 +22,7 @@ from gopoll.errors import Canceled, DeadlineExceeded
 from gopoll.runtime._g import ContextBase, GBase
 from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime._sched import current_poller as _current_poller
+from gopoll.runtime.clock import Alarm, call_at
 from gopoll.runtime.report import tell
 
 __all__ = [
@@ -78,8 +79,8 @@ class Context(ContextBase):
         self._goroutines: set[GBase] = set()
         self._funcs: list[Callable[[], object]] = []
         self._cause: object = None
-        # Who ends it at its deadline, and how to stop them: the poller of a run(), or a thread.
-        self._timers: tuple[tuple[Poller | threading.Thread, Callable[[], object]], ...] = ()
+        # Who ends it at its deadline, and how to stop them: the poller of a run(), or the clock.
+        self._timers: tuple[tuple[Poller | Alarm, Callable[[], object]], ...] = ()
         self._key: Hashable = None  # constant
         self._value: object = None  # constant
         self._when = when  # its own end; moved by reschedule() alone
@@ -255,17 +256,14 @@ class Context(ContextBase):
             self._arm(when)
 
     def _arm(self, when: float) -> None:
-        """End by itself at *when*: by the poller here, or by a timer thread outside of run()."""
+        """End by itself at *when*: by the poller here, or by the clock outside of run()."""
         if when == math.inf:
             return
         poller = _poller_here()
-        timer: tuple[Poller | threading.Thread, Callable[[], object]]
+        timer: tuple[Poller | Alarm, Callable[[], object]]
         if poller is None:
-            left = min(max(0.0, when - time.monotonic()), threading.TIMEOUT_MAX)
-            thread = threading.Timer(left, self._expire)
-            thread.daemon = True
-            thread.start()
-            timer = thread, thread.cancel
+            alarm = call_at(when, self._expire)
+            timer = alarm, alarm.stop
         else:
             timer = poller, poller.call_at_ns(_to_ns(when), self._expire).stop
         with self._lock:
@@ -299,11 +297,11 @@ def _poller_here() -> Poller | None:
         return None
 
 
-def _keeps_time(who: Poller | threading.Thread, here: Poller | None) -> bool:
+def _keeps_time(who: Poller | Alarm, here: Poller | None) -> bool:
     """Report whether *who* ends a context for the run() of the poller *here*, or for no run()."""
     if isinstance(who, Poller):
         return not who.is_closed if here is None else who is here
-    return who.is_alive()
+    return who.is_pending
 
 
 def _to_ns(when: float) -> int:
