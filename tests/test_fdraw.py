@@ -7,6 +7,7 @@ Go: net/rawconn_test.go, rows 86 and 87; FD.RawRead.
 import os
 import socket
 import sys
+import traceback
 
 import pytest
 
@@ -41,6 +42,25 @@ def test_it_calls_until_something_true_comes_and_returns_that(run):
             assert set(log) == {fd.fileno()}
             for true in (1, "yes", [0], (1, 2), object(), ValueError("a value")):
                 assert await fd.raw_write(lambda number, true=true: true) is true
+
+    run(main)
+
+
+def test_a_stop_iteration_is_an_error_and_no_value(run):
+    """As in a coroutine: `await` would take it for the end of the operation."""
+
+    def fn(number):
+        return next(iter(()))
+
+    async def main():
+        with half_pair() as (fd, _):
+            with pytest.raises(RuntimeError, match=r"^operation raised StopIteration$") as caught:
+                await fd.raw_read(fn)
+            cause = caught.value.__cause__
+            assert type(cause) is StopIteration
+            assert traceback.extract_tb(cause.__traceback__)[-1].name == "fn"
+            assert caught.value.__context__ is cause
+            assert await fd.raw_write(lambda number: "the lock is free") == "the lock is free"
 
     run(main)
 

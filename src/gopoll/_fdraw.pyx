@@ -57,10 +57,10 @@ cdef object raw(SysFD fd, object fn, int mode):
 def raw_read(SysFD fd not None, fn):
     """Call fn(descriptor), again after each readiness to read, until it returns something true.
 
-    Returns that; what fn raises comes out as it is. An op; other reads queue behind it. fn must
-    not block, and returns false only after its call has said EAGAIN: readiness is told once
-    (edge-triggered). Close and a read deadline are looked at before each call, the first
-    included. Raises ClosedError, TimeoutError. Go: RawConn.Read.
+    Returns that; what fn raises comes out as it is, a StopIteration as the cause of a RuntimeError.
+    An op; other reads queue behind it. fn must not block, and returns false only after its call has
+    said EAGAIN: readiness is told once (edge-triggered). Close and a read deadline are looked at
+    before each call, the first included. Raises ClosedError, TimeoutError. Go: RawConn.Read.
     """
     return raw(fd, fn, modeRead)
 

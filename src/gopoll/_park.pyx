@@ -30,11 +30,32 @@ cdef extern from *:
     /* Awaitables hand their value over without a traceback: Cython's `raise StopIteration(v)`
        costs 187 ns on 3.11 and 301 on 3.13, this 58 and 113 (rulings, B1). */
     typedef int (*gopoll_step)(PyObject *, PyObject **);
+
+    /* What a function or a signal handler of the program's has raised in a step: a StopIteration
+       would be taken for a value, so it becomes the cause of another, as in a coroutine. */
+    static PyObject *gopoll_failed(void) {
+      PyObject *type, *stop, *tb, *error;
+      if (!PyErr_ExceptionMatches(PyExc_StopIteration)) return NULL;
+      PyErr_Fetch(&type, &stop, &tb);
+      PyErr_NormalizeException(&type, &stop, &tb);
+      if (tb) PyException_SetTraceback(stop, tb);
+      Py_XDECREF(type);
+      Py_XDECREF(tb);
+      error = PyObject_CallFunction(PyExc_RuntimeError, "s", "operation raised StopIteration");
+      if (error) {
+        PyErr_SetObject(PyExc_RuntimeError, error);
+        PyException_SetContext(error, Py_NewRef(stop));
+        PyException_SetCause(error, Py_NewRef(stop));
+        Py_DECREF(error);
+      }
+      Py_DECREF(stop);
+      return NULL;
+    }
     static PyObject *gopoll_next(PyObject *self, gopoll_step step) {
       PyObject *v = NULL, *stop;
       int rc = step(self, &v);
       if (rc == 0) return v;
-      if (rc < 0 || v == NULL) return NULL;
+      if (rc < 0 || v == NULL) return gopoll_failed();
       if (v == Py_None) { Py_DECREF(v); return NULL; }
       if (rc == 2)
         PyErr_SetObject(PyExc_StopIteration, v);

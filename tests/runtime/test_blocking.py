@@ -299,3 +299,28 @@ def test_where_no_thread_is_to_be_had_the_call_fails_and_the_run_goes_on(run, mo
         return await gopoll.blocking(int, "7")
 
     assert run(main) == 7
+
+
+@pytest.mark.parametrize("where", ["blocking", "once", "go", "main", "result"])
+def test_a_stop_iteration_comes_out_as_the_cause_of_an_error(run, where):
+    """As PEP 479 has it for coroutines: nothing takes it for a value or an end."""
+
+    def stops(*args):
+        raise StopIteration("not a value")
+
+    async def main():
+        if where == "blocking":
+            await gopoll.blocking(stops)
+        elif where == "once":
+            await gopoll.Once().do(stops)
+        elif where == "go":
+            await gopoll.go(stops)
+        elif where == "result":
+            await gopoll.blocking(gopoll.go(raises).result)
+
+    async def raises():
+        stops()
+
+    with pytest.raises(RuntimeError) as caught:
+        run(stops if where == "main" else main)
+    assert type(caught.value.__cause__) is StopIteration
