@@ -245,3 +245,69 @@ print(interrupted > 0)
 def test_a_handler_that_raises_anywhere_never_hangs_run(procs):
     done = run_python(STORM, procs, procs, 100)
     assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr[-3000:]
+
+
+# -- Ctrl-C at every line --------------------------------------------------------------------------
+
+EVERY_LINE = """
+import os, signal, sys, threading, time
+import gopoll
+
+async def main():
+    await gopoll.gosched()
+    await gopoll.blocking(int)
+
+def fds():
+    return sorted(os.listdir("/proc/self/fd"))
+
+def attempt(n, procs):
+    "Call run() with a Ctrl-C at its n-th line on this thread; how it ends, and where that was."
+    count, where = 0, []
+
+    def trace(frame, event, arg):
+        nonlocal count
+        if frame.f_code is attempt.__code__ or "weakref" in frame.f_code.co_filename:
+            return None  # what is raised in a weakref's callback Python itself loses
+        count += event == "line"
+        if event == "line" and count == n:
+            sys.settrace(None)
+            where.append((os.path.basename(frame.f_code.co_filename), frame.f_lineno))
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        gopoll.run(main, procs=procs)
+        how = "returned"
+    except BaseException as exc:
+        how = repr(exc)
+    sys.settrace(None)
+    return how, where
+
+procs = int(sys.argv[1])
+gopoll.run(main, procs=procs)
+before, n, where = fds(), 0, [True]
+while where:
+    n += 1
+    how, where = attempt(n, procs)
+    end = time.monotonic() + 5
+    while threading.active_count() > 1 and time.monotonic() < end:
+        time.sleep(0.001)
+    after = (
+        how, [t.name for t in threading.enumerate()][1:], fds() == before,
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+        signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL,
+        signal.set_wakeup_fd(-1), sys.get_asyncgen_hooks() == (None, None),
+    )
+    if where:
+        assert after == ("KeyboardInterrupt()", [], True, True, True, -1, True), (where, after)
+assert how == "returned" and n > 500, (how, n)
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_ctrl_c_at_any_line_comes_out_of_run_with_everything_undone(procs):
+    """Its start and its end included, where it came amid the standard library's threads."""
+    done = run_python(EVERY_LINE, procs)
+    assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr[-3000:]

@@ -234,7 +234,12 @@ def run(  # type: ignore[misc]  # mypy: the variadic overload is never covered
     else:
         coro = coroutine_of(main, args, "run()")
     count = 1 if not handoff else default_procs() if procs is None else procs
-    return Scheduler(count, handoff).run(coro)
+    try:
+        return Scheduler(count, handoff).run(coro)
+    except BaseException:
+        if inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+            coro.close()  # a Ctrl-C came before it was anybody's
+        raise
 
 
 @overload

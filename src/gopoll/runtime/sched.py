@@ -54,6 +54,7 @@ class Scheduler(ExecBase):
         self.fatal: BaseException | None = None
         self.deaths = 0
         self.sysmon = Sysmon(self, debug.trace_ns())
+        self.watcher = threading.Thread(target=self.sysmon.loop, name="gopoll-sysmon", daemon=True)
         self.started_ns = time.monotonic_ns()
         self._agens: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._dropped: deque[Any] = deque()  # async generators that nobody holds any more
@@ -285,8 +286,8 @@ class Scheduler(ExecBase):
         """Run *coro* as the main goroutine. Go: schedinit, main, exit."""
         hooks = sys.get_asyncgen_hooks()
         signals = Signals(self)
-        self.watcher = threading.Thread(target=self.sysmon.loop, name="gopoll-sysmon", daemon=True)
         try:
+            signals.hold()
             init_poller(self.poller)
             self._enter(self.m0)
             sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
@@ -303,12 +304,13 @@ class Scheduler(ExecBase):
             ours = () if self.is_forked else (self.finish_all, self._stop)
             do_all(
                 TURNS,
-                signals.restore,
+                signals.stop,
                 lambda: debug.running.pop(id(self), None),
                 lambda: sys.set_asyncgen_hooks(*hooks),
                 self.leave_thread,
                 *ours,
                 lambda: coro.close() if self.main is None else None,
+                signals.restore,
             )
         return self._outcome()
 

@@ -43,9 +43,20 @@ class Signals:
         self._outer: int | None = None  # the host's, -1 if it has none
         self._pd: PollDesc | None = None
         self._own = self._quits = False
+        self._keeps = True  # a Ctrl-C, while there is no main yet or all is being undone
+        self._kept = False
+
+    def hold(self) -> None:
+        """Have Ctrl-C come to us, before anything that it must not interrupt."""
+        # Only Python's own handler is replaced: a program that has one of its own keeps it.
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            self._own = handler is signal.default_int_handler or _is_parents(handler)
+            if self._own:
+                signal.signal(signal.SIGINT, self._on_sigint)
 
     def install(self) -> None:
-        """Have signals wake the poller, and Ctrl-C and SIGQUIT come to us."""
+        """Have signals wake the poller, and SIGQUIT come to us."""
         if threading.current_thread() is not threading.main_thread():
             return
         try:
@@ -54,22 +65,21 @@ class Signals:
             raise op_error("pipe", "", None, None, exc) from None
         assert self._pipe is not None
         keep(self, "_outer", _set_wakeup_fd, self._pipe[1])
-        # Only Python's own handler is replaced: a program that has one of its own keeps it.
-        handler = signal.getsignal(signal.SIGINT)
-        self._own = handler is signal.default_int_handler or _is_parents(handler)
-        if self._own:
-            signal.signal(signal.SIGINT, self._on_sigint)
         self._quits = signal.getsignal(signal.SIGQUIT) is signal.SIG_DFL
         if self._quits:
             signal.signal(signal.SIGQUIT, self._on_sigquit)
 
     def start(self) -> None:
-        """Start the goroutine that reads the wake-up descriptor."""
+        """Start the goroutine that reads the wake-up descriptor; give main what was kept for it."""
         if self._pipe is not None:
             self._pd = self._sched.poller.open(self._pipe[0])
             g = self._sched.make_g(self._loop(self._pd), background(), "signals", system=True)
             self._sched.start_g(g, wake=False)
             self._sched.add_syswaiter(1)
+        self._keeps = False  # then look: what comes now is main's at once
+        if self._kept:
+            self._kept = False
+            self._sched.main.set_pending(KeyboardInterrupt())
 
     async def _loop(self, pd: PollDesc) -> None:
         """Take the bytes, so that the next signal wakes the poller again; pass them on."""
@@ -105,14 +115,19 @@ class Signals:
         """Leave a Ctrl-C to the main goroutine; raise in place if it has not come to the last yet.
 
         In place is where a goroutine runs on this thread; else it ends run() as any error does.
+        While run() begins or undoes things the first is kept until that is done.
         """
         main = self._sched.main
         if self._sched.is_forked:
             signal.default_int_handler(signum, frame)  # the run is the parent's
-        if main is not None and not main.done and not main.has_pending:
+        if self._keeps and (main is None or not self._kept):
+            self._kept = True
+        elif self._keeps:
+            raise KeyboardInterrupt
+        elif main is not None and not main.done and not main.has_pending:
             main.set_pending(KeyboardInterrupt())  # G1: the state, then the park
             interrupt(main)
-        elif main is None or current_g() is not None:
+        elif current_g() is not None:
             raise KeyboardInterrupt
         else:
             self._sched.die(KeyboardInterrupt())
@@ -124,22 +139,26 @@ class Signals:
         except (OSError, ValueError, RuntimeError):
             pass  # stderr is closed, broken, or in the midst of a write
 
-    def restore(self) -> None:
-        """Put back what was there."""
+    def stop(self) -> None:
+        """Put back what was there, but for the handlers: what follows is not to be interrupted."""
+        self._keeps = True
         do_all(
             TURNS,
             lambda: end_of_run(self._sched),
-            self._restore_handlers,
             self._restore_wakeup,
             lambda: give_back(self, "_pd", self._close_pd),
             lambda: give_back(self, "_pipe", self._close_pipe),
         )
 
-    def _restore_handlers(self) -> None:
+    def restore(self) -> None:
+        """Put the handlers back, when all is done; raise KeyboardInterrupt if one was kept."""
         if self._own and signal.getsignal(signal.SIGINT) == self._on_sigint:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._quits and signal.getsignal(signal.SIGQUIT) == self._on_sigquit:
             signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+        if self._kept:
+            self._kept = False
+            raise KeyboardInterrupt
 
     def _restore_wakeup(self) -> None:
         if self._outer is not None:
