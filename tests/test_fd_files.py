@@ -7,6 +7,7 @@ rows 23, 24, 26, 27.
 
 import ctypes
 import errno
+import mmap
 import os
 import pty
 import struct
@@ -19,6 +20,7 @@ from gopoll import Canceled, ClosedError, NotPollableError, OpError
 from gopoll.runtime._sched import current_poller
 from helpers.child import run_python
 from helpers.fds import AnyFD, parked, pipe
+from runtime.tools import ONE
 
 TUN = "/dev/net/tun"
 CLOCK_MONOTONIC, TFD_NONBLOCK, TFD_CLOEXEC = 1, os.O_NONBLOCK, os.O_CLOEXEC
@@ -185,6 +187,44 @@ def test_what_is_always_ready_is_not_pollable_and_works_without(run, path):
         os.close(number)
 
     run(main)
+
+
+def test_a_long_write_that_never_waits_lets_the_others_run(run):
+    """A13, in the middle of one operation. The kernel takes 2 GiB at most in a call."""
+
+    async def main():
+        turns = 0
+        stop = False
+
+        async def other():
+            nonlocal turns
+            while not stop:
+                turns += 1
+                await gopoll.gosched()
+
+        size = 20 << 30  # never touched: it takes no memory
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
+        data = mmap.mmap(-1, size, flags=flags, prot=mmap.PROT_READ)
+        fd = AnyFD(os.open("/dev/null", os.O_WRONLY), "file", file=True)
+        counter = gopoll.go(other)
+        assert await fd.write(data) == size
+        assert turns >= 5, "these are 10 system calls, each more than a slice's worth"
+        stop = True
+        await counter
+        long = gopoll.go(fd.write, data)
+        await gopoll.gosched()
+        assert await fd.write(b"x") == 1, "it queues behind the long one"
+        assert long.done
+        assert await long == size
+        write = fd.write(data)
+        next(write.__await__())
+        with pytest.raises(Canceled) as caught:
+            write.throw(Canceled())
+        assert 0 < caught.value.written < size
+        assert await fd.write(b"x") == 1, "the lock is free"
+        fd.close()
+
+    run(main, **ONE)
 
 
 @pytest.mark.parametrize("path", ["/proc/stat", "/proc/self/mounts"])

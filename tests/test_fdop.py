@@ -467,6 +467,23 @@ def test_never_awaited_says_so(run):
     run(main)
 
 
+def test_a_read_without_memory_gives_the_lock_back(run):
+    """Also while somebody keeps the operation: the lock was free when that was dropped."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            for size, kind in ((1 << 62, MemoryError), (sys.maxsize, OverflowError)):
+                op = fd.read(size)
+                with pytest.raises(kind):
+                    await op
+                peer.send(b"next")
+                assert await fd.read(9) == b"next"
+                with pytest.raises(RuntimeError, match="twice"):
+                    await op
+
+    run(main)
+
+
 # -- fairness and signals --------------------------------------------------------------------------
 
 

@@ -482,6 +482,9 @@ cdef class WriteOp(Op):
                 self.finish()
                 raise op_error("write", self.fd.network, self.fd.local_addr, self.fd.remote_addr,
                                "unexpected EOF", written=self.written)
+            if slice_spent():
+                self.err = SLICE
+                return AGAIN
         count = self.written
         Py_INCREF(count)
         out[0] = <PyObject *>count
