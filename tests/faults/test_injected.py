@@ -233,6 +233,40 @@ def test_what_fails_is_an_error_of_ours_and_the_next_call_works(inject, fault, n
     assert inject([fault], code) == (3 if "1..3" in fault else 1)
 
 
+@pytest.mark.parametrize("network", ["udp", "unixgram"])
+@pytest.mark.parametrize("call", ["sendto", "sendmsg"])
+def test_a_message_without_a_buffer_for_it_is_an_error_and_the_next_one_leaves(
+    inject, tmp_path, network, call
+):
+    """ENOBUFS is no EAGAIN: nobody says when there is room again, so nobody waits for it."""
+    here, there = "127.0.0.1:0", "127.0.0.1:0"
+    if network == "unixgram":
+        here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    code = f"""
+    def sendto(a, b, to_b):
+        return lambda: a.write_to(b"one", b.local_addr), lambda: to_b.write(b"one")
+
+    def sendmsg(a, b, to_b):
+        return lambda: a.sendmsg([b"o", b"ne"], addr=b.local_addr), lambda: to_b.sendmsg([b"one"])
+
+    async def main():
+        a = await gopoll.listen_packet("{network}", "{here}")
+        b = await gopoll.listen_packet("{network}", "{there}")
+        async with a, b, await gopoll.dial("{network}", b.local_addr) as to_b:
+            for conn in (a, b, to_b):
+                conn.set_timeout(20)
+            for message in {call}(a, b, to_b):
+                exc = await failure(message())
+                assert exc.errno == errno.ENOBUFS, exc
+                assert (exc.op, exc.net) == ("write", "{network}"), exc
+                assert await message() == 3
+                assert (await b.read_from(9))[0] == b"one"
+    gopoll.run(main, handoff=False)
+    print("ok")
+    """
+    assert inject([f"{call}:error=ENOBUFS:when=1+2"], code) == 2
+
+
 @pytest.mark.parametrize("nth", range(3, 6))
 @pytest.mark.parametrize("error", ["ENOSPC", "ENOMEM"])
 def test_a_descriptor_that_epoll_refuses_is_closed_again(inject, error, nth):

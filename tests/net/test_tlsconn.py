@@ -1,5 +1,6 @@
 """TLSConn as a stream: all data once and in order, two ends told apart, whatever is cut."""
 
+import errno
 import os
 import ssl
 import threading
@@ -52,6 +53,25 @@ def test_writes_of_every_size(run, size):
             assert await a.writev([DATA[:size], b"", bytearray(b"end")]) == size + 3
             got = await read_exactly(b, 2 * size + 3)
             assert got == DATA[:size] * 2 + b"end"
+
+    run(main)
+
+
+def test_there_is_no_end_of_the_reading_side_alone(run):
+    async def main():
+        async with tls_pair() as (a, b):
+            text = (
+                r"^close tcp .*->.*: operation not supported \(TLS cannot end its reading side "
+                r"alone: close\(\) ends both, close_write\(\) the other\)$"
+            )
+            with pytest.raises(OpError, match=text) as caught:
+                a.close_read()
+            assert caught.value.errno == errno.EOPNOTSUPP
+            await b.write(b"still read")
+            assert await a.read() == b"still read"
+            a.close()
+            with pytest.raises(ClosedError):
+                a.close_read()
 
     run(main)
 

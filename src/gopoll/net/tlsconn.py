@@ -109,6 +109,13 @@ class TLSConn(TLSCore):
 
     # -- the end
 
+    def close_read(self) -> None:
+        """Raise OpError: TLS ends its reading when the peer says so. Any thread."""
+        with self._lock:
+            self._check("close", None)
+        hint = "TLS cannot end its reading side alone: close() ends both, close_write() the other"
+        raise self._op_error("close", errno.EOPNOTSUPP, hint)
+
     def close_write(self) -> None:
         """Announce the end (close_notify), behind the writes under way: the peer reads b"".
 

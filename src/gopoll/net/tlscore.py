@@ -420,9 +420,11 @@ class TLSCore(Conn):
         if when is not None and time.monotonic() >= when:
             raise timeout_error(op, conn.network, conn.local_addr, conn.remote_addr)
 
-    def _op_error(self, op: str, err: int | str | BaseException) -> OpError:
+    def _op_error(
+        self, op: str, err: int | str | BaseException, hint: str | None = None
+    ) -> OpError:
         conn = self._conn
-        return op_error(op, conn.network, conn.local_addr, conn.remote_addr, err)
+        return op_error(op, conn.network, conn.local_addr, conn.remote_addr, err, hint=hint)
 
     def _error(self, op: str, exc: ssl.SSLError) -> TLSError:
         conn = self._conn
