@@ -449,6 +449,72 @@ def test_a_timeout_that_is_put_off_is_its_own_scopes(poll, inside):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+@pytest.mark.parametrize("deep", [1, 3])
+def test_a_timeout_of_the_same_turn_lets_the_cancellation_through_however_long_it_ends(turns, deep):
+    """H4: what is awaited on the way out of it takes turns of the loop, and it took the
+    CancelledError for its own alone. The cancellation was lost."""
+
+    async def main():
+        chan, left = Chan(), []
+
+        async def nest(n):
+            try:
+                async with asyncio.timeout(0):
+                    try:
+                        await (nest(n - 1) if n > 1 else poll_loop())
+                    finally:
+                        for _ in range(turns):
+                            await asyncio.sleep(0)
+                        left.append("clean")  # once: the way out is not cancelled again
+            except TimeoutError:
+                left.append("taken")
+
+        async def body():
+            await chan.recv()
+            await nest(deep)
+            await poll_loop()
+
+        task = asyncio.create_task(body())
+        await parked(task)
+        assert chan.try_send("handed over")
+        task.cancel("enough")
+        with pytest.raises(asyncio.CancelledError, match=r"^enough$"):
+            await asyncio.wait_for(task, 10)
+        assert left == ["clean"] * deep
+
+    asyncio.run(main())
+
+
+def test_a_scope_further_out_has_its_timeout_though_another_ends_in_the_same_turn():
+    """H4: what was counted once more for that is taken back while the task is on its way out."""
+
+    async def main():
+        chan, left = Chan(), []
+
+        async def body():
+            loop = asyncio.get_running_loop()
+            async with asyncio.timeout_at(loop.time() + 3600) as cm:
+                loop.call_soon(chan.try_send, "just in time")
+                loop.call_soon(cm.reschedule, loop.time() - 1)
+                await chan.recv()
+                try:
+                    async with asyncio.timeout(0):
+                        await poll_loop()
+                finally:
+                    for _ in range(3):
+                        await asyncio.sleep(0)
+                    left.append("clean")
+
+        task = asyncio.create_task(body())
+        with pytest.raises(TimeoutError):
+            await task
+        assert left == ["clean"]
+        assert task.cancelling() == 0
+
+    asyncio.run(main())
+
+
 # -- a loop that runs in a goroutine ---------------------------------------------------------------
 
 

@@ -332,8 +332,9 @@ def cancel_again(task):
 def cancel_where_it_waits(task, message):
     """Cancel *task* unless whoever cancelled it has taken that back.
 
-    It may wait in a timeout scope of its own that it has entered since. One that expires in this
-    very turn of the loop takes the cancellation for its own: then again.
+    It may wait in a timeout scope of its own that it has entered since, which counts that
+    cancellation among those that were there before. If it expires in this very turn of the loop, it
+    would take the CancelledError for its own alone.
     """
     count = task.cancelling()
     if task.done() or not count:
@@ -344,15 +345,20 @@ def cancel_where_it_waits(task, message):
 
 
 def look_for_others(task, message, count):
-    """If somebody else has cancelled *task* too, see once it has run who took that back."""
+    """If somebody else has cancelled *task* too, once more: that no scope has counted before.
+
+    Whatever it awaits on its way out of such a scope, that then lets the CancelledError through.
+    """
     if task.cancelling() > count:
-        task.get_loop().call_soon(look_who_took_it, task, message, count)
+        task.get_loop().call_soon(look_who_is_left, task, count)
+        task.cancel(*message)
 
 
-def look_who_took_it(task, message, count):
-    """Cancel *task* again if the others have taken back theirs and it goes on all the same."""
-    if task.cancelling() == count:
-        cancel_where_it_waits(task, message)
+def look_who_is_left(task, count):
+    """Take the one too many back if the others have taken back theirs and *task* goes on: for a
+    scope further out, which has cancelled it in the first place."""
+    if not task.done() and task.cancelling() == count + 1:
+        task.uncancel()
 
 
 # -- plain threads ---------------------------------------------------------------------------------
