@@ -76,17 +76,19 @@ class _Clock:
         heap: list[tuple[float, int, Alarm]] = []
         numbers, stopped = itertools.count(), 0
         while True:
+            while heap and heap[0][0] <= time.monotonic():  # whatever news there are
+                heapq.heappop(heap)[2].ring()
+            left = heap[0][0] - time.monotonic() if heap else 0.0
             try:
-                left = heap[0][0] - time.monotonic() if heap else 0.0
-                alarm = self.news.get(left > 0, min(left, threading.TIMEOUT_MAX))
+                alarm = self.news.get(left > 0, min(max(left, 0.0), threading.TIMEOUT_MAX))
+            except queue.Empty:
+                pass
+            else:
                 if alarm is None:
                     stopped += 1
                 else:
                     heapq.heappush(heap, (alarm.when, next(numbers), alarm))
                     continue
-            except queue.Empty:
-                while heap and heap[0][0] <= time.monotonic():
-                    heapq.heappop(heap)[2].ring()
             if 2 * stopped > len(heap):
                 heap, stopped = [entry for entry in heap if entry[2].is_pending], 0
                 heapq.heapify(heap)
