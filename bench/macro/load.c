@@ -1,0 +1,416 @@
+/* The load of bench.macro: one epoll thread, closed loop, TCP_NODELAY, every byte checked.
+   Run by measure.py, or by hand: load --port N [--seconds S]; --help lists the options.
+
+   Connections are opened 64 at a time, and each has one message echoed. With --wait it then prints
+   {"ready": N} and goes on when a line comes on stdin; at the end of stdin it leaves. Each of the
+   first --active connections keeps --depth messages on their way: for each that has come back
+   whole the next one is sent. With --churn a message has a connection of its own, which is closed
+   by us when the echo is there; a latency then begins before the socket is made. After --warmup
+   seconds the window opens; it closes after --seconds or --messages, and what is on its way then
+   is still waited for and checked.
+
+   One line of JSON on stdout. Exit status: 1 usage or system call, 2 a wrong byte, 3 the server
+   closed or reset a connection, 4 no answer for --patience seconds. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "histogram.h"
+
+enum { BATCH = 64, EVENTS = 256, PERIOD = 8191, RECV_BYTES = 1 << 18 };
+enum { FAILED = 1, WRONG = 2, CLOSED = 3, SILENT = 4 };
+
+struct conn {
+    int fd;
+    uint32_t id;       /* says, with the number of the message, what its bytes are */
+    bool connecting;   /* connect(2) is under way */
+    bool blocked;      /* EPOLLOUT is asked for */
+    uint64_t limit;    /* bytes that may be sent: messages allowed x size */
+    uint64_t sent;
+    uint64_t received;
+    uint64_t *stamps;  /* ns at which message n was allowed, at n % depth */
+};
+
+static struct {
+    const char *host;
+    int port, connections, active, size, depth, sources, source;
+    bool churn, hold, wait;
+    double seconds, warmup, patience;
+    uint64_t messages;
+    pid_t server;
+} opt = {
+    .host = "127.0.0.1", .connections = 1, .active = -1, .size = 1024, .depth = 1, .sources = 1,
+    .seconds = 1, .patience = 10,
+};
+
+static int epfd;
+static struct conn *conns;
+static char *pattern, inbox[RECV_BYTES];
+static struct histogram hist;
+static uint64_t done, outstanding; /* messages that came back; that are on their way */
+static uint32_t opened;
+static bool running; /* a message that has come back is followed by the next */
+
+static void die(int status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("load: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    exit(status);
+}
+
+static uint64_t clock_ns(clockid_t id)
+{
+    struct timespec t;
+    if (clock_gettime(id, &t) != 0)
+        die(FAILED, "clock_gettime: %s (has the server ended?)", strerror(errno));
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+
+/* -- what is sent ------------------------------------------------------------------------------ */
+
+static void make_pattern(void)
+{
+    uint64_t x = 88172645463325252u;
+    pattern = malloc((size_t)PERIOD + (size_t)opt.size);
+    if (pattern == NULL)
+        die(FAILED, "no memory");
+    for (int i = 0; i < PERIOD + opt.size; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        pattern[i] = (char)x;
+    }
+}
+
+/* The bytes of message *n* of a connection: another's, or another message's, begin elsewhere. */
+static const char *message(const struct conn *c, uint64_t n)
+{
+    return pattern + (c->id * 2654435761u + n * 97u) % PERIOD;
+}
+
+static void watch(struct conn *c, int op, uint32_t events)
+{
+    struct epoll_event ev = {.events = events, .data.ptr = c};
+    if (epoll_ctl(epfd, op, c->fd, &ev) != 0)
+        die(FAILED, "epoll_ctl: %s", strerror(errno));
+}
+
+static void set_blocked(struct conn *c, bool blocked)
+{
+    if (c->blocked != blocked)
+        watch(c, EPOLL_CTL_MOD, blocked ? EPOLLIN | EPOLLOUT : EPOLLIN);
+    c->blocked = blocked;
+}
+
+static void lost(const struct conn *c, const char *why)
+{
+    die(CLOSED, "connection %u, message %llu: %s", c->id,
+        (unsigned long long)(c->received / (uint64_t)opt.size), why);
+}
+
+/* Send what may be sent: as many messages as one call takes. */
+static void pump(struct conn *c)
+{
+    uint64_t size = (uint64_t)opt.size;
+    while (c->sent < c->limit) {
+        struct iovec iov[64];
+        struct msghdr msg = {.msg_iov = iov};
+        for (uint64_t at = c->sent; at < c->limit && msg.msg_iovlen < 64;) {
+            uint64_t off = at % size;
+            iov[msg.msg_iovlen++] = (struct iovec){(char *)message(c, at / size) + off, size - off};
+            at += size - off;
+        }
+        ssize_t n = sendmsg(c->fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            if (errno != EAGAIN)
+                lost(c, strerror(errno));
+            set_blocked(c, true);
+            return;
+        }
+        c->sent += (uint64_t)n;
+    }
+    set_blocked(c, false);
+}
+
+static void allow(struct conn *c, uint64_t count, uint64_t when)
+{
+    uint64_t first = c->limit / (uint64_t)opt.size;
+    for (uint64_t i = 0; i < count; i++)
+        c->stamps[(first + i) % (uint64_t)opt.depth] = when;
+    c->limit += count * (uint64_t)opt.size;
+    outstanding += count;
+}
+
+/* -- connections ------------------------------------------------------------------------------- */
+
+/* Take the next of the source addresses: each has its own 28,000 ports. */
+static void bind_source(int fd, uint32_t n)
+{
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    int on = 1;
+    from.sin_addr.s_addr = htonl(0x7f000001u + (uint32_t)opt.source + n % (uint32_t)opt.sources);
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&from, sizeof from) != 0)
+        die(FAILED, "bind: %s", strerror(errno));
+}
+
+/* Connect, and send one message as soon as that is done. */
+static void open_conn(struct conn *c)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port)};
+    int on = 1;
+    uint64_t began = now_ns();
+    c->id = opened++;
+    c->sent = c->received = c->limit = 0;
+    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (c->fd < 0)
+        die(FAILED, "socket: %s (%u opened)", strerror(errno), c->id);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (opt.source > 0 || opt.sources > 1)
+        bind_source(c->fd, c->id);
+    if (inet_pton(AF_INET, opt.host, &to.sin_addr) != 1)
+        die(FAILED, "%s is no IPv4 address", opt.host);
+    c->connecting = connect(c->fd, (struct sockaddr *)&to, sizeof to) != 0;
+    if (c->connecting && errno != EINPROGRESS)
+        die(errno == ECONNREFUSED ? CLOSED : FAILED, "connect: %s", strerror(errno));
+    c->blocked = c->connecting;
+    watch(c, EPOLL_CTL_ADD, c->connecting ? EPOLLIN | EPOLLOUT : EPOLLIN);
+    allow(c, 1, began);
+    if (!c->connecting)
+        pump(c);
+}
+
+static void connected(struct conn *c)
+{
+    int code = 0;
+    socklen_t len = sizeof code;
+    if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &code, &len) != 0 || code != 0)
+        die(CLOSED, "connect: %s", strerror(code ? code : errno));
+    c->connecting = false;
+    pump(c);
+}
+
+/* Compare *n* bytes that have come with what was sent; return how many messages are whole now. */
+static uint64_t check(struct conn *c, ssize_t n, uint64_t now)
+{
+    uint64_t size = (uint64_t)opt.size, whole = 0;
+    const char *at = inbox, *end = inbox + n;
+    if (c->received + (uint64_t)n > c->sent)
+        die(WRONG, "connection %u: %llu bytes came back of %llu sent", c->id,
+            (unsigned long long)c->received + (unsigned long long)n, (unsigned long long)c->sent);
+    while (at < end) {
+        uint64_t which = c->received / size, off = c->received % size;
+        uint64_t len = size - off < (uint64_t)(end - at) ? size - off : (uint64_t)(end - at);
+        const char *want = message(c, which) + off;
+        if (memcmp(at, want, len) != 0) {
+            uint64_t i = 0;
+            while (at[i] == want[i])
+                i++;
+            die(WRONG, "connection %u, message %llu, byte %llu: got 0x%02x, wanted 0x%02x", c->id,
+                (unsigned long long)which, (unsigned long long)(off + i), (unsigned char)at[i],
+                (unsigned char)want[i]);
+        }
+        at += len;
+        c->received += len;
+        if (c->received % size == 0) {
+            hist_add(&hist, now - c->stamps[which % (uint64_t)opt.depth]);
+            whole++;
+        }
+    }
+    return whole;
+}
+
+static void receive(struct conn *c)
+{
+    ssize_t n = recv(c->fd, inbox, sizeof inbox, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return;
+    if (n <= 0)
+        lost(c, n == 0 ? "closed by the server" : strerror(errno));
+    uint64_t now = now_ns(), whole = check(c, n, now);
+    done += whole;
+    outstanding -= whole;
+    if (opt.churn && whole > 0) {
+        close(c->fd);
+        if (running)
+            open_conn(c);
+    } else if (running && whole > 0) {
+        allow(c, whole, now);
+        pump(c);
+    }
+}
+
+/* Wait once and serve what is ready. */
+static void turn(void)
+{
+    struct epoll_event events[EVENTS];
+    int n = epoll_wait(epfd, events, EVENTS, (int)(opt.patience * 1000));
+    if (n < 0 && errno != EINTR)
+        die(FAILED, "epoll_wait: %s", strerror(errno));
+    if (n == 0)
+        die(SILENT, "no answer for %g s, %llu messages are on their way", opt.patience,
+            (unsigned long long)outstanding);
+    for (int i = 0; i < n; i++) {
+        struct conn *c = events[i].data.ptr;
+        if (c->connecting)
+            connected(c);
+        else if (events[i].events & EPOLLOUT)
+            pump(c);
+        if (events[i].events & ~(uint32_t)EPOLLOUT)
+            receive(c);
+    }
+}
+
+/* -- the course of it -------------------------------------------------------------------------- */
+
+static void open_all(void)
+{
+    for (int i = 0; i < opt.connections; i += BATCH) {
+        for (int k = i; k < i + BATCH && k < opt.connections; k++)
+            open_conn(&conns[k]);
+        while (outstanding > 0)
+            turn();
+    }
+}
+
+/* Say that all is set up; return whether to go on. */
+static bool told_to_go(void)
+{
+    char c = 0;
+    printf("{\"ready\": %d}\n", opt.churn ? 0 : opt.connections);
+    fflush(stdout);
+    while (read(STDIN_FILENO, &c, 1) == 1)
+        if (c == '\n')
+            return true;
+    return false;
+}
+
+static void measure(void)
+{
+    clockid_t server = CLOCK_MONOTONIC;
+    if (opt.server > 0 && clock_getcpuclockid(opt.server, &server) != 0)
+        die(FAILED, "no process %d", (int)opt.server);
+    running = true;
+    for (int i = 0; i < opt.active; i++) {
+        if (opt.churn) {
+            open_conn(&conns[i]);
+        } else {
+            allow(&conns[i], (uint64_t)opt.depth, now_ns());
+            pump(&conns[i]);
+        }
+    }
+    for (uint64_t end = now_ns() + (uint64_t)(opt.warmup * 1e9); now_ns() < end;)
+        turn();
+    memset(&hist, 0, sizeof hist);
+    done = 0;
+    uint64_t began = now_ns(), last = began + (uint64_t)(opt.seconds * 1e9), now = began;
+    uint64_t server_ns = clock_ns(server), load_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    while (now < last && (opt.messages == 0 || done < opt.messages)) {
+        turn();
+        now = now_ns();
+    }
+    server_ns = clock_ns(server) - server_ns;
+    load_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - load_ns;
+    struct histogram window = hist;
+    uint64_t messages = done;
+    for (running = false; outstanding > 0;)
+        turn();
+    printf("{\"messages\": %llu, \"seconds\": %.6f, ", (unsigned long long)messages,
+           (double)(now - began) / 1e9);
+    if (opt.server > 0)
+        printf("\"server_cpu_seconds\": %.6f, ", (double)server_ns / 1e9);
+    printf("\"load_cpu_seconds\": %.6f, \"p50_us\": %.3f, \"p99_us\": %.3f, \"p99.9_us\": %.3f, "
+           "\"max_us\": %.3f}\n",
+           (double)load_ns / 1e9, hist_quantile(&window, 0.5) / 1e3,
+           hist_quantile(&window, 0.99) / 1e3, hist_quantile(&window, 0.999) / 1e3,
+           (double)window.most / 1e3);
+}
+
+static const struct option OPTIONS[] = {
+    {"host", 1, 0, 'H'},     {"port", 1, 0, 'p'},      {"connections", 1, 0, 'c'},
+    {"active", 1, 0, 'a'},   {"size", 1, 0, 's'},      {"depth", 1, 0, 'd'},
+    {"churn", 0, 0, 'C'},    {"hold", 0, 0, 'h'},      {"wait", 0, 0, 'w'},
+    {"seconds", 1, 0, 't'},  {"warmup", 1, 0, 'W'},    {"messages", 1, 0, 'm'},
+    {"patience", 1, 0, 'P'}, {"server-pid", 1, 0, 'S'}, {"source", 1, 0, 'o'},
+    {"sources", 1, 0, 'O'},  {"help", 0, 0, '?'},      {0, 0, 0, 0},
+};
+
+static const char USAGE[] =
+    "usage: load --port N [--host 127.0.0.1] [--connections 1] [--active ALL] [--size 1024]\n"
+    "            [--depth 1] [--churn] [--seconds 1] [--warmup 0] [--messages NO LIMIT]\n"
+    "            [--patience 10] [--server-pid PID, for its CPU clock] [--wait]\n"
+    "            [--hold, open and echo once, then wait for a line on stdin]\n"
+    "            [--source 0] [--sources 1]: from 127.0.0.(1 + source), so many addresses\n";
+
+static void read_options(int argc, char **argv)
+{
+    for (int o; (o = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1;)
+        switch (o) {
+        case 'H': opt.host = optarg; break;
+        case 'p': opt.port = atoi(optarg); break;
+        case 'c': opt.connections = atoi(optarg); break;
+        case 'a': opt.active = atoi(optarg); break;
+        case 's': opt.size = atoi(optarg); break;
+        case 'd': opt.depth = atoi(optarg); break;
+        case 'C': opt.churn = true; break;
+        case 'h': opt.hold = true; break;
+        case 'w': opt.wait = true; break;
+        case 't': opt.seconds = atof(optarg); break;
+        case 'W': opt.warmup = atof(optarg); break;
+        case 'm': opt.messages = strtoull(optarg, NULL, 10); break;
+        case 'P': opt.patience = atof(optarg); break;
+        case 'S': opt.server = atoi(optarg); break;
+        case 'o': opt.source = atoi(optarg); break;
+        case 'O': opt.sources = atoi(optarg); break;
+        default: fputs(USAGE, stderr); exit(FAILED);
+        }
+    if (opt.active < 0)
+        opt.active = opt.connections;
+    if (optind < argc || opt.port <= 0 || opt.port > 65535 || opt.connections < 1 || opt.size < 1 ||
+        opt.active > opt.connections || opt.depth < 1 || opt.sources < 1 || opt.seconds <= 0 ||
+        opt.patience <= 0 || (opt.churn && opt.depth > 1)) {
+        fputs(USAGE, stderr);
+        exit(FAILED);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    read_options(argc, argv);
+    make_pattern();
+    conns = calloc((size_t)opt.connections, sizeof *conns);
+    uint64_t *stamps = calloc((size_t)opt.connections * (size_t)opt.depth, sizeof *stamps);
+    epfd = epoll_create1(EPOLL_CLOEXEC);
+    if (conns == NULL || stamps == NULL || epfd < 0)
+        die(FAILED, "no memory or no descriptors");
+    for (int i = 0; i < opt.connections; i++)
+        conns[i].stamps = stamps + (size_t)i * (size_t)opt.depth;
+    if (!opt.churn)
+        open_all();
+    if (opt.hold)
+        told_to_go();
+    else if (!opt.wait || told_to_go())
+        measure();
+    return 0;
+}

@@ -1,0 +1,98 @@
+"""The servers that are measured: what each is called, how it is started, what it needs.
+
+Called by the runner. A server is a command that prints its port; what has to be installed or
+compiled for it is looked for beforehand, and who lacks it is skipped with a reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.macro.build import Missing, compile_c, compile_go
+
+SERVERS = Path(__file__).resolve().parent / "servers"
+
+FLOOR = "c-et"  # what ratios and overheads are counted from
+PROTOCOL = "uvloop-proto"  # the second one that ratios are counted from
+CONTROLS = ("py-selectors", "py-epoll-et")  # no rivals: what is left without a library
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A server. command() makes it ready to be started; it raises Missing."""
+
+    name: str
+    command: Callable[[], list[str]]
+    needs: str | None = None  # the distribution whose version goes into the results
+
+
+def python(script: str, name: str, needs: str | None = None) -> Rival:
+    """A server in Python, run by this interpreter."""
+
+    def command() -> list[str]:
+        if needs is not None and importlib.util.find_spec(needs) is None:
+            raise Missing(f"{needs} is not installed (pip install {needs})")
+        return [sys.executable, str(SERVERS / script), name]
+
+    return Rival(name, command, needs)
+
+
+def in_c(name: str) -> Rival:
+    """One of the servers in echo.c."""
+    return Rival(name, lambda: [str(compile_c("echo")), name])
+
+
+def own(text: str) -> Rival:
+    """A server of the user's: NAME=COMMAND. Raises ValueError."""
+    name, equals, command = text.partition("=")
+    if not (name and equals and command):
+        raise ValueError(f"want NAME=COMMAND, have {text!r}")
+    return Rival(name, lambda: shlex.split(command))
+
+
+ALL = {
+    rival.name: rival
+    for rival in (
+        in_c("c-et"),
+        in_c("c-et-eagain"),
+        in_c("c-lt"),
+        python("echo_gopoll.py", "gopoll", "gopoll"),
+        python("echo_gopoll.py", "gopoll-readinto", "gopoll"),
+        python("echo_gopoll.py", "gopoll-serve", "gopoll"),
+        Rival("go", lambda: [str(compile_go()), "go"]),
+        python("echo_asyncio.py", "uvloop-proto", "uvloop"),
+        python("echo_asyncio.py", "uvloop-bufproto", "uvloop"),
+        python("echo_asyncio.py", "uvloop-streams", "uvloop"),
+        python("echo_asyncio.py", "uvloop-sock", "uvloop"),
+        python("echo_asyncio.py", "rloop-proto", "rloop"),
+        python("echo_asyncio.py", "rloop-streams", "rloop"),
+        python("echo_asyncio.py", "rloop-sock", "rloop"),
+        python("echo_asyncio.py", "asyncio-proto"),
+        python("echo_asyncio.py", "asyncio-proto-256k"),
+        python("echo_asyncio.py", "asyncio-streams"),
+        python("echo_asyncio.py", "asyncio-streams-256k"),
+        python("echo_asyncio.py", "asyncio-sock"),
+        python("echo_gevent.py", "gevent", "gevent"),
+        python("echo_trio.py", "trio", "trio"),
+        python("echo_curio.py", "curio", "curio"),
+        python("echo_threads.py", "threads"),
+        python("echo_plain.py", "py-selectors"),
+        python("echo_plain.py", "py-epoll-et"),
+    )
+}
+
+
+def ready(rivals: list[Rival]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return ({name: command} of those that can be started, {name: reason} of the others)."""
+    commands, skipped = {}, {}
+    for rival in rivals:
+        try:
+            commands[rival.name] = rival.command()
+        except Missing as missing:
+            skipped[rival.name] = str(missing)
+    return commands, skipped
