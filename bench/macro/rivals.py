@@ -28,18 +28,22 @@ class Rival:
 
     name: str
     command: Callable[[], list[str]]
-    needs: str | None = None  # the distribution whose version goes into the results
 
 
-def python(script: str, name: str, needs: str | None = None) -> Rival:
-    """A server in Python, run by this interpreter."""
+# rloop reads into a new block of 256 KiB, which glibc maps and unmaps for each read unless it is
+# told to keep such blocks.
+KEEP_BLOCKS = ("env", "MALLOC_MMAP_THRESHOLD_=4194304", "MALLOC_TRIM_THRESHOLD_=16777216")
+
+
+def python(script: str, name: str, needs: str | None = None, prefix: tuple = ()) -> Rival:
+    """A server in Python, run by this interpreter; *prefix* is a command that execs it."""
 
     def command() -> list[str]:
         if needs is not None and importlib.util.find_spec(needs) is None:
             raise Missing(f"{needs} is not installed (pip install {needs})")
-        return [sys.executable, str(SERVERS / script), name]
+        return [*prefix, sys.executable, str(SERVERS / script), name]
 
-    return Rival(name, command, needs)
+    return Rival(name, command)
 
 
 def in_c(name: str) -> Rival:
@@ -69,13 +73,15 @@ ALL = {
         python("echo_asyncio.py", "uvloop-bufproto", "uvloop"),
         python("echo_asyncio.py", "uvloop-streams", "uvloop"),
         python("echo_asyncio.py", "uvloop-sock", "uvloop"),
-        python("echo_asyncio.py", "rloop-proto", "rloop"),
-        python("echo_asyncio.py", "rloop-streams", "rloop"),
+        python("echo_asyncio.py", "rloop-proto", "rloop", KEEP_BLOCKS),
+        python("echo_asyncio.py", "rloop-proto-shipped", "rloop"),
+        python("echo_asyncio.py", "rloop-streams", "rloop", KEEP_BLOCKS),
+        python("echo_asyncio.py", "rloop-streams-shipped", "rloop"),
         python("echo_asyncio.py", "rloop-sock", "rloop"),
         python("echo_asyncio.py", "asyncio-proto"),
-        python("echo_asyncio.py", "asyncio-proto-256k"),
+        python("echo_asyncio.py", "asyncio-proto-shipped"),
         python("echo_asyncio.py", "asyncio-streams"),
-        python("echo_asyncio.py", "asyncio-streams-256k"),
+        python("echo_asyncio.py", "asyncio-streams-shipped"),
         python("echo_asyncio.py", "asyncio-sock"),
         python("echo_gevent.py", "gevent", "gevent"),
         python("echo_trio.py", "trio", "trio"),

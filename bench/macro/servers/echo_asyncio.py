@@ -1,10 +1,11 @@
 """Echo servers on asyncio, uvloop and rloop: Protocol, BufferedProtocol, streams, loop.sock_*.
 
-Started by measure.py. asyncio's transports read 256 KiB at a time as shipped, which makes a bytes
-object of that size for each message first: here they read 64 KiB, and a name that ends in -256k has
-it as shipped. uvloop reads 256 KiB into a buffer that all its connections share, rloop likewise;
-neither can be told, and neither pays for it. Streams keep their limit of 64 KiB. Transports set
-NODELAY themselves; for sock_* the listening socket has it.
+Started by measure.py. A name that ends in -shipped has the library as it comes; the others have
+what serves them best here. asyncio's transports read 256 KiB at a time, which makes a bytes object
+of that size for each message, mapped and unmapped by the C library: here they read 64 KiB. rloop
+does the same and cannot be told: rivals.py has the C library keep such blocks. uvloop reads 256 KiB
+into a buffer that all its connections share, which costs nothing. Streams keep their limit of
+64 KiB. Transports set NODELAY themselves; the listening socket has it too, for sock_*.
 """
 
 import asyncio
@@ -40,6 +41,13 @@ class BufferedEcho(asyncio.BufferedProtocol):
         self.transport.write(bytes(self.buffer[:count]))
 
 
+async def forever(server, address):
+    """Keep *server*, which serves already: rloop's serve_forever() would begin again and fail."""
+    announce(address)
+    await asyncio.get_running_loop().create_future()
+    server.close()
+
+
 def protocol(make):
     """Return a server of one Protocol object for each connection."""
 
@@ -47,8 +55,7 @@ def protocol(make):
         loop, listener = asyncio.get_running_loop(), listen()
         address = listener.getsockname()
         server = await loop.create_server(make, sock=listener, backlog=BACKLOG)
-        announce(address)
-        await server.serve_forever()
+        await forever(server, address)
 
     return main
 
@@ -66,8 +73,7 @@ async def streams():
     listener = listen()
     address = listener.getsockname()
     server = await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
-    announce(address)
-    await server.serve_forever()
+    await forever(server, address)
 
 
 async def socks():
@@ -109,8 +115,10 @@ SERVERS = {
     for style, main in STYLES.items()
 } | {
     "uvloop-bufproto": on("uvloop", protocol(BufferedEcho)),
-    "asyncio-proto-256k": on("asyncio", protocol(Echo), as_shipped=True),
-    "asyncio-streams-256k": on("asyncio", streams, as_shipped=True),
+    "asyncio-proto-shipped": on("asyncio", protocol(Echo), as_shipped=True),
+    "asyncio-streams-shipped": on("asyncio", streams, as_shipped=True),
+    "rloop-proto-shipped": on("rloop", protocol(Echo)),
+    "rloop-streams-shipped": on("rloop", streams),
 }
 
 if __name__ == "__main__":
