@@ -6,8 +6,8 @@
    first --active connections keeps --depth messages on their way: for each that has come back
    whole the next one is sent. With --churn a message has a connection of its own, which is closed
    by us when the echo is there; a latency then begins before the socket is made. After --warmup
-   seconds the window opens; it closes after --seconds or --messages, and what is on its way then
-   is still waited for and checked.
+   seconds the window opens; it closes after --seconds or --messages, with one message at least, and
+   what is on its way then is still waited for and checked.
 
    One line of JSON on stdout. Exit status: 1 usage or system call, 2 a wrong byte, 3 the server
    closed or reset a connection, 4 no answer for --patience seconds. */
@@ -326,7 +326,7 @@ static void measure(void)
     done = 0;
     uint64_t began = now_ns(), last = began + (uint64_t)(opt.seconds * 1e9), now = began;
     uint64_t server_ns = clock_ns(server), load_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    while (now < last && (opt.messages == 0 || done < opt.messages)) {
+    while (done == 0 || (now < last && (opt.messages == 0 || done < opt.messages))) {
         turn();
         now = now_ns();
     }

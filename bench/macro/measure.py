@@ -117,7 +117,7 @@ def answer(process: Process, server: Process, seconds: float) -> dict[str, Any]:
     try:
         return json.loads(process.line(seconds))
     except Failed as failed:
-        if server.has_ended():
+        if server.has_ended(1):  # a process that dies closes its connections first
             raise Failed(f"the server is dead: {server.obituary()}; {failed}") from None
         raise
 
@@ -125,8 +125,6 @@ def answer(process: Process, server: Process, seconds: float) -> dict[str, Any]:
 def figures(found: dict[str, Any]) -> dict[str, Any]:
     """Add what follows from what the load has counted."""
     messages = found["messages"]
-    if messages == 0:
-        raise Failed("no message came back while it was measured (take more --seconds)")
     found["cpu_us"] = found["server_cpu_seconds"] * 1e6 / messages
     found["load_cpu_us"] = found["load_cpu_seconds"] * 1e6 / messages
     found["per_second"] = messages / found["seconds"]

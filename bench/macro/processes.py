@@ -89,8 +89,11 @@ class Process:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._child.stdin.fileno(), text.encode() + b"\n")
 
-    def has_ended(self) -> bool:
-        return self._child.poll() is not None
+    def has_ended(self, seconds: float = 0) -> bool:
+        """Report whether it has ended, or does so within *seconds*."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(seconds)
+        return self._child.returncode is not None
 
     def what(self) -> str:
         """Return a name for messages."""
@@ -98,9 +101,7 @@ class Process:
 
     def obituary(self) -> str:
         """Say how it ended, with the last line of stderr. It has ended, or is about to."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._child.wait(5)
-        status = self._child.poll()
+        status = self._child.returncode if self.has_ended(5) else None
         how = "has closed its stdout" if status is None else f"ended with status {status}"
         return f"{self.what()} {how}: {self.last_words()}"
 

@@ -1,0 +1,157 @@
+"""bench/report: what README.md and docs/ show of results is what the committed results say."""
+
+import json
+import shutil
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT)
+    from bench import report
+    from bench.macro import summary, table
+
+
+def point(n, server, cpu_us, workload="a0", **more):
+    """Return a point as the runner keeps it."""
+    figures = {"p50_us": 2 * cpu_us, "p99_us": 3 * cpu_us, "p99.9_us": 4000.0}
+    where = {"cpus": "one", "round": n, "workload": workload, "server": server}
+    return where | {"cpu_us": cpu_us, "per_second": 1e6 / cpu_us, "rss_end": 2**20} | figures | more
+
+
+# c-et is twice as slow in the second round and so are the others: the ratios stay.
+POINTS = [
+    *(point(n, "c-et", cpu) for n, cpu in enumerate((1.0, 2.0, 1.1), 1)),
+    *(point(n, "uvloop-proto", cpu) for n, cpu in enumerate((1.5, 3.0, 1.6), 1)),
+    *(point(n, "gopoll", cpu) for n, cpu in enumerate((2.0, 4.0, 2.3), 1)),
+    {"cpus": "one", "round": 1, "workload": "a0", "server": "<bad>", "error": "it died & left"},
+    *(point(n, "c-et", 1.0, "f0", rss_per_idle=30.0) for n in (1, 2, 3)),
+    *(point(n, "gopoll", cpu, "f0", rss_per_idle=2000.4) for n, cpu in ((1, 2.5), (2, 4.0))),
+    {"cpus": "one", "round": 3, "workload": "f0", "server": "gopoll", "error": "no memory"},
+]
+
+RESULT = {
+    "suite": "macro",
+    "format": 1,
+    "taken": "2026-01-02T03:04:05Z",
+    "machine": {"cpu": "A CPU", "cpus": 2, "virtual": True, "memory_mib": 1, "kernel": "6.1"},
+    "versions": {"python": "CPython 3.11.7", "gopoll": "0.1.0", "cc": "cc 12"},
+    "commit": "0123456789abcdef",
+    "changed": False,
+    "options": {"rounds": 3, "seconds": 1.0, "cpus": ["one"], "workloads": ["a0", "f0"]},
+    "skipped": {"go": "no Go tool chain"},
+    "points": POINTS,
+}
+
+
+def test_what_is_shown_is_what_was_committed():
+    stale = {
+        path.name
+        for path, text in report.files(ROOT).items()
+        if not path.exists() or path.read_text("utf-8") != text
+    }
+    assert not stale, f"run python -m bench.report: {stale}"
+
+
+def test_committed_results_name_no_folder_of_a_machine():
+    for path in (ROOT / "bench" / "results").glob("*.json"):
+        assert not {"/root", "/home", "/tmp"} & set(path.read_text("utf-8").split('"'))
+
+
+def test_ratios_are_medians_of_ratios_within_the_round():
+    found = summary.rows(POINTS, "one", "a0")
+    assert [r.server for r in found] == ["c-et", "uvloop-proto", "gopoll", "<bad>"]
+    gopoll = found[2]
+    assert gopoll.rounds == 3
+    assert gopoll.cpu == 2.3
+    assert gopoll.to_floor == 2.0
+    assert gopoll.to_protocol == pytest.approx(4 / 3)
+    assert gopoll.over_floor == pytest.approx(1.2)
+    assert gopoll.spread == pytest.approx(2 / 2.3)
+    assert found[3].errors == ("it died & left",)
+    assert summary.rows(POINTS, "two", "a0") == []
+
+
+def test_idle_connections_are_compared_with_none_in_the_same_round():
+    gopoll = summary.rows(POINTS, "one", "f0")[1]
+    assert (gopoll.rounds, gopoll.errors) == (2, ("no memory",))
+    assert gopoll.rss_per_idle == 2000.4
+    assert gopoll.kept == pytest.approx((0.8 + 1.0) / 2)
+    assert gopoll.to_protocol is None
+
+
+def test_every_row_is_printed_whoever_wins():
+    found = summary.rows(POINTS, "one", "a0")
+    text = table.text(found).splitlines()
+    assert [line.split()[0] for line in text] == ["server", *(r.server for r in found)]
+    assert "2.30" in text[3]
+    assert set(text[4].split()[1:]) == {"failed"}
+    assert table.failures(found) == ["<bad>: 1 failed: it died & left"]
+    brief = report.brief(RESULT).splitlines()
+    assert [line.split(" | ")[0].lstrip("| ") for line in brief[2:]] == [r.server for r in found]
+    assert brief[4] == "| gopoll | 2.30 (2.00) | 3.25 (3.25) | 2,000 |"
+    assert brief[5] == "| <bad> | failed | - | - |"
+
+
+def test_a_plot_has_a_bar_for_every_row_that_has_figures():
+    root = ET.fromstring(report.picture(RESULT))
+    bars = root.findall(".//{*}g[@class='bar']")
+    assert [bar.find("{*}title").text for bar in bars] == [
+        *("c-et: 1.10 us", "uvloop-proto: 1.60 us", "gopoll: 2.30 us"),
+        *("c-et: 1.00 us", "gopoll: 3.25 us"),
+    ]
+    for bar in bars:
+        widths = [float(rect.get("width")) for rect in bar.findall("{*}rect")]
+        assert min(widths) >= 0
+        assert sum(widths) <= 600.1
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Return a tree with the files that show results, and one result."""
+    for name in ("README.md", "docs/benchmarks.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    (tmp_path / "bench" / "results" / "here.json").write_text(json.dumps(RESULT))
+    return tmp_path
+
+
+def test_report_writes_what_check_wants(tree, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["report", "--check"])
+    assert report.main(tree) == 1
+    assert "README.md is out of date" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["report"])
+    assert report.main(tree) == 0
+    monkeypatch.setattr(sys, "argv", ["report", "--check"])
+    assert report.main(tree) == 0
+    text = (tree / "README.md").read_text()
+    assert report.brief(RESULT) in text
+    assert "commit 0123456789ab." in text
+    docs = (tree / "docs" / "benchmarks.md").read_text()
+    assert "![CPU per message](here.svg)" in docs
+    assert "gopoll: 1 failed: no memory" in docs
+    assert "Not measured: go: no Go tool chain." in docs
+    (tree / "bench" / "results" / "here.json").unlink()
+    monkeypatch.setattr(sys, "argv", ["report"])
+    assert report.main(tree) == 0
+    # nothing measured, nothing shown
+    assert f"{report.BEGIN}\n{report.END}" in (tree / "README.md").read_text()
+
+
+def test_results_of_another_format_and_other_suites(tree):
+    folder = tree / "bench" / "results"
+    (folder / "other.json").write_text('{"suite": "interference"}')
+    assert list(report.results(folder)) == ["here"]
+    (folder / "old.json").write_text('{"suite": "macro", "format": 0}')
+    with pytest.raises(ValueError, match=r"old\.json: format 0 is not 1"):
+        report.results(folder)
+
+
+def test_markers_have_to_be_there():
+    with pytest.raises(ValueError, match="want one <!-- bench: begin -->"):
+        report.between("no markers", "x")
