@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT)
+    from bench.macro import __main__ as runner
     from bench.macro import build, measure, processes, rivals, where
     from bench.macro.workloads import WORKLOADS, Workload
 
@@ -37,7 +38,7 @@ runpy.run_module("bench.macro", run_name="__main__")
 FIGURES = {
     *("messages", "seconds", "server_cpu_seconds", "load_cpu_seconds", "max_us"),
     *("p50_us", "p99_us", "p99.9_us", "cpu_us", "load_cpu_us", "per_second"),
-    *("rss_empty", "rss_connected", "rss_end"),
+    *("rss_empty", "rss_connected", "rss_end", "preemptions"),
 }
 
 # A server that does one thing wrong: answer(count, connection) gets each block of bytes.
@@ -175,7 +176,7 @@ def test_a_run_measures_prints_and_keeps(load, marker, tmp_path):
     for name in names:
         assert f"\n{name}: {WORKLOADS[name].title}; one CPU, SCHED_BATCH; 2 rounds\n" in out
     assert out.count("\ngopoll ") == len(names)
-    assert err.count("\n[") + err.startswith("[") == len(wanted)
+    assert sum(line.startswith("[") for line in err.splitlines()) == len(wanted)
     assert str(ROOT) not in kept.read_text()
 
 
@@ -230,6 +231,18 @@ def until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_preemptions_by_others_are_told():
+    def point(preemptions, cpus="one"):
+        return {"cpus": cpus, "seconds": 0.5, "preemptions": preemptions}
+
+    assert runner.disturbed([]) is None
+    assert (
+        runner.disturbed([point(10), point(20), point(9000), {"cpus": "one", "error": ""}]) is None
+    )
+    assert runner.disturbed([point(9000, "two")]) is None
+    assert "preempted 200 times a second (median)" in runner.disturbed([point(100), point(100)])
 
 
 @pytest.mark.parametrize("name", rivals.ALL)

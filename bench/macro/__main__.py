@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import signal
+import statistics
 import sys
 import time
 from typing import Any
@@ -98,6 +99,23 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+QUIET_LOAD = 0.5  # load average from which the figures are others' too
+QUIET_PREEMPTIONS = 100  # a second: on one CPU neither server nor load preempts the other
+
+
+def disturbed(points: list[Point]) -> str | None:
+    """Say so if servers on one CPU were preempted by others, or None."""
+    rates = [
+        p["preemptions"] / p["seconds"] for p in points if p["cpus"] == "one" and "error" not in p
+    ]
+    if not rates or statistics.median(rates) < QUIET_PREEMPTIONS:
+        return None
+    return (
+        f"the machine was not quiet: servers were preempted {statistics.median(rates):,.0f} times "
+        "a second (median); measure again"
+    )
+
+
 class Progress:
     """What is going on, on stderr: one line a point."""
 
@@ -171,6 +189,8 @@ def show(result: dict[str, Any]) -> None:
                 print(line)
     for name, reason in result["skipped"].items():
         print(f"skipped: {name}: {reason}")
+    if noise := disturbed(result["points"]):
+        print(noise)
 
 
 def main() -> int:
@@ -201,6 +221,8 @@ def main() -> int:
         return 0
     if not workloads or not commands:
         sys.exit("bench.macro: nothing is left to be measured")
+    if os.getloadavg()[0] > QUIET_LOAD:
+        print(f"the machine is not quiet: load average {os.getloadavg()[0]:.2f}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the children are ended
     result = {"suite": "macro", "format": FORMAT, **where.origin()}
     result["options"] = {

@@ -306,6 +306,24 @@ static bool told_to_go(void)
     return false;
 }
 
+/* How often the server's first thread was preempted, which on a quiet machine nobody does. */
+static unsigned long long preemptions(void)
+{
+    char path[64], line[256];
+    unsigned long long count = 0;
+    if (opt.server <= 0)
+        return 0;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)opt.server);
+    FILE *file = fopen(path, "r");
+    if (file == NULL)
+        die(FAILED, "%s: %s (has the server ended?)", path, strerror(errno));
+    while (fgets(line, sizeof line, file) != NULL)
+        if (sscanf(line, "nonvoluntary_ctxt_switches: %llu", &count) == 1)
+            break;
+    fclose(file);
+    return count;
+}
+
 static void measure(void)
 {
     clockid_t server = CLOCK_MONOTONIC;
@@ -322,6 +340,7 @@ static void measure(void)
     }
     for (uint64_t end = now_ns() + (uint64_t)(opt.warmup * 1e9); now_ns() < end;)
         turn();
+    unsigned long long preempted = preemptions();
     memset(&hist, 0, sizeof hist);
     done = 0;
     uint64_t began = now_ns(), last = began + (uint64_t)(opt.seconds * 1e9), now = began;
@@ -332,6 +351,7 @@ static void measure(void)
     }
     server_ns = clock_ns(server) - server_ns;
     load_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - load_ns;
+    preempted = preemptions() - preempted;
     struct histogram window = hist;
     uint64_t messages = done;
     for (running = false; outstanding > 0;)
@@ -339,7 +359,8 @@ static void measure(void)
     printf("{\"messages\": %llu, \"seconds\": %.6f, ", (unsigned long long)messages,
            (double)(now - began) / 1e9);
     if (opt.server > 0)
-        printf("\"server_cpu_seconds\": %.6f, ", (double)server_ns / 1e9);
+        printf("\"server_cpu_seconds\": %.6f, \"preemptions\": %llu, ", (double)server_ns / 1e9,
+               preempted);
     printf("\"load_cpu_seconds\": %.6f, \"p50_us\": %.3f, \"p99_us\": %.3f, \"p99.9_us\": %.3f, "
            "\"max_us\": %.3f}\n",
            (double)load_ns / 1e9, hist_quantile(&window, 0.5) / 1e3,
