@@ -151,7 +151,7 @@ def tiny(load, command, workload, **options):
 
 def test_a_run_measures_prints_and_keeps(load, marker, tmp_path):
     names = [name for name in WORKLOADS if name != "f0"]
-    kept = tmp_path / "kept.json"
+    kept = tmp_path / "new" / "kept.json"
     options = ["--servers", "c-et,gopoll", "--rounds", 2, "--seconds", 0.1, "--warmup", 0]
     out, err = run(*options, "--workloads", ",".join(names), "--json", kept)
     result = json.loads(kept.read_text())
@@ -364,6 +364,7 @@ def test_who_is_missing_is_skipped_with_a_reason(monkeypatch):
         (["--servers", "c-et,nginx"], "no server nginx: there are c-et"),
         (["--workloads", ""], "no workload"),
         (["--also", "nameless"], "--also: want NAME=COMMAND, have 'nameless'"),
+        (["--json", "/dev/null/results.json"], "File exists: '/dev/null'"),
         (["--rounds", "0"], "invalid positive int value: '0'"),
     ],
 )

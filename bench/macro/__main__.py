@@ -15,6 +15,7 @@ import signal
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from bench.macro import measure, rivals, table, where
@@ -193,6 +194,19 @@ def show(result: dict[str, Any]) -> None:
         print(noise)
 
 
+def keep(name: str, result: dict[str, Any] | None) -> None:
+    """Write *result* to a file; None: only make its folder, and end the run where that fails."""
+    path = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if result is None:
+            path.open("a").close()
+        else:
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except OSError as exc:
+        sys.exit(f"bench.macro: {exc}")
+
+
 def main() -> int:
     """Measure, print, write; return the exit status."""
     opts = options()
@@ -221,6 +235,8 @@ def main() -> int:
         return 0
     if not workloads or not commands:
         sys.exit("bench.macro: nothing is left to be measured")
+    if opts.json:
+        keep(opts.json, None)  # what cannot be written is found out now
     if os.getloadavg()[0] > QUIET_LOAD:
         print(f"the machine is not quiet: load average {os.getloadavg()[0]:.2f}", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the children are ended
@@ -241,9 +257,7 @@ def main() -> int:
     result["load_average_after"] = round(os.getloadavg()[0], 2)
     show(result)
     if opts.json:
-        with open(opts.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
-            file.write("\n")
+        keep(opts.json, result)
     return 1 if any("error" in p for p in result["points"]) else 0
 
 
