@@ -61,7 +61,7 @@ cdef enum:
 # What the interpreter does between two bytecodes: let another thread have the GIL that has asked
 # for it, run signal handlers. C does nothing of the kind: an M that sees work which it cannot take
 # would look again and again, and keep who has that work from the GIL.
-breathe = eval("lambda: None")
+_breathe = eval("lambda: None")
 
 
 cdef class GoschedRequest(ParkRequest):
@@ -136,7 +136,7 @@ cdef class ExecBase(FindBase):
                 self.execute(m)
             else:
                 self.stopm(m)
-            breathe()
+            _breathe()
         return 0
 
     cdef int execute(self, MBase m) except -1:
