@@ -135,6 +135,19 @@ def test_imports_point_down(path):
         )
 
 
+def homeless(modules, design):
+    """Return those of *modules* that the table of floors in *design* does not name."""
+    table = design.partition("## The house")[2].partition("\n## ")[0]
+    names = set(re.findall(r"\w+", table))
+    return sorted(m for m in modules if m.rpartition(".")[2] not in names)
+
+
+def test_the_floors_in_design_md_name_every_module():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert homeless(MODULES, design) == []
+    assert homeless({"net.attic", "net.dial"}, design) == ["net.attic"]
+
+
 def test_imports_make_no_circle():
     graph = {}
     for path in SOURCES:
