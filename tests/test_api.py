@@ -1,5 +1,6 @@
 """docs/api.md, gopoll.__all__ and the classes: one list of names."""
 
+import collections
 import re
 from pathlib import Path
 
@@ -30,10 +31,10 @@ SOURCES = Path(__file__).parent.parent / "src" / "gopoll"
 CALLS = re.compile(r"^(\.?[A-Za-z_][\w.]*)")
 
 
-def first_cells():
+def first_cells(there=THERE):
     """Yield (section, text in backticks) of the first column of every table."""
     section = ""
-    for line in THERE.splitlines():
+    for line in there.splitlines():
         if line.startswith("## "):
             section = line[3:]
         elif line.startswith("| `"):
@@ -56,6 +57,22 @@ def test_every_documented_name_is_there(section, text):
         assert hasattr(getattr(gopoll, owner), method)
     else:
         assert name in gopoll.__all__
+
+
+def doubles(there):
+    """Return the names that have more than one row in a section."""
+    rows = collections.Counter((s, CALLS.match(text).group(1)) for s, text in first_cells(there))
+    return [name for (_, name), count in rows.items() if count > 1]
+
+
+def test_no_name_has_two_rows():
+    """Of two, one is out of date before long."""
+    assert doubles(THERE) == []
+
+
+def test_a_second_row_is_seen():
+    row = next(line for line in THERE.splitlines() if line.startswith("| `sleep("))
+    assert doubles(THERE.replace(row, f"{row}\n| `sleep(again)` | |")) == ["sleep"]
 
 
 def test_every_public_name_is_documented():

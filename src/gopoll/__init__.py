@@ -6,13 +6,14 @@ dial() and listen() are the way in; Poller is for event loops that embed it.
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gopoll._park import ParkRequest
 from gopoll._polldesc import PollDesc, Timer
 from gopoll._poller import ABI as ABI_VERSION
 from gopoll._poller import BOTH, EDGE, LEVEL, ONESHOT, READ, WRITE, Poller
 from gopoll.errors import (
+    Addr,
     AddrError,
     Canceled,
     ChanClosed,
@@ -30,13 +31,14 @@ from gopoll.errors import (
 from gopoll.net.bufio import Reader, Writer
 from gopoll.net.conn import Conn, PacketConn, TCPConn
 from gopoll.net.dial import Dialer, dial
-from gopoll.net.file import from_fd, from_socket, open_fd
-from gopoll.net.listen import ListenConfig, Listener, listen, listen_packet
-from gopoll.net.resolve import Resolver
+from gopoll.net.file import File, from_fd, from_socket, open_fd
+from gopoll.net.listen import ListenConfig, Listener, TCPListener, listen, listen_packet
+from gopoll.net.resolve import AddrResolver, Resolver
 from gopoll.net.serve import serve
+from gopoll.net.sock import Control, RawConn
 from gopoll.net.sockopt import KeepAliveConfig
 from gopoll.net.udp import UDPConn
-from gopoll.net.unix import UnixConn
+from gopoll.net.unix import PeerCredentials, UnixConn, UnixListener
 from gopoll.runtime._chan import Chan
 from gopoll.runtime._select import select
 from gopoll.runtime._sync import Cond, Mutex, RWMutex
@@ -82,7 +84,9 @@ __all__ = [
     "ONESHOT",
     "READ",
     "WRITE",
+    "Addr",
     "AddrError",
+    "AddrResolver",
     "Canceled",
     "Chan",
     "ChanClosed",
@@ -90,10 +94,12 @@ __all__ = [
     "Cond",
     "Conn",
     "Context",
+    "Control",
     "DNSError",
     "DeadlineExceeded",
     "DeadlockError",
     "Dialer",
+    "File",
     "ForkedError",
     "Goroutine",
     "Group",
@@ -108,19 +114,23 @@ __all__ = [
     "OpError",
     "PacketConn",
     "ParkRequest",
+    "PeerCredentials",
     "PollDesc",
     "Poller",
     "RWMutex",
+    "RawConn",
     "Reader",
     "Resolver",
     "Stall",
     "StallWatch",
     "Stats",
     "TCPConn",
+    "TCPListener",
     "TLSConn",
     "Timer",
     "UDPConn",
     "UnixConn",
+    "UnixListener",
     "UnknownNetworkError",
     "WaitGroup",
     "Writer",
@@ -171,11 +181,13 @@ def get_include() -> str:
 _LATE = frozenset({"TLSConn", "dial_tls", "tls"})
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    tls = importlib.import_module("gopoll.tls")
-    return tls if name == "tls" else getattr(tls, name)
+if not TYPE_CHECKING:  # a type checker has them from above, and is to find what is misspelt
+
+    def __getattr__(name):
+        if name not in _LATE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        tls = importlib.import_module("gopoll.tls")
+        return tls if name == "tls" else getattr(tls, name)
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import gopoll
-from gopoll import Conn, Goroutine, Listener, PacketConn, TCPConn, TLSConn, UDPConn, UnixConn
+from gopoll import (
+    Addr,
+    Conn,
+    Goroutine,
+    Listener,
+    PacketConn,
+    RawConn,
+    TCPConn,
+    TCPListener,
+    TLSConn,
+    UDPConn,
+    UnixConn,
+    UnixListener,
+)
 
 
 async def length(text: str, times: int = 1) -> int:
@@ -139,6 +152,61 @@ async def connects(network: str, anything: Any) -> None:
     gopoll.Reader(5)  # type: ignore[arg-type]
     gopoll.Writer(5)  # type: ignore[arg-type]
     gopoll.go(connects, network, anything)
+
+
+class Hosts:
+    """Resolve, with a tuple and under other names."""
+
+    async def lookup_addr(self, name: str, port: int, family: int) -> tuple[tuple[str, int], ...]:
+        """Answer."""
+        return (("127.0.0.1", port),)
+
+
+class TwoArguments:
+    """Be no resolver."""
+
+    async def lookup_addr(self, host: str, port: int) -> list[tuple[str, int]]:
+        """Answer what is not asked."""
+        return [("127.0.0.1", port)]
+
+
+def control(network: str, address: Addr, raw: RawConn) -> None:
+    """Look at a socket."""
+    assert_type(raw.control(unknown_length), None)
+
+
+async def addresses(network: str) -> None:
+    """Take addresses apart, as those of sockets."""
+    listener: TCPListener = await gopoll.listen("tcp", ":0", resolver=Hosts(), control=control)
+    host, port = listener.addr
+    assert_type(port, int)
+    conn = await gopoll.dial("tcp", ("127.0.0.1", port))
+    assert_type(conn, TCPConn)
+    assert_type(await gopoll.dial("tcp", conn.remote_addr), TCPConn)
+    assert_type(await gopoll.dial("tcp", listener.addr), TCPConn)
+    assert_type(conn.remote_addr[:2], tuple[str, int])
+    await gopoll.dial("tcp", (host, port), timeout=conn.local_addr[1])
+    udp = await gopoll.listen_packet("udp", ":0")
+    await udp.write_to(b"x", udp.local_addr)
+    udp.remote_addr[0]  # type: ignore[index]
+    unix: UnixListener = await gopoll.listen("unix", "")
+    assert_type(unix.addr, str)
+    assert_type((await unix.accept()).local_addr, str)
+    assert_type((await gopoll.dial(network, listener.addr)).remote_addr, Addr | None)
+    hook: gopoll.Control = control
+    resolver: gopoll.AddrResolver = Hosts()
+    resolver = gopoll.Resolver()
+    gopoll.Dialer(resolver=resolver, control=hook)
+    gopoll.Dialer(resolver=TwoArguments())  # type: ignore[arg-type]
+    file: gopoll.File = gopoll.open_fd(0)
+    who: gopoll.PeerCredentials = (await unix.accept()).peer_credentials()
+    gopoll.go(addresses, f"{file} {who}")
+
+
+async def misspells() -> None:
+    """Ask for what is not there."""
+    await gopoll.dail("tcp", "h:1")  # type: ignore[attr-defined]
+    gopoll.tls.cleint()  # type: ignore[attr-defined]
 
 
 async def echo(conn: TCPConn) -> None:

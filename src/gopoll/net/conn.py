@@ -372,6 +372,14 @@ class TCPConn(FDConn):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:  # but for a link-local address, which has four elements
+
+        @property
+        def local_addr(self) -> tuple[str, int]: ...
+
+        @property
+        def remote_addr(self) -> tuple[str, int]: ...
+
     def set_no_delay(self, no_delay: bool) -> None:
         """Send small writes at once (True, the default) or gather them. Raises OpError."""
         if not isinstance(no_delay, int):

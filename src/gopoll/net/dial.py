@@ -417,7 +417,7 @@ def partial_deadline(now: float, deadline: float, addrs_remaining: int) -> float
     return now + max(share, min(remaining, _SANE_MINIMUM))
 
 
-def self_connect(conn: TCPConn) -> bool:
+def self_connect(conn: Conn) -> bool:
     """Tell whether *conn* is connected to itself; an address that is missing counts as such.
 
     Go: selfConnect.

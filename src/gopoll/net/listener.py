@@ -125,6 +125,9 @@ class TCPListener(Listener):
 
     if TYPE_CHECKING:
 
+        @property
+        def addr(self) -> tuple[str, int]: ...
+
         async def __anext__(self) -> TCPConn: ...
 
     async def accept(self) -> TCPConn:

@@ -15,7 +15,7 @@ import collections
 import socket
 import threading
 import weakref
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Protocol, TypeVar
 
 from gopoll._polldesc import Note
@@ -61,10 +61,16 @@ T = TypeVar("T")
 
 
 class AddrResolver(Protocol):
-    """What a Dialer needs of a resolver."""
+    """What Dialer and ListenConfig need of a resolver; Resolver is one."""
 
-    def lookup_addr(self, host: str, port: int, family: int = ...) -> Awaitable[list[IPSockAddr]]:
-        """Return the addresses of *host* with *port* in them; family: AF_UNSPEC for any."""
+    def lookup_addr(self, host: str, port: int, family: int, /) -> Awaitable[Iterable[IPSockAddr]]:
+        """Return the addresses of *host*, best first. Called with three arguments, by position.
+
+        host: a name in ASCII, never a literal. port: to be put into each address. family:
+        AF_INET, AF_INET6, or AF_UNSPEC for any; others are dropped. An address is
+        (host, port) or (host, port, 0, scope_id) with an IP literal as its host. What it raises
+        comes out as it is, but an OSError as the DNSError that it is the cause of.
+        """
         ...
 
 

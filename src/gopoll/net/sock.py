@@ -13,7 +13,7 @@ import os
 import socket as _socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from gopoll._fd import FD
 from gopoll._poller import Poller
@@ -67,7 +67,7 @@ F = TypeVar("F", bound=FD)
 
 
 class RawConn:
-    """The bare socket that a control callback sees, before bind and connect."""
+    """The bare socket that a control hook is given, before bind and connect. Go: RawConn."""
 
     def __init__(self, sock: _socket.socket) -> None:
         self._sock = sock
@@ -80,7 +80,18 @@ class RawConn:
         fn(fd)
 
 
-Control: TypeAlias = Callable[[str, Addr, RawConn], object]
+class Control(Protocol):
+    """A control hook of Dialer and ListenConfig: a plain function, called on every socket.
+
+    network: the one it is for, with its family: "tcp4", "udp6", "unix". address: what it will be
+    connected to, or bound to if it listens: an address tuple or a path. raw: raw.control(fn)
+    calls fn(descriptor), until the hook returns. What it returns is ignored; what it raises ends
+    this attempt, an OSError as an OpError. It runs before bind and connect, and must not block.
+    """
+
+    def __call__(self, network: str, address: Addr, raw: RawConn, /) -> object:
+        """Look at the socket, or set options on it."""
+        ...
 
 
 @dataclass(frozen=True)

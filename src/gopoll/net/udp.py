@@ -7,6 +7,7 @@ Go: net/udpsock.go, udpsock_posix.go (go1.27).
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 from gopoll.net.conn import FDPacketConn
 
@@ -17,6 +18,14 @@ class UDPConn(FDPacketConn):
     """A UDP socket, with a peer (dial) or without (listen_packet). Go: net.UDPConn."""
 
     __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        @property
+        def local_addr(self) -> tuple[str, int]: ...
+
+        @property
+        def remote_addr(self) -> tuple[str, int] | None: ...
 
 
 new_udp_conn = functools.partial(UDPConn, stream=False, zero_read_is_eof=False)

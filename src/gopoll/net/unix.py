@@ -56,6 +56,14 @@ class UnixConn(FDPacketConn):
 
     __slots__ = ()
 
+    if TYPE_CHECKING:
+
+        @property
+        def local_addr(self) -> str: ...
+
+        @property
+        def remote_addr(self) -> str | None: ...
+
     async def send_fds(self, data: ReadableBuffer, fds: Iterable[FileDescriptorLike]) -> int:
         """Send *data*, and copies of the descriptors *fds* with its first byte. An op.
 
@@ -142,6 +150,9 @@ class UnixListener(Listener):
         self._unlink: list[tuple[str, tuple[int, int] | None]] = []  # emptied by the first close
 
     if TYPE_CHECKING:
+
+        @property
+        def addr(self) -> str: ...
 
         async def __anext__(self) -> UnixConn: ...
 
