@@ -418,6 +418,8 @@ def sendfile(SysFD fd not None, file, offset=0, count=None):
     cdef int number
     cdef off_t at
     check_stream(fd, "sendfile")
+    if not isinstance(file, int) and not hasattr(file, "fileno"):
+        raise TypeError(f"file must be an open file or a descriptor, not {type(file).__name__}")
     number = file if isinstance(file, int) else file.fileno()
     at = lseek(number, 0, SEEK_CUR)
     if at < 0:
@@ -426,8 +428,10 @@ def sendfile(SysFD fd not None, file, offset=0, count=None):
     op.moves = offset is None
     op.offset = at if op.moves else PyNumber_Index(offset)
     op.left = -1 if count is None else PyNumber_Index(count)
-    if op.offset < 0 or (count is not None and op.left < 0):
-        raise ValueError(f"cannot send {count} bytes from offset {offset}: negative")
+    if op.offset < 0:
+        raise ValueError(f"offset must not be negative, not {offset}")
+    if count is not None and op.left < 0:
+        raise ValueError(f"count must not be negative, not {count}")
     op.file = file
     op.fd = fd
     op.mode = modeWrite

@@ -248,7 +248,7 @@ def test_a_timeout_beyond_the_clock_is_a_long_one(run, seconds):
 
 @pytest.mark.parametrize("setting", ["timeout", "deadline", "fallback_delay"])
 def test_a_setting_that_is_no_number_is_refused_at_once(setting):
-    with pytest.raises(ValueError, match=f"{setting} must be seconds.*, not nan"):
+    with pytest.raises(ValueError, match=f"{setting} must not be nan"):
         Dialer(**{setting: float("nan")})
 
 

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+import gopoll
 from gopoll.errors import (
     AddrError,
     Canceled,
@@ -153,6 +154,41 @@ def test_a_failed_look_up_is_a_dns_error(run, monkeypatch, error, text, not_foun
         assert caught.value.host == "nowhere"
         assert caught.value.is_not_found is not_found
         assert caught.value.is_temporary is temporary
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("010.0.0.1", "127.1", "1", "0x7f.1", "0X7F000001", "127.0.0.1.", "1.2.3.4.5"),
+        *("0.0.0.256", "\uff11\uff12\uff17.1", "127.1%lo"),
+    ],
+)
+def test_numbers_that_are_no_address_are_no_host(run, no_lookup, host):
+    """getaddrinfo reads octal and hexadecimal numbers, and fewer than four."""
+
+    async def main():
+        resolver = Resolver()
+        for call in (resolver.lookup_host(host), resolver.lookup_addr(host, 80)):
+            with pytest.raises(
+                DNSError, match=r"no such host \(an IPv4 address has four"
+            ) as caught:
+                await call
+            assert caught.value.is_not_found
+            assert caught.value.host == host
+        with pytest.raises(DNSError, match=r"^dial tcp: lookup 010\.0\.0\.1: no such host \("):
+            await gopoll.dial("tcp", "010.0.0.1:1")
+
+    run(main)
+
+
+@pytest.mark.parametrize("host", ["3com.example", "0xcafe.example", "1-2", "a.1", "0xcafg"])
+def test_a_name_with_numbers_is_a_name(run, monkeypatch, host):
+    monkeypatch.setattr(resolve, "_getaddrinfo", lambda host, family: [IPAddr(V4, "10.0.0.1")])
+
+    async def main():
+        assert await Resolver().lookup_host(host) == ["10.0.0.1"]
 
     run(main)
 
@@ -308,6 +344,43 @@ def test_a_failing_resolver_is_reported_as_the_dial_s(run):
             addr_list(run, "dial", "tcp", "h:1", resolver=Fixed(error))
     with pytest.raises(ZeroDivisionError):
         addr_list(run, "dial", "tcp", "h:1", resolver=Fixed(ZeroDivisionError()))
+
+
+class Answer:
+    """A resolver that answers whatever it is told to."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def lookup_addr(self, host, port, family):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "text"),
+    [
+        (["127.0.0.1:80"], TypeError, r"must return \(host, port\) tuples, not strs$"),
+        ("127.0.0.1:80", TypeError, r"must return \(host, port\) tuples, not strs$"),
+        ([["127.0.0.1", 80]], TypeError, r"must return \(host, port\) tuples, not lists$"),
+        ([("127.0.0.1",)], TypeError, "not a tuple of 1"),
+        ([(b"127.0.0.1", 80)], TypeError, "host must be a str, not bytes"),
+        ([("localhost", 80)], AddrError, r"^dial tcp: address localhost: the resolver's answer is"),
+        ([("", 80)], AddrError, "the resolver's answer is not an IP address"),
+        ([("127.1", 80)], AddrError, "the resolver's answer is not an IP address"),
+        ([("::1", 99999)], AddrError, "address 99999: invalid port"),
+    ],
+)
+def test_a_resolver_answers_with_literals_or_not_at_all(run, no_lookup, answer, kind, text):
+    """A name would be looked up by the socket module, on the loop."""
+    with pytest.raises(kind, match=text):
+        addr_list(run, "dial", "tcp", "h:1", resolver=Answer(answer))
+
+
+def test_a_resolver_s_answers_are_taken_as_ours(run):
+    answer = (a for a in [("::ffff:10.0.0.1", 1), ("fe80::1%lo", 2), ("::1", 3, 0, 0)])
+    lo = socket.if_nametoindex("lo")
+    found = addr_list(run, "dial", "tcp", "h:1", resolver=Answer(answer))
+    assert found == [("10.0.0.1", 1), ("fe80::1", 2, 0, lo), ("::1", 3)]
 
 
 def test_a_look_up_ends_with_its_context(run):

@@ -67,6 +67,11 @@ class Fake:
         self.closed = True
 
 
+async def lines(conn):
+    """Yield, as no handler does."""
+    yield await conn.read()
+
+
 class FakeConn:
     """A connection that knows whether it was closed."""
 
@@ -144,6 +149,46 @@ def test_what_a_handler_raises_is_reported_and_the_server_goes_on(run, caplog):
     assert (net.levelno, net.exc_info) == (logging.WARNING, None)
     assert net.getMessage().startswith("dial tcp 127.0.0.1:")
     assert "connection refused" in net.getMessage()
+
+
+def test_a_handler_that_is_not_async_is_told_of_once(run, caplog):
+    """What a function returns is known when it has been called: it may be a coroutine."""
+    script = [FakeConn() for _ in range(4)]
+    run(serve, Fake(*script[:3]), lambda conn: len(str(conn)))
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.message == (
+        "serve() takes an async function; test_a_handler_that_is_not_async_is_told_of_once."
+        "<locals>.<lambda> returned int, and its connections are closed at once"
+    )
+    seen = []
+
+    async def handler(conn):
+        seen.append(conn)
+
+    run(serve, Fake(script[3]), lambda conn: handler(conn))
+    assert seen == script[3:]
+    assert [conn.closed for conn in script] == [1, 1, 1, 1]
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_what_ends_a_program_ends_the_run(run, caplog, kind):
+    """As in any goroutine that nobody awaits; the connections are closed all the same."""
+    conns = [FakeConn(), FakeConn()]
+
+    async def handler(conn):
+        raise kind(3)
+
+    async def main():
+        await serve(Fake(*conns), handler)
+        await sleep(60)
+
+    with pytest.raises(kind) as caught:
+        run(main)
+    assert caught.value.args == (3,)
+    assert [conn.closed for conn in conns] == [1, 1]
+    assert caplog.records == []
 
 
 def test_handlers_see_the_values_of_the_context_and_not_its_end(run):
@@ -507,10 +552,11 @@ def test_a_second_ctrl_c_cuts_the_grace_short():
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
+        ({"grace": "x"}, TypeError, "grace must be seconds, not str"),
         ({"limit": 0}, ValueError, "limit must be above 0, not 0"),
-        ({"limit": True}, TypeError, "limit must be an int or None, not bool"),
-        ({"grace": -1}, ValueError, "grace must be seconds from 0 up, or None, not -1"),
-        ({"grace": float("nan")}, ValueError, "not nan"),
+        ({"limit": True}, TypeError, "limit must be an int, not bool"),
+        ({"grace": -1}, ValueError, "grace must not be negative, not -1"),
+        ({"grace": float("nan")}, ValueError, "grace must not be nan"),
     ],
 )
 def test_bad_arguments_are_named(run, options, kind, text):
@@ -519,4 +565,6 @@ def test_bad_arguments_are_named(run, options, kind, text):
         run(functools.partial(serve, listener, echo, **options))
     with pytest.raises(TypeError, match="handler must be an async function, not int"):
         run(serve, listener, 5)
+    with pytest.raises(TypeError, match="handler must be an async function, but lines yields"):
+        run(serve, listener, lines)
     assert not listener.closed  # nothing has begun

@@ -27,11 +27,11 @@ from gopoll.errors import (
     format_addr,
     op_error,
 )
+from gopoll.net.checks import INT_MAX, check_has, check_int, check_seconds
 from gopoll.net.sockopt import (
     KeepAlive,
     KeepAliveConfig,
     check_keep_alive,
-    check_seconds,
     set_keep_alive,
     set_no_delay,
 )
@@ -128,9 +128,7 @@ class Conn(Closing):
         return self._sendfile(file, offset, count)
 
     async def _sendfile(self, file: HasFileno | int, offset: int | None, count: int | None) -> int:
-        fd = file if isinstance(file, int) else file.fileno()
-        _check_count("count", count)
-        _check_count("offset", offset)
+        fd = check_sending(file, offset, count)
         total = 0
         try:
             at = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
@@ -158,7 +156,10 @@ class Conn(Closing):
         return self._splice_from(src, count)
 
     async def _splice_from(self, src: Conn, count: int | None) -> int:
-        _check_count("count", count)
+        if not isinstance(src, Conn):
+            raise TypeError(f"src must be a Conn, not {type(src).__name__}")
+        if count is not None:
+            check_int("count", count)
         total = 0
         while count is None or total < count:
             size = _COPY_BYTES if count is None else min(_COPY_BYTES, count - total)
@@ -276,8 +277,22 @@ class PacketConn(Conn):
         raise NotImplementedError
 
 
+def check_sending(file: HasFileno | int, offset: int | None, count: int | None) -> int:
+    """Return the descriptor of *file*; TypeError or ValueError if sendfile can take none of it."""
+    for name, value in (("offset", offset), ("count", count)):
+        if value is not None:
+            check_int(name, value)
+    if isinstance(file, int):
+        return file
+    check_has("file", file, ("fileno",), "an open file or a descriptor")
+    return file.fileno()
+
+
 def _when(timeout: float | None) -> float | None:
-    return None if timeout is None else time.monotonic() + timeout
+    if timeout is None:
+        return None
+    check_seconds("timeout", timeout)
+    return time.monotonic() + timeout
 
 
 class FDConn(FD, Conn):
@@ -329,12 +344,12 @@ class FDConn(FD, Conn):
 
     def set_read_buffer(self, size: int) -> None:
         """Ask for a receive buffer of *size* bytes; the kernel doubles it. Raises OpError."""
-        _check_int("size", size)
+        check_int("size", size, 0, INT_MAX)
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size))
 
     def set_write_buffer(self, size: int) -> None:
         """Ask for a send buffer of *size* bytes; the kernel doubles it. Raises OpError."""
-        _check_int("size", size)
+        check_int("size", size, 0, INT_MAX)
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size))
 
     def _set_option(self, apply: Callable[[socket.socket], object], op: str = "set") -> None:
@@ -397,24 +412,12 @@ class TCPConn(FDConn):
     def set_linger(self, timeout: float | None) -> None:
         """Say what becomes of unsent data on close. Raises OpError.
 
-        None: the kernel sends it in the background (the default). 0: it is thrown away and the
-        peer gets a reset. Above: the kernel tries for so many seconds, rounded up; close(2)
-        itself may block that long.
+        None, or below 0 as in Go: the kernel sends it in the background (the default). 0: it is
+        thrown away and the peer gets a reset. Above: the kernel tries for so many seconds, rounded
+        up; close(2) itself may block that long.
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
         seconds = -1 if timeout is None else math.ceil(min(timeout, _MAX_LINGER))
         linger = struct.pack("ii", seconds >= 0, max(seconds, 0))
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger))
-
-
-def _check_count(name: str, value: int | None) -> None:
-    if value is not None:
-        _check_int(name, value)
-        if value < 0:
-            raise ValueError(f"{name} must not be negative, not {value}")
-
-
-def _check_int(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, not {type(value).__name__}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import math
 import socket
 import threading
 import time
@@ -35,6 +34,7 @@ from gopoll.net.addr import (
     split_by_family,
     unix_path,
 )
+from gopoll.net.checks import check_control, check_local_addr, check_resolver, check_seconds
 from gopoll.net.conn import Conn, TCPConn
 from gopoll.net.resolve import (
     DEFAULT_RESOLVER,
@@ -95,13 +95,18 @@ class Dialer:
     timeout: seconds for the whole dial, look-up and all addresses together; below 0 has passed.
     deadline: the same as a time.monotonic() moment; the earlier of the two counts.
     local_addr: where to dial from, an IP literal with a port (0: any), or the path of a Unix
-        socket, which stays after close().
+        socket, which stays after close(). Which of the two it must be is seen with the network,
+        so "127.0.0.1", without a port, is refused by dial().
     fallback_delay: seconds that the addresses of the first family get before those of the other
         join in (0: Go's default of 0.3; below 0: one after the other).
     keep_alive: of TCP, seconds of silence before the first probe (0: 15), below 0 for none, or
         a KeepAliveConfig.
-    resolver: an object with Resolver's lookup_addr.
-    control: control(network, address, raw) is called on each socket before bind and connect.
+    resolver: an object whose lookup_addr(host, port, family) is called, with these three, for
+        the addresses of a name: see AddrResolver.
+    control: control(network, address, raw) is called on each socket before bind and connect: see
+        Control. Not an async function.
+
+    Raises TypeError or ValueError for what makes no sense.
     """
 
     def __init__(
@@ -117,10 +122,12 @@ class Dialer:
     ) -> None:
         """Keep the settings; nothing is looked up or opened yet."""
         for name, seconds in (("timeout", timeout), ("deadline", deadline)):
-            if seconds is not None and math.isnan(seconds):
-                raise ValueError(f"{name} must be seconds or None, not nan")
-        if math.isnan(fallback_delay):
-            raise ValueError("fallback_delay must be seconds, not nan")
+            if seconds is not None:
+                check_seconds(name, seconds)
+        check_seconds("fallback_delay", fallback_delay)
+        check_local_addr(local_addr)
+        check_resolver(resolver)
+        check_control(control)
         self.timeout = timeout
         self.deadline = deadline
         self.local_addr = local_addr

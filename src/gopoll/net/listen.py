@@ -23,6 +23,7 @@ from gopoll.net.addr import (
     parse_network,
     unix_path,
 )
+from gopoll.net.checks import INT_MAX, check_control, check_int, check_resolver
 from gopoll.net.conn import PacketConn
 from gopoll.net.listener import Listener, TCPListener
 from gopoll.net.resolve import DEFAULT_RESOLVER, AddrResolver, resolve_addr_list
@@ -56,7 +57,7 @@ class ListenOptions(PacketOptions, total=False):
 class ListenConfig:
     """How to listen; may be used again. Go: net.ListenConfig.
 
-    control: control(network, address, raw) is called on the socket before bind.
+    control: control(network, address, raw) is called on the socket before bind: see Control.
     keep_alive: of the accepted connections, as in Dialer.
     reuse_port: let several sockets, of other processes too, have the address; each connection
         or datagram goes to one of them (SO_REUSEPORT). For tcp and udp.
@@ -65,7 +66,12 @@ class ListenConfig:
         have come by then, and no other process has been told. A process that does not accept
         must not have it open in a run: a parent detaches it and forks, each child takes the
         descriptor with from_fd.
-    backlog: how many connections may wait to be accepted; None is the system's limit.
+    backlog: how many connections may wait to be accepted; None is the system's limit, which
+        holds in any case.
+    resolver: of the name of a host to listen on, as in Dialer.
+
+    Raises TypeError or ValueError for what makes no sense. listen_packet() looks at control,
+    reuse_port and resolver only, and keep_alive is for tcp.
     """
 
     def __init__(
@@ -82,8 +88,10 @@ class ListenConfig:
         for name, value in (("reuse_port", reuse_port), ("exclusive", exclusive)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, not {type(value).__name__}")
-        if backlog is not None and backlog < 0:
-            raise ValueError(f"backlog must not be negative, not {backlog}")
+        if backlog is not None:
+            check_int("backlog", backlog, 0, INT_MAX)
+        check_resolver(resolver)
+        check_control(control)
         self.control = control
         self.keep_alive = check_keep_alive(keep_alive)
         self.reuse_port = reuse_port
@@ -225,7 +233,12 @@ async def listen(network: str, address: Address, **cfg: Unpack[ListenOptions]) -
 
 
 async def listen(network: str, address: Address, **cfg: Unpack[ListenOptions]) -> Listener:
-    """Listen on *address*; the arguments are ListenConfig's. An op. Go: net.Listen."""
+    """Listen on *address*; the arguments are ListenConfig's. An op. Go: net.Listen.
+
+    ValueError for keep_alive or reuse_port with a Unix socket.
+    """
+    if "keep_alive" in cfg and parse_network(network, op="listen").family == socket.AF_UNIX:
+        raise ValueError("keep_alive is for tcp: nobody probes a Unix socket")
     return await ListenConfig(**cfg).listen(network, address)
 
 
@@ -248,5 +261,11 @@ async def listen_packet(
 
 
 async def listen_packet(network: str, address: Address, **cfg: Unpack[PacketOptions]) -> PacketConn:
-    """Receive datagrams; the arguments are ListenConfig's. An op. Go: net.ListenPacket."""
+    """Receive datagrams; the arguments are those of ListenConfig that concern them. An op.
+
+    control, reuse_port (not with a Unix socket) and resolver. Go: net.ListenPacket.
+    """
+    for name in ("backlog", "keep_alive"):
+        if name in cfg:
+            raise ValueError(f"{name} is for listen: datagrams are not accepted")
     return await ListenConfig(**cfg).listen_packet(network, address)

@@ -12,6 +12,7 @@ R2: a flight is dropped under the lock, by the last waiter that leaves a queue o
 from __future__ import annotations
 
 import collections
+import re
 import socket
 import threading
 import weakref
@@ -38,6 +39,7 @@ from gopoll.net.addr import (
     parse_network,
     split_host_port,
 )
+from gopoll.net.checks import check_int
 from gopoll.net.sock import map_err
 from gopoll.runtime._sched import current_poller, current_sched
 from gopoll.runtime.blocking import MAX_THREADS, Pool
@@ -56,6 +58,8 @@ WORKERS = MAX_THREADS // 2  # a DNS server that is dead leaves blocking() the ot
 
 _NO_SUITABLE = "no suitable address found"
 _MISMATCHED = "mismatched local address type"
+_NUMBERS = re.compile(r"(0[xX][0-9A-Fa-f]*|[0-9]+)(\.(0[xX][0-9A-Fa-f]*|[0-9]+))*\.?")
+_NUMBER_HINT = "an IPv4 address has four decimal numbers, none with a leading zero"
 
 T = TypeVar("T")
 
@@ -84,10 +88,7 @@ class Resolver:
 
     def __init__(self, *, workers: int = WORKERS) -> None:
         """Keep the settings; nothing is started yet."""
-        if isinstance(workers, bool) or not isinstance(workers, int):
-            raise TypeError(f"workers must be an int, not {type(workers).__name__}")
-        if workers < 1:
-            raise ValueError(f"workers must be above 0, not {workers}")
+        check_int("workers", workers, 1)
         self._workers = workers
         self._lock = threading.Lock()  # guards what follows
         self._runs: weakref.WeakKeyDictionary[object, _Flights] = weakref.WeakKeyDictionary()
@@ -104,17 +105,30 @@ class Resolver:
     ) -> list[IPSockAddr]:
         """Return the addresses of *host* with *port* in them, best first. Raises DNSError.
 
-        family: AF_INET or AF_INET6 for those only.
+        port: 0 to 65535. family: AF_INET or AF_INET6 to look for those only.
         """
+        check_int("port", port, 0, 65535)
+        if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
+            raise ValueError(f"family must be AF_UNSPEC, AF_INET or AF_INET6, not {family!r}")
         return [_sockaddr(ip, port) for ip in await self._lookup(host, family)]
 
     async def _lookup(self, host: str, family: int) -> list[IPAddr]:
         """Go: Resolver.lookupIPAddr."""
+        if not isinstance(host, str):
+            raise TypeError(f"host must be a str, not {type(host).__name__}")
         if not host or "\0" in host:
             raise dns_error("", "", host, NO_SUCH_HOST_TEXT)
         literal = ip_literal(host)
         if literal is not None:
             return [literal]
+        if _is_number(host):
+            raise DNSError(
+                err=NO_SUCH_HOST_TEXT,
+                host=host,
+                errno=socket.EAI_NONAME,
+                is_not_found=True,
+                hint=_NUMBER_HINT,
+            )
         flight = await self._flights().join((host, family), lambda: _getaddrinfo(host, family))
         error = flight.error
         if isinstance(error, (OSError, UnicodeError)):
@@ -244,6 +258,17 @@ class _Flights:
 DEFAULT_RESOLVER = Resolver()  # of whoever names none: two dials of one name share the look-up
 
 
+def _is_number(host: str) -> bool:
+    """Tell whether *host* is all numbers: getaddrinfo would take 010.0.0.1 for 8.0.0.1, 127.1 for
+    127.0.0.1, where a list of what may be dialled sees neither. Go: isDomainName, and ParseIP.
+    """
+    try:
+        name = host if host.isascii() else host.encode("idna").decode("ascii")
+    except UnicodeError:
+        return False
+    return _NUMBERS.fullmatch(name.partition("%")[0]) is not None
+
+
 def _getaddrinfo(host: str, family: int) -> list[IPAddr]:
     """Ask the system, on whatever thread this runs."""
     found: list[IPAddr] = []
@@ -339,7 +364,7 @@ async def _lookup_under(
 ) -> list[IPSockAddr]:
     """Look *host* up for as long as *ctx* lasts; every failure is a DNSError that says *op*."""
     try:
-        return list(await _under(ctx, resolver.lookup_addr, host, port, family))
+        found = await _under(ctx, resolver.lookup_addr, host, port, family)
     except DNSError as exc:
         exc.op, exc.net = op, network
         raise
@@ -352,6 +377,22 @@ async def _lookup_under(
         if isinstance(error, OpError):
             raise dns_error(op, network, host, CANCELED_TEXT) from error.__cause__
         raise error from None  # the ambient context
+    return [_checked(addr, op, network) for addr in found]
+
+
+def _checked(addr: object, op: str, network: str) -> IPSockAddr:
+    """Return *addr*, of a resolver that may be anybody's, as we have it. TypeError, AddrError.
+
+    A name in it would be looked up by connect(2)'s caller, on the loop.
+    """
+    if not isinstance(addr, tuple):
+        kind = type(addr).__name__
+        raise TypeError(f"lookup_addr of the resolver must return (host, port) tuples, not {kind}s")
+    host, port = split_host_port(addr, op=op, net=network)
+    literal = ip_literal(host, op=op, net=network)
+    if literal is None:
+        raise AddrError(op, network, host, "the resolver's answer is not an IP address")
+    return _sockaddr(literal, port)
 
 
 class _ContextDoneError(Exception):

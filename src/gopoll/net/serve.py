@@ -10,6 +10,7 @@ V1: a connection is closed and counted down by its own goroutine, whatever its h
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from gopoll._polldesc import Note
 from gopoll.errors import ClosedError, DeadlineExceeded, OpError
+from gopoll.net.checks import check_has, check_int, check_seconds
 from gopoll.net.conn import Conn
 from gopoll.runtime._sched import current_poller
 from gopoll.runtime.context import current_context, shield, timeout, with_cancel, without_cancel
@@ -69,11 +71,12 @@ async def serve(
     then the handlers do not see the cancellation of serve().
 
     A connection is closed when its handler has ended. What a handler raises goes to the logger
-    "gopoll": an OpError, such as a peer that is gone, as a line, anything else with its traceback.
-    Too many open files, and whatever else may pass, is logged and waited out, for 5 ms to 1 s.
+    "gopoll": an OpError, such as a peer that is gone, as a line, another Exception with its
+    traceback. SystemExit, KeyboardInterrupt and the like end run(), as in any goroutine. Too many
+    open files, and whatever else may pass, is logged and waited out, for 5 ms to 1 s.
     Raises what else accept raises: TimeoutError if the listener has a deadline, another OpError.
     """
-    _check(handler, limit, grace)
+    _check(listener, handler, limit, grace)
     server = _Server(handler, limit)
     try:
         await server.accept_all(listener)
@@ -94,6 +97,7 @@ class _Server(Generic[C]):
         self._lock = threading.Lock()  # guards what follows
         self._handlers = 0
         self._closed = False  # the listener, as far as anybody has noticed
+        self._complained = False  # of a handler that is not async
         self._note: Note | None = None  # who waits for a change: serve() itself
 
     async def accept_all(self, listener: Acceptor[C]) -> None:
@@ -153,7 +157,11 @@ class _Server(Generic[C]):
     async def _handle(self, conn: C) -> None:
         """Run the handler of one connection."""
         try:
-            await self._handler(conn)
+            made: object = self._handler(conn)
+            if inspect.isawaitable(made):
+                await made
+            else:
+                self._complain(made)
         except OpError as exc:
             _log.warning("%s", exc)
         except Exception as exc:
@@ -161,6 +169,18 @@ class _Server(Generic[C]):
         finally:
             conn.close()  # V1
             self._change(-1)
+
+    def _complain(self, made: object) -> None:
+        """Say, once, that the handler is a plain function; nothing may be wrong with the others."""
+        with self._lock:
+            first, self._complained = not self._complained, True
+        if first:
+            _log.error(
+                "serve() takes an async function; %s returned %s, and its connections are closed "
+                "at once",
+                _name(self._handler),
+                type(made).__name__,
+            )
 
     async def _watch(self, wait_closed: Callable[[], Awaitable[object]]) -> None:
         """Tell serve() of the end of the listener while it does not accept."""
@@ -195,13 +215,19 @@ def _may_pass(exc: OSError) -> bool:
     return exc.errno in _PASSING or bool(getattr(exc, "is_temporary", False))
 
 
-def _check(handler: Any, limit: int | None, grace: float | None) -> None:
+def _check(listener: object, handler: Any, limit: int | None, grace: float | None) -> None:
+    check_has("listener", listener, ("accept", "close"), "an object with accept() and close()")
     if not callable(handler):
         raise TypeError(f"handler must be an async function, not {type(handler).__name__}")
+    if inspect.isasyncgenfunction(handler):
+        raise TypeError(f"handler must be an async function, but {_name(handler)} yields")
     if limit is not None:
-        if isinstance(limit, bool) or not isinstance(limit, int):
-            raise TypeError(f"limit must be an int or None, not {type(limit).__name__}")
-        if limit < 1:
-            raise ValueError(f"limit must be above 0, not {limit}")
-    if grace is not None and not grace >= 0:
-        raise ValueError(f"grace must be seconds from 0 up, or None, not {grace}")
+        check_int("limit", limit, 1)
+    if grace is not None:
+        check_seconds("grace", grace)
+        if grace < 0:
+            raise ValueError(f"grace must not be negative, not {grace}")
+
+
+def _name(handler: object) -> str:
+    return str(getattr(handler, "__qualname__", type(handler).__name__))

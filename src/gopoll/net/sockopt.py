@@ -11,11 +11,12 @@ import socket
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from gopoll.net.checks import INT_MAX, check_int, check_seconds
+
 __all__ = [
     "KeepAlive",
     "KeepAliveConfig",
     "check_keep_alive",
-    "check_seconds",
     "set_default_sockopts",
     "set_keep_alive",
     "set_no_delay",
@@ -57,8 +58,7 @@ class KeepAliveConfig:
         _check_enable(self.enable)
         check_seconds("idle", self.idle)
         check_seconds("interval", self.interval)
-        if isinstance(self.count, bool) or not isinstance(self.count, int):
-            raise TypeError(f"count must be an int, not {type(self.count).__name__}")
+        check_int("count", self.count, None)
 
 
 def _check_enable(enable: object) -> None:
@@ -67,19 +67,10 @@ def _check_enable(enable: object) -> None:
         raise TypeError(f"enable must be a bool, not {kind} (seconds go to idle and interval)")
 
 
-def check_seconds(name: str, seconds: object) -> None:
-    """Raise TypeError or ValueError if *seconds* is none."""
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise TypeError(f"{name} must be seconds, not {type(seconds).__name__}")
-    if math.isnan(seconds):
-        raise ValueError(f"{name} must not be nan")
-
-
 KeepAlive: TypeAlias = float | KeepAliveConfig
 
 _KEEP_ALIVE_SECONDS = 15
 _KEEP_ALIVE_COUNT = 9
-_INT_MAX = 2**31 - 1
 
 
 def check_keep_alive(value: object) -> KeepAliveConfig:
@@ -122,5 +113,5 @@ def set_keep_alive(s: socket.socket, config: KeepAliveConfig) -> None:
         (socket.TCP_KEEPCNT, config.count, _KEEP_ALIVE_COUNT),
     ):
         if value >= 0:
-            figure = math.ceil(min(value, _INT_MAX)) or default
+            figure = math.ceil(min(value, INT_MAX)) or default
             s.setsockopt(socket.IPPROTO_TCP, option, figure)

@@ -21,6 +21,7 @@ from gopoll.errors import (
     op_error,
 )
 from gopoll.net.addr import parse_network, split_host_port
+from gopoll.net.checks import check_has, check_seconds, check_server_hostname
 from gopoll.net.conn import Conn
 from gopoll.net.dial import Dialer
 from gopoll.net.listener import ListenerBase
@@ -51,7 +52,9 @@ async def client(
     (see TLSConn.handshake), a cancellation, or ValueError. Its deadlines hold, and those of the
     ambient context. Go: tls.Client and HandshakeContext.
     """
+    _check_conn(conn)
     try:
+        check_server_hostname(server_hostname)
         protocols = _alpn_list(alpn)
         if ctx is None:
             ctx = await _default_context(protocols)
@@ -75,6 +78,7 @@ async def server(conn: Conn, ctx: ssl.SSLContext, *, alpn: Iterable[str] = ()) -
     first; they are set on *ctx*. *conn* belongs to the TLS connection, and is closed if this
     raises; see client(). Go: tls.Server and HandshakeContext.
     """
+    _check_conn(conn)
     try:
         made = _wrap(conn, ctx, _alpn_list(alpn), server_side=True)
         await made.handshake()
@@ -98,6 +102,9 @@ async def dial_tls(
     server_hostname: None is the host in *address*. The others are those of tls.client. Raises what
     dial() raises, and OpError "handshake", which is a DeadlineExceeded when the time is over.
     """
+    check_server_hostname(server_hostname)
+    if timeout is not None:
+        check_seconds("timeout", timeout)
     when = None if timeout is None else time.monotonic() + timeout
     if server_hostname is None:
         server_hostname = _host_of(network, address)
@@ -155,6 +162,7 @@ def listener(inner: _Listener, ctx: ssl.SSLContext, *, alpn: Iterable[str] = ())
     accept() does not shake hands, lest a slow client keep the others waiting: the first read or
     write on the connection does, or its handshake(). ctx and alpn: as for server().
     """
+    check_has("inner", inner, ("accept", "close"), "an object with accept() and close()")
     return TLSListener(inner, ctx, alpn=alpn)
 
 
@@ -254,6 +262,11 @@ def _wrap(
         return TLSConn(
             conn, ctx, server_side=server_side, server_hostname=server_hostname, session=session
         )
+
+
+def _check_conn(conn: object) -> None:
+    if not isinstance(conn, Conn):
+        raise TypeError(f"conn must be a Conn, not {type(conn).__name__}")
 
 
 def _check_context(ctx: ssl.SSLContext) -> ssl.SSLContext:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gopoll.errors import Addr, Canceled, OpError
-from gopoll.net.conn import Conn
+from gopoll.net.conn import Conn, check_sending
 from gopoll.net.tlscore import CHUNK, TLSCore
 from gopoll.runtime.blocking import blocking
 
@@ -77,9 +77,7 @@ class TLSConn(TLSCore):
         file: a regular one, an object with fileno() or a descriptor. offset: None is where the
         descriptor stands, which then moves. count: None is up to the end.
         """
-        fd = file if isinstance(file, int) else file.fileno()
-        if (offset is not None and offset < 0) or (count is not None and count < 0):
-            raise ValueError(f"cannot send {count} bytes from offset {offset}: negative")
+        fd = check_sending(file, offset, count)
         async with _Writing(self) as writing:
             try:
                 start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gopoll.errors import AddrError, closed_error, op_error
+from gopoll.net.checks import check_has, check_int
 from gopoll.net.conn import FDPacketConn
 from gopoll.net.listener import Listener
 from gopoll.net.sock import F, Plan, socket
@@ -71,7 +72,7 @@ class UnixConn(FDPacketConn):
         this is done. Returns the length of data, which must not be empty on a stream. Raises
         OpError: ETOOMANYREFS where too many are on their way already.
         """
-        kept = list(fds)  # what a generator makes must not be closed under way
+        kept = _list_of(fds)  # what a generator makes must not be closed under way
         numbers = array.array("i", [fd if isinstance(fd, int) else fd.fileno() for fd in kept])
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)] if numbers else []
         return await self.sendmsg([data], rights)
@@ -83,10 +84,7 @@ class UnixConn(FDPacketConn):
         more came than maxfds or no more may be open, those that came are closed and OpError
         (EMFILE) is raised; the bytes are gone. recvmsg shows everything.
         """
-        if isinstance(maxfds, bool) or not isinstance(maxfds, int):
-            raise TypeError(f"maxfds must be an int, not {type(maxfds).__name__}")
-        if not 0 <= maxfds <= _SCM_MAX_FD:
-            raise ValueError(f"maxfds must be 0 to {_SCM_MAX_FD}, not {maxfds}")
+        check_int("maxfds", maxfds, 0, _SCM_MAX_FD)
         room = _socket.CMSG_LEN(maxfds * _INT.size) if maxfds else 0
         data, messages, flags, _ = await self.recvmsg(n, room)
         fds = [
@@ -125,6 +123,18 @@ class PeerCredentials(NamedTuple):
     pid: int
     uid: int
     gid: int
+
+
+def _list_of(fds: Iterable[FileDescriptorLike]) -> list[FileDescriptorLike]:
+    if isinstance(fds, (str, bytes)) or not isinstance(fds, Iterable):
+        raise TypeError(
+            f"fds must be several descriptors, such as a list, not {type(fds).__name__}"
+        )
+    kept = list(fds)
+    for fd in kept:
+        if isinstance(fd, bool) or not isinstance(fd, int):
+            check_has("fds", fd, ("fileno",), "numbers or objects with fileno()")
+    return kept
 
 
 def unix_maker(network: str) -> Callable[[int, str], UnixConn]:
