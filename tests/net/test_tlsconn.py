@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from gopoll.errors import Canceled, ClosedError, OpError, timeout_error
-from gopoll.net import tls
+from gopoll.net import tls, tlscore
 from gopoll.net.bufio import Writer
 from gopoll.net.conn import Conn
 from gopoll.net.tlsconn import TLSConn
@@ -643,11 +643,98 @@ def test_over_a_connection_of_any_kind(run):
             with pytest.raises(BrokenPipeError, match=r"^write below"):
                 await one.write(b"x")
             await two.close()
-            with pytest.raises(ssl.SSLEOFError):  # close cannot wait, nor send without waiting
+            assert b.is_closed
+            assert await one.read() == b""
+            one.close()
+
+    run(main)
+
+
+def test_close_announces_the_end_where_there_is_no_descriptor(run):
+    async def main():
+        async with pair() as (a, b):
+            one, two = await over(Below(a), Below(b))
+            waiting = [go(one.read), go(one.read)]
+            await parked(*waiting)
+            await two.write(b"bye")
+            closing = two.close()
+            assert two.close() is closing
+            assert two.is_closed
+            for op in (two.read(), two.write(b"x")):
+                with pytest.raises(ClosedError):
+                    await op
+            with pytest.raises(ClosedError, match=r"^set below"):
+                two.set_deadline(None)
+            await closing
+            assert b.is_closed
+            assert sorted([await g for g in waiting]) == [b"", b"bye"]
+            await one.close()
+
+    run(main)
+
+
+def test_close_wakes_who_reads_where_there_is_no_descriptor(run):
+    async def main():
+        async with pair() as (a, b):
+            one, two = await over(Below(a), Below(b))
+            readers = [go(two.read), go(two.read)]
+            await parked(*readers)
+            two.close()
+            for g in readers:
+                with pytest.raises(ClosedError, match=r"^read below"):
+                    await g
+            assert await one.read() == b""
+            one.close()
+
+    run(main)
+
+
+def test_close_gives_up_on_a_peer_that_does_not_read(run, monkeypatch):
+    async def main():
+        monkeypatch.setattr(tlscore, "ANNOUNCE_SECONDS", 0.01)
+        async with pair() as (a, b):
+            one, two = await over(Below(a), Below(b))
+            writer = go(two.write, BIG)
+            await parked(writer)
+            writer.cancel()
+            with pytest.raises(Canceled):
+                await writer
+            assert not b.is_closed
+            await two.close()  # what the write has left behind cannot leave, nor the end behind it
+            assert b.is_closed
+            with pytest.raises(ssl.SSLEOFError):
+                await read_all(one)
+            one.close()
+
+    run(main)
+
+
+def test_close_from_a_thread_does_not_wait_where_there_is_no_descriptor(run):
+    async def main():
+        async with pair() as (a, b):
+            one, two = await over(Below(a), Below(b))
+            thread = threading.Thread(target=two.close)
+            thread.start()
+            thread.join()
+            assert b.is_closed
+            with pytest.raises(ssl.SSLEOFError):
                 await one.read()
             one.close()
 
     run(main)
+
+
+def test_what_close_has_started_ends_with_the_run(run):
+    async def main():
+        async with pair() as (a, b):
+            one, two = await over(Below(a), Below(b))
+            ends.extend((a, b))
+            one.close()
+            two.close()
+
+    ends = []
+    run(main)
+    assert all(end.is_closed for end in ends)
 
 
 def test_over_tls(run):
@@ -659,8 +746,12 @@ def test_over_tls(run):
             await writer
             one.close_write()
             assert await two.read() == b""
+            await two.close()
+            assert await one.read() == b""
+            with pytest.raises(ClosedError):
+                await b.read()
+            assert await a.read() == b""  # and that of the TLS below
             one.close()
-            two.close()
 
     run(main)
 

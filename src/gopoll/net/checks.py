@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+from typing import Any
 
 __all__ = [
     "INT_MAX",
@@ -59,7 +60,7 @@ def check_resolver(resolver: object) -> None:
         check_has("resolver", resolver, ("lookup_addr",), remedy)
 
 
-def check_control(control: object) -> None:
+def check_control(control: Any) -> None:
     """Raise if *control* is neither None nor a Control: it is called, and not awaited."""
     if control is None:
         return

@@ -131,7 +131,10 @@ class TLSConn(TLSCore):
         """Announce the end if that need not wait, and close; a second call does nothing.
 
         Any thread, never blocks. Every waiter wakes with ClosedError. The awaitable is done when
-        the connection below is really closed; awaiting it is optional. Go: Conn.Close.
+        the connection below is really closed; awaiting it is optional.
+        Over a connection without a descriptor, such as another TLSConn, to announce the end is to
+        wait: a goroutine does so, for at most 5 s, and then closes, if this is called in one and
+        no write is under way. Else the end is not announced. Go: Conn.Close.
         """
         with self._lock:
             first, self._closed = not self._closed, True
@@ -143,8 +146,9 @@ class TLSConn(TLSCore):
                     data = self._unsent + self._out.read()
                 self._try_send(data)
                 self._wlock.unlock()
+                self._announce_later(data)
         finally:
-            closing = self._conn.close()
+            closing = self._announcing or self._conn.close()
         return closing
 
     @property
@@ -156,11 +160,13 @@ class TLSConn(TLSCore):
 
     def set_read_deadline(self, when: float | None) -> None:
         """Set the deadline of reads; see set_deadline."""
+        self._check("set", None)
         self._conn.set_read_deadline(when)
         self._read_when = when
 
     def set_write_deadline(self, when: float | None) -> None:
         """Set the deadline of writes; see set_deadline."""
+        self._check("set", None)
         self._conn.set_write_deadline(when)
         self._write_when = when
         self._kick()

@@ -34,12 +34,15 @@ from gopoll.net.tlserror import TLSError, tls_error
 from gopoll.runtime._sched import current_poller
 from gopoll.runtime._sync import Mutex
 from gopoll.runtime.context import background
-from gopoll.runtime.goroutine import go
+from gopoll.runtime.goroutine import Goroutine, current, go
 
 __all__ = ["CHUNK", "TLSCore"]
 
 CHUNK = 65536  # bytes that are encrypted, or read from below, at a time: four records
 _RECORD = 16384  # the most plaintext that one record has
+
+ANNOUNCE_SECONDS = 5.0  # that close() waits for the peer to take its announcement, as Go does
+_A_LONG_TIME_AGO = -1e9  # seconds; a deadline that has passed whatever the clock says
 
 _CUT = "a write below was cut, and nobody knows how much had left"
 
@@ -48,7 +51,7 @@ class TLSCore(Conn):
     """The handshake and both directions of a TLSConn."""
 
     __slots__ = (
-        "__weakref__", "_closed", "_conn", "_eof", "_failed", "_hlock", "_in",
+        "__weakref__", "_announcing", "_closed", "_conn", "_eof", "_failed", "_hlock", "_in",
         "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_poller", "_read_end",
         "_read_when", "_ready", "_rlock", "_shut", "_unsent", "_wants_read", "_wlock",
         "_write_end", "_write_when",
@@ -76,6 +79,7 @@ class TLSCore(Conn):
         self._ready = False  # the handshake is complete; never goes back
         self._failed: OpError | None = None  # what it has failed with
         self._closed = False
+        self._announcing: Goroutine[None] | None = None  # close() has left the end to this one
         self._poller: Any = None  # of the run() of the handshake
         self._read_when: float | None = None
         self._write_when: float | None = None
@@ -231,7 +235,11 @@ class TLSCore(Conn):
 
     async def _receive(self) -> None:
         """Take in what the connection below has: who reads, or shakes hands."""
-        data = await self._conn.read(CHUNK)
+        try:
+            data = await self._conn.read(CHUNK)
+        except OSError:
+            self._check("read", None)  # what close() does to the deadline below is no timeout
+            raise
         with self._lock:
             self._in.write(data)
             self._eof = not data
@@ -398,6 +406,31 @@ class TLSCore(Conn):
             self._obj.unwrap()
         except ssl.SSLError:
             pass  # it wants to read the peer's; or is broken, which reads and writes say
+
+    def _announce_later(self, data: bytes) -> None:
+        """Have a goroutine send *data*, the last there is, and close the connection below.
+
+        Where that has no descriptor, and somebody in its run() closes: who waits here wakes at
+        once. Nobody else sends any more, for _closed is set; so it needs no _wlock (W2).
+        """
+        if hasattr(self._conn, "raw_control") or not data or self._write_end is not None:
+            return
+        if current() is None or current_poller() is not self._poller:
+            return
+        try:
+            self._conn.set_write_deadline(time.monotonic() + ANNOUNCE_SECONDS)
+            self._conn.set_read_deadline(_A_LONG_TIME_AGO)
+        except (OSError, NotImplementedError):
+            return  # closed already, or of a kind that could wait for ever
+        self._announcing = go(self._announce, data, name="tls", context=background())
+
+    async def _announce(self, data: bytes) -> None:
+        try:
+            await self._conn.write(data)
+        except OSError:
+            pass  # the peer is gone, or does not read
+        finally:
+            await self._conn.close()
 
     def _try_send(self, data: bytes) -> int:
         """Send what the connection below takes at once: how many bytes. Any thread."""
