@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pydoc
 import resource
 import socket
 
@@ -9,7 +10,7 @@ import pytest
 
 from gopoll.errors import ClosedError, OpError
 from gopoll.net import listener
-from gopoll.net.conn import TCPConn
+from gopoll.net.conn import INTERNAL, TCPConn
 from gopoll.net.dial import dial
 from gopoll.net.ipsock import supports_ipv6
 from gopoll.net.listen import listen
@@ -276,5 +277,39 @@ def test_closing_twice_is_closing_once(run):
             await first
             assert ln.fileno() == -1
             await ln.close()
+
+    run(main)
+
+
+# -- what it has not
+
+
+@pytest.mark.parametrize("name", ["read", "readinto", "write", "close_read", "close_write"])
+def test_a_listener_has_nothing_of_a_connection(run, name):
+    """close_read() would end the accepting without closing anything."""
+
+    async def main():
+        async with local_listener() as listener:
+            text = f"^TCPListener has no '{name}': a listener accepts connections$"
+            with pytest.raises(AttributeError, match=text):
+                getattr(listener, name)
+            assert not hasattr(type(listener), name)
+            async with await dial("tcp", listener.addr), await listener.accept():
+                pass
+
+    run(main)
+
+
+def test_dir_shows_what_a_program_may_use(run):
+    async def main():
+        async with local_listener() as listener, await dial("tcp", listener.addr) as conn:
+            shown = {"accept", "addr", "close", "detach", "file", "network", "set_deadline"}
+            assert shown <= set(dir(listener))
+            assert {"read", "readinto", "write", "close_write", "writev"} <= set(dir(conn))
+            assert INTERNAL.isdisjoint({*dir(listener), *dir(conn)})
+            assert all(hasattr(conn, name) for name in INTERNAL)
+            assert [name for name in dir(listener) if not hasattr(listener, name)] == []
+            (await listener.accept()).close()
+        assert "accept" in pydoc.render_doc(type(listener))  # nor does help() stumble
 
     run(main)

@@ -295,6 +295,13 @@ def _when(timeout: float | None) -> float | None:
     return time.monotonic() + timeout
 
 
+# What FD has for the net package's own use: nobody is shown it who asks what a connection can do.
+INTERNAL = frozenset(
+    {"accept_fd", "dup", "getpeername", "getsockname", "init", "set_addrs"}
+    | {"wait_closed", "wait_connect"}
+)
+
+
 class FDConn(FD, Conn):
     """A connection with a descriptor of its own: the base of TCPConn and its kin.
 
@@ -308,6 +315,9 @@ class FDConn(FD, Conn):
     sendfile = _fdcopy.sendfile
     raw_read = _fdraw.raw_read
     raw_write = _fdraw.raw_write
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INTERNAL]
 
     def splice_from(self, src: Conn, count: int | None = None) -> Awaitable[int]:
         """Write here what comes in on *src*, up to its end or *count* bytes, and return how many
@@ -325,9 +335,10 @@ class FDConn(FD, Conn):
     def file(self) -> int:
         """Return a copy of the descriptor, the caller's to close. Any thread. Raises OpError.
 
-        It is closed on exec and shares O_NONBLOCK with the connection: who clears that makes
-        the connection's own reads block, so give it to somebody who can live with EAGAIN, or
-        use raw_read and raw_write. Go: File, which clears it.
+        It is closed on exec and non-blocking, and shares that flag with the connection. If
+        somebody clears it, reads and writes of a socket go on as before; what may block then are
+        sendfile and splice_from, and reads and writes of a pipe or a terminal. Go: File, which
+        clears it.
         """
         return self.dup()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
 
 from gopoll._fd import FD
 from gopoll.errors import Addr, ClosedError, OpError, format_addr, op_error
-from gopoll.net.conn import Closing, Conn, FDConn, TCPConn
+from gopoll.net.conn import INTERNAL, Closing, Conn, FDConn, TCPConn
 from gopoll.net.sock import local_name
 
 __all__ = ["Listener", "ListenerBase", "TCPListener"]
@@ -66,10 +66,35 @@ class ListenerBase(Closing):
         return f"<{type(self).__name__} {self.network} {format_addr(self.addr)}{state}>"
 
 
+class _Absent:
+    """What FD has and a listener has not: whoever looks for it gets an AttributeError."""
+
+    __slots__ = ("_name",)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, obj: object, owner: type) -> NoReturn:
+        text = f"{owner.__name__} has no {self._name!r}: a listener accepts connections"
+        raise AttributeError(text, name=self._name, obj=obj)
+
+
 class Listener(FD, ListenerBase):
     """A listening socket. Go: net.Listener."""
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:  # shutdown(2) would end the accepting without closing anything
+        read = _Absent()
+        readinto = _Absent()
+        write = _Absent()
+        close_read = _Absent()
+        close_write = _Absent()
+        wait_connect = _Absent()
+
+    def __dir__(self) -> list[str]:
+        hidden = {name for name, value in vars(Listener).items() if isinstance(value, _Absent)}
+        return [name for name in super().__dir__() if name not in hidden | INTERNAL]
 
     async def _accept(self, make: Callable[[int, str], C]) -> C:
         """Accept, and make a connection of the descriptor. Go: netFD.accept."""
