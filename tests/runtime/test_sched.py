@@ -155,6 +155,17 @@ def test_bad_arguments_are_told_by_text(run, start, args, text):
         run(main) if start == "go" else gopoll.run(*args)
 
 
+def test_an_option_of_the_function_is_told_where_it_goes(run):
+    async def main():
+        with pytest.raises(TypeError) as caught:
+            gopoll.go(value, 1, limit=3)
+        assert str(caught.value) == (
+            "go() takes no limit=: if that is for value(), call it: go(value(..., limit=...))"
+        )
+
+    run(main)
+
+
 @pytest.mark.parametrize("procs", [0, -1])
 def test_a_number_of_ps_below_one_is_refused(procs):
     with pytest.raises(ValueError, match=f"^procs={procs}: "):

@@ -258,13 +258,20 @@ def go(
 
 
 def go(  # type: ignore[misc]  # as run
-    fn: Any, *args: Any, name: str | None = None, context: Context | None = None
+    fn: Any, *args: Any, name: str | None = None, context: Context | None = None, **options: Any
 ) -> Goroutine[Any]:
     """Start a goroutine: an async function with *args*, or any awaitable.
 
+    Keyword arguments are go()'s own: for those of the function, call it, go(fn(x, option=1)).
     It inherits a copy of the contextvars and the ambient Context; *context* is its ambient one
     instead. RuntimeError outside run().
     """
+    if options:
+        option = next(iter(options))
+        raise TypeError(
+            f"go() takes no {option}=: if that is for {name_of(fn)}(), call it: "
+            f"go({name_of(fn)}(..., {option}=...))"
+        )
     sched: Scheduler = current_sched()
     if context is not None and not isinstance(context, Context):
         raise TypeError(f"context must be a Context, not {type(context).__name__}")
