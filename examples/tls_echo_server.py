@@ -1,4 +1,4 @@
-"""An echo server over TLS. Ctrl-C ends it, and gives those who are connected five seconds more.
+r"""An echo server over TLS. Ctrl-C ends it, and gives those who are connected five seconds more.
 
 usage: python tls_echo_server.py CERT KEY [ADDR]    (127.0.0.1:7443)
 

@@ -131,7 +131,9 @@ def _parser() -> argparse.ArgumentParser:
         "Connect to ADDR and send what stdin has, line by line; print each line that comes back. "
         "Stdin may be a terminal, a pipe or a file. Its end (Ctrl-D on a terminal) closes the "
         "writing side; the rest of what the server says is still printed. From a pipe or a file "
-        "the next line waits for the answer to the one before, a second at most.",
+        "the next line waits for the answer to the one before, a second at most. Over datagrams, "
+        "which have no end, stdin's end is the end of it all: once the last line is answered, or "
+        "a second later.",
     )
     dial.add_argument("network", metavar="NETWORK", help="tcp, udp (4 or 6), unix and so on")
     dial.add_argument("addr", metavar="ADDR", help="host:port, [v6]:port or a path")

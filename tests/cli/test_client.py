@@ -106,6 +106,16 @@ def test_a_peer_of_another_network(network):
     assert outcome(done) == (0, transcript("one", "two"), "")
 
 
+def test_a_peer_of_datagrams_that_says_nothing():
+    """It is not waited for beyond the end of the input."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{s.getsockname()[1]}"
+        done = gopoll("dial", "udp", address, input="one\ntwo\n")
+        assert outcome(done) == (0, f"{SEND}one\n{SEND}two\n", "")
+        assert [s.recv(100), s.recv(100)] == [b"one\n", b"two\n"]
+
+
 def test_a_socket():
     ours, theirs = socket.socketpair()
     with echo_peer() as (peer, _), ours, theirs:
