@@ -215,3 +215,63 @@ def test_where_something_can_wake_it_is_waited_for(what):
     options = OPTIONS[list(AWAKE).index(what) % 3]
     done = program(AWAKE[what], options)
     assert (done.stdout, done.stderr) == ("None\n", "")
+
+
+# -- where goroutines are on no list, or run on what is counted nowhere (S8) -----------------------
+
+
+def test_a_call_that_a_thread_makes_without_a_p_can_wake():
+    """As the function of a context, by a thread that has waited in the network."""
+    done = program(
+        """
+        began, me, chan = [], gopoll.current(), gopoll.Chan(1)
+        def late():
+            began.append(current_sched().this_m().has_p)
+            until(lambda: me.state == "waiting")
+            time.sleep(0.1)  # long enough for who looks
+            chan.try_send(1)
+        for _ in range(100):
+            keep_it()  # from now on another thread waits in the network
+            until(lambda: current_sched().lastpoll == 0)
+            await gopoll.gosched()
+            current_sched().poller.call_at_ns(time.monotonic_ns(), late)  # as a context does
+            until(lambda: began)
+            await chan.recv()
+            if not began.pop():
+                return "it had none"
+        """.replace("\n        ", "\n"),
+        "procs=1",
+        "from gopoll.runtime._sched import current_sched\n",
+    )
+    assert (done.stdout, done.stderr) == ("it had none\n", "")
+
+
+def test_who_runs_on_a_p_too_many_is_not_dead():
+    """Between two slices it is in none."""
+    done = program(
+        """
+        for _ in range(300):
+            gopoll.gomaxprocs(2)
+            a, b, done = gopoll.Chan(), gopoll.Chan(), gopoll.Chan()
+            gs = [gopoll.go(plays, a, b, done), gopoll.go(answers, a, b, done)]
+            await gopoll.gosched()
+            gopoll.gomaxprocs(1)
+            await done.recv()
+            await done.recv()
+        """.replace("\n        ", "\n"),
+        "procs=2",
+        """
+async def plays(a, b, done):
+    for _ in range(200):
+        await a.send(1)
+        await b.recv()
+    await done.send(1)
+
+async def answers(a, b, done):
+    for _ in range(200):
+        await a.recv()
+        await b.send(1)
+    await done.send(1)
+""",
+    )
+    assert (done.stdout, done.stderr) == ("None\n", "")

@@ -184,7 +184,7 @@ def test_work_that_is_queued_while_a_thread_blocks_wakes_it(sched):
     for _ in range(100):
         thread = blocked(sched)
         sched.globq.put(object())
-        sched.wake()
+        sched.wake_net_poller()
         thread.join(60)
         assert not thread.is_alive()
         sched.globq.get()
@@ -204,3 +204,52 @@ def test_incidlelocked_counts(sched):
     assert sched.nmidlelocked == -1
     sched.incidlelocked(1)
     assert sched.nmidlelocked == 0
+
+
+# -- what is started while a run ends (J3), and what looks like nothing (S8) -----------------------
+
+
+def test_a_run_is_not_over_before_a_call_that_was_posted_has_been_made(sched):
+    made = []
+    sched.post(lambda: made.append("made"))
+    assert sched.live == 1
+    assert not sched.end_if_last()
+    sched.block()
+    assert sched.live == 0
+    for call in sched.callables:
+        call()
+    assert made == ["made"]
+    assert sched.end_if_last()
+    assert sched.end_if_last(), "it is asked again where a signal handler has come between"
+    assert (sched.live, sched.is_over) == (0, True)
+    with pytest.raises(gopoll.ClosedError, match=r"use of a run\(\) that has ended"):
+        sched.post(print)
+    assert sched.live == 0
+
+
+def test_a_run_that_is_cut_short_is_over_with_what_it_has(sched):
+    sched.post(print)
+    sched.finish_all()
+    sched.finish_all()
+    assert (sched.live, sched.is_over) == (1, True)
+    sched.globq.put(object())
+    sched.empty_queues()
+    assert len(sched.globq) == 0
+
+
+def test_nothing_is_quiet_while_there_is_work_or_a_p_at_work(sched):
+    assert sched.is_quiet
+    sched.poller.post(object())
+    assert not sched.is_quiet
+    sched.poller.netpoll()
+    sched.allp[0].runq.put(object())
+    assert not sched.is_quiet
+    sched.empty_queues()
+    assert sched.is_quiet
+    sched.set_nprocs(2)
+    ms = [sched.first_m(), sched.first_m()]
+    assert all(sched.take_p(m) for m in ms)
+    sched.handoffp(sched.allp[0])
+    sched.set_nprocs(1)
+    assert sched.npidle == sched.nprocs, "P 1 is one too many, and its M does not know yet"
+    assert not sched.is_quiet

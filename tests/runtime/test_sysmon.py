@@ -118,6 +118,16 @@ def test_what_it_finds_is_injected_between_minus_one_and_plus_one(sched, sysmon)
     assert sched.nmidlelocked == 0
 
 
+def test_what_it_has_in_hand_is_no_deadlock(sched, sysmon):
+    """S8: it is on no list, and no P is busy with it."""
+    seen = []
+    sched.inject_glist = lambda glist: seen.append(sched.is_quiet)
+    sched.poller.post(object())
+    assert sysmon.step(sched.lastpoll + 20 * MS) is True
+    assert sysmon.step(sched.lastpoll + 20 * MS) is True
+    assert (seen, sched.is_quiet) == ([False], True)
+
+
 def test_a_poll_that_finds_nothing_injects_nothing(sched, sysmon):
     assert sysmon.step(sched.lastpoll + 20 * MS) is True
     assert sched.log == []

@@ -31,7 +31,7 @@ from typing import Any
 from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_error
 from gopoll.net.conn import Conn
 from gopoll.net.tlserror import TLSError, tls_error
-from gopoll.runtime._sched import current_poller
+from gopoll.runtime._sched import current_sched
 from gopoll.runtime._sync import Mutex
 from gopoll.runtime.context import background
 from gopoll.runtime.goroutine import Goroutine, current, go
@@ -52,8 +52,8 @@ class TLSCore(Conn):
 
     __slots__ = (
         "__weakref__", "_announcing", "_closed", "_conn", "_eof", "_failed", "_hlock", "_in",
-        "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_poller", "_read_end",
-        "_read_when", "_ready", "_rlock", "_shut", "_unsent", "_wants_read", "_wlock",
+        "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_read_end",
+        "_read_when", "_ready", "_rlock", "_sched", "_shut", "_unsent", "_wants_read", "_wlock",
         "_write_end", "_write_when",
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ class TLSCore(Conn):
         self._failed: OpError | None = None  # what it has failed with
         self._closed = False
         self._announcing: Goroutine[None] | None = None  # close() has left the end to this one
-        self._poller: Any = None  # of the run() of the handshake
+        self._sched: Any = None  # of the run() of the handshake
         self._read_when: float | None = None
         self._write_when: float | None = None
 
@@ -124,7 +124,7 @@ class TLSCore(Conn):
             raise
 
     async def _shake_hands(self) -> None:
-        self._poller = current_poller()
+        self._sched = current_sched()
         done = False
         while not done:
             with self._lock:
@@ -359,7 +359,7 @@ class TLSCore(Conn):
                 self._unsent = data = self._unsent + self._out.read()
             self._unsent = data = data[self._try_send(data) :]
             if data:
-                self._poller.post(self._start_sending)
+                self._sched.post(self._start_sending)
                 handed_on = True
         except ClosedError:
             pass  # its run() has ended: nobody can wait any more

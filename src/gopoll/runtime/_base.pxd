@@ -1,6 +1,6 @@
 """WordsBase and the scheduler's words. See _base.pyx."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport pollServer
@@ -9,9 +9,10 @@ from gopoll.runtime._g cimport GBase
 cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; all atomic
     int64_t lastpoll           # time of the last network poll; 0: somebody is blocked in it (S1)
     int64_t ids                # the number of the last goroutine
-    int64_t live               # goroutines of the program
+    int64_t live               # goroutines of the program, and calls; below 0: it is over (J3)
     int64_t system             # goroutines of the runtime
     int64_t closing            # those of them that close an async generator
+    uint64_t taken             # how often a P has left the idle list (S8)
     int nprocs
     int npidle
     int nmidle
@@ -22,7 +23,7 @@ cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; 
     int sysmonwait             # sysmon is in its deep sleep
     int stop                   # sysmon is to end
     int note                   # a futex word: sysmon's bed
-    int sysmonpolls            # sysmon has waiters that are on no list yet
+    int handing                # threads that have goroutines in hand, on no list and no P (S8)
     int nms                    # Ms whose thread runs (L1)
     int nbound                 # those of them that only one goroutine can use (L1)
     int ending                 # main has ended, or something fatal has happened
@@ -32,6 +33,7 @@ cdef class WordsBase:
     cdef SchedWords words
     cdef readonly Poller poller
     cdef pollServer *ps
+    cdef bint seal(self, bint cut_short) noexcept
     cdef int refuse_fork(self) except -1
 
 cdef int64_t *count_of(SchedWords *words, GBase g) noexcept

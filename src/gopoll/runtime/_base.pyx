@@ -1,15 +1,22 @@
 """WordsBase: the scheduler's words, as they are seen from outside; and calls that are made whole.
 
 Below _sched, which changes the words. Any thread. Go: schedt, runtime/runtime2.go (go1.27).
+
+J3: who starts a goroutine counts it in `live` before it is queued, and who posts a call counts that
+    until it has been made. A run is over by one swap, of a `live` that is 0 to one below 0; who
+    then counts sees that it is too late, and starts nothing. So nothing is left in a queue, unless
+    the run is cut short (finish_all): its queues are emptied at last.
 """
 
 from libc.stdint cimport int64_t
 
-from gopoll._atomic cimport add_int, cas_int, load_i64, load_int
+from gopoll._atomic cimport add_int, cas_i64, cas_int, load_i64, load_int
 from gopoll._pollserver cimport pollserver_forked
 from gopoll.runtime._g cimport GBase
 
 from gopoll.errors import ForkedError
+
+cdef int64_t OVER = -0x4000000000000000  # added to `live` when the run is over (J3)
 
 
 # What has to be whole where a signal handler may raise: here none runs between two calls (E1).
@@ -82,8 +89,9 @@ cdef class WordsBase:
 
     @property
     def live(self):
-        """How many goroutines there are, the runtime's own left out."""
-        return load_i64(&self.words.live)
+        """How many goroutines there are, the runtime's own left out, and calls posted (J3)."""
+        cdef int64_t n = load_i64(&self.words.live)
+        return n if n >= 0 else n - OVER
 
     @property
     def system_live(self):
@@ -103,6 +111,27 @@ cdef class WordsBase:
     def begin_ending(self):
         """Mark the beginning of the end; False if it has begun."""
         return bool(cas_int(&self.words.ending, 0, 1))
+
+    cdef bint seal(self, bint cut_short) noexcept:
+        """Let nothing more be started, if nothing is left or it is *cut_short*: whether it is over.
+
+        Again if interrupted. J3.
+        """
+        cdef int64_t n = load_i64(&self.words.live)
+        while n == 0 or (n > 0 and cut_short):
+            if cas_i64(&self.words.live, n, n + OVER):
+                return True
+            n = load_i64(&self.words.live)
+        return n < 0
+
+    def end_if_last(self):
+        """Let nothing more be started, if nothing is left: whether that is so (J3)."""
+        return self.seal(False)
+
+    @property
+    def is_over(self):
+        """Whether nothing can be started any more (J3)."""
+        return load_i64(&self.words.live) < 0
 
     @property
     def is_finished(self):

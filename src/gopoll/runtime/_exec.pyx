@@ -15,9 +15,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_int, load_u64, load_word,
-                             peek_int, poke_i64, poke_int, store_i64, store_int, store_u64,
-                             store_word)
+from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_i64, load_int, load_u64,
+                             load_word, peek_int, poke_i64, poke_int, store_i64, store_int,
+                             store_u64, store_word)
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport coarsetime
 from gopoll.runtime._base cimport count_of
@@ -99,14 +99,19 @@ cdef class ExecBase(FindBase):
     def register(self, GBase g not None, bint wake=True):
         """Count a new goroutine and queue it on the P of this thread, or for all. Go: newproc.
 
-        wake: start an idle P if there is one; False keeps a run's first goroutines on its thread.
+        False if it comes too late: the run is over (J3). wake: start an idle P if there is one;
+        False keeps a run's first goroutines on its thread.
         """
         cdef MBase m = <MBase>thread_words().m
         add_i64(count_of(&self.words, g), 1)
+        if load_i64(&self.words.live) < 0:
+            add_i64(count_of(&self.words, g), -1)
+            return False
         g.home[id(g)] = g
         self.queue(m, g)
         if wake and load_int(&self.words.npidle) and m.p != NULL:
             self.wakep()
+        return True
 
     def cancel(self, GBase g not None, cause):
         """Cancel one goroutine. Any thread. In one piece: done once, it is not done again (E1)."""

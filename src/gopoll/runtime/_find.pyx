@@ -1,34 +1,47 @@
 """FindBase: how an M finds work, and what it does when there is none.
 
 Called by sched.py, which decides in what order, on the thread of an M. Go: runtime/proc.go,
-findRunnable, stealWork, stopm, checkdead (go1.27). S1, S3 and S4: see _sched.
+findRunnable, stealWork, stopm, checkdead (go1.27). S1, S3 and S4: see _sched; J3: see _base.
+
+S8: who takes goroutines or calls off their list without a P counts itself in `handing` before, and
+    until they are on another list or have been made; in the network, before lastpoll is given up:
+    sysmon's swap of it and block()'s store of it come after. Who looks for a deadlock has set
+    lastpoll to 0. It sees that every P is idle, then looks at the Ps and slices (A4), then at
+    handing, then at the lists, and then that no P has left the idle list meanwhile (`taken`): what
+    has no P and is on no list is in hand, and what is on a list stays there.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
-from libc.errno cimport EINTR
+from libc.errno cimport EBADF, EINTR
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_int, bump, cas_i64, cas_int, futex_wait, load_i64, load_int,
-                             load_u64, load_word, poke_int, slock, store_i64, store_int, sunlock,
-                             swap_i64, swap_int, swap_word)
+from gopoll._atomic cimport (add_i64, add_int, bump, cas_i64, cas_int, futex_wait, load_i64,
+                             load_int, load_u64, load_word, poke_int, slock, store_i64, store_int,
+                             sunlock, swap_i64, swap_int, swap_word)
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, GBase
-from gopoll.runtime._p cimport P_RUN, MBase, PBase, stateMask
+from gopoll.runtime._p cimport P_IDLE, P_RUN, MBase, PBase, stateMask
 from gopoll.runtime._runq cimport OUT_CAP
 from gopoll.runtime._sched cimport MAX_MS, SchedBase
 
+from gopoll.errors import ClosedError
+
 cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
-
-
-cdef enum:
     VAIN_MOST = 2        # after so many polls that find nothing most of the next are left out
     VAIN_POLLS = 8
+
+
+cdef class Posted:
+    """A call that is counted as a goroutine until it has been made (J3)."""
+
+    def __init__(self, fn):
+        self.fn = fn
 
 
 cdef class FindBase(SchedBase):
@@ -36,6 +49,10 @@ cdef class FindBase(SchedBase):
 
     def run_callable(self, fn):
         """Called for a waiter that is no goroutine."""
+        raise NotImplementedError
+
+    def check_end(self):
+        """Called when what run() waits for may have ended; again if it raises."""
         raise NotImplementedError
 
     def check_dead(self):
@@ -246,10 +263,45 @@ cdef class FindBase(SchedBase):
         if fns is not None:
             for fn in fns:                   # all of them, whatever one of them raises
                 try:
-                    self.run_callable(fn)
+                    self.run_callable((<Posted>fn).fn if isinstance(fn, Posted) else fn)
                 except BaseException as err:
                     self.survive(err)
+                if isinstance(fn, Posted):
+                    self.count_out()
         return n
+
+    def empty_queues(self):
+        """Drop what a run that was cut short has left in its queues, which refer to it (J3)."""
+        for p in self.allp:
+            (<PBase>p).flush(self.globq)
+        while self.globq.pop() is not None:
+            pass
+
+    cdef int count_out(self) except -1:
+        """A call that was posted has been made, or has failed (J3)."""
+        add_i64(&self.words.live, -1)
+        if load_int(&self.words.ending):
+            try:
+                self.check_end()
+            except BaseException as err:
+                self.survive(err)
+        return 0
+
+    def post(self, fn):
+        """Have *fn* called between two goroutines; run() does not end before (J3). Any thread.
+
+        ClosedError if it is over.
+        """
+        cdef Posted call = Posted(fn)
+        add_i64(&self.words.live, 1)
+        if load_i64(&self.words.live) < 0:
+            add_i64(&self.words.live, -1)
+            raise ClosedError("post", "", None, None, "use of a run() that has ended", errno=EBADF)
+        try:
+            self.poller.post(call)
+        except BaseException:
+            add_i64(&self.words.live, -1)
+            raise
 
     cdef int idle(self, MBase m) except -1:
         """There is nothing to run: give the P up, wait in the network or sleep.
@@ -280,17 +332,21 @@ cdef class FindBase(SchedBase):
         cdef uintptr_t words[OUT_CAP]
         cdef int n = 0
         try:
-            self.maybe_dead(True)
-            if (load_u64(&self.globq.len) == 0 and not load_int(&self.words.finished)        # S1
-                    and not (load_int(&self.words.npidle) and self.work_anywhere())):      # S3
-                with nogil:
-                    n = netpoll(self.ps, -1, words, OUT_CAP)
+            try:
+                self.maybe_dead(True)
+                if (load_u64(&self.globq.len) == 0 and not load_int(&self.words.finished)    # S1
+                        and not (load_int(&self.words.npidle) and self.work_anywhere())):  # S3
+                    with nogil:
+                        n = netpoll(self.ps, -1, words, OUT_CAP)
+            finally:
+                add_int(&self.words.handing, 1)          # S8: before another may block, and look
+                store_i64(&self.words.lastpoll, nanotime())
+            if n > 1:
+                m.vain = 0                   # they come in numbers: another may be there already
+            self.acquirep(m)
+            return self.take(m, n, words)
         finally:
-            store_i64(&self.words.lastpoll, nanotime())
-        if n > 1:
-            m.vain = 0                       # they come in numbers: another may be there already
-        self.acquirep(m)
-        return self.take(m, n, words)
+            add_int(&self.words.handing, -1)
 
     def start_idle(self, int n):
         """Start an M for each of up to *n* idle Ps: so much has been queued for all."""
@@ -302,36 +358,19 @@ cdef class FindBase(SchedBase):
             self.startm(p, False)
             n -= 1
 
-    @property
-    def is_quiet(self):
-        """Whether nothing runs, nothing is queued, and nothing in the network or a timer can wake.
-
-        The queues are looked at before npidle: who has taken the last of them has a P by then.
-        """
-        return (load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
-                and load_i64(&self.ps.timers.first) == 0
-                and load_i64(&self.ps.ready.len) == 0
-                and load_u64(&self.globq.len) == 0
-                and not load_int(&self.words.sysmonpolls)            # after the waiters
-                and load_int(&self.words.npidle) == load_int(&self.words.nprocs)
-                and not load_int(&self.words.finished))
-
-    @property
-    def is_hopeless(self):
-        """Whether no descriptor and no timer is waited for, and nothing is queued for all.
-
-        Seen from a due callable, whose own timer is out of the heap.
-        """
+    cdef bint hopeless(self) noexcept:
         return (load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
                 and load_i64(&self.ps.timers.first) == 0
                 and load_i64(&self.ps.ready.len) == 0
                 and load_u64(&self.globq.len) == 0)
 
-    @property
-    def is_anyone_running(self):
-        """Whether an M is inside a slice, with a P or without, or ends one without (A4)."""
+    cdef bint anyone_running(self) noexcept:
+        """Whether an M has a P, is inside a slice without, or ends one without (A4)."""
         cdef int i
         cdef PyObject *m
+        for i in range(load_int(&self.nallp)):           # one too many counts in no npidle
+            if load_u64(&(<PBase>self.parray[i]).words.status) & stateMask != P_IDLE:
+                return True
         for i in range(min(load_int(&self.nallm), MAX_MS)):
             m = <PyObject *>load_word(<uintptr_t *>&self.marray[i])
             if m != NULL and (load_u64(&(<MBase>m).runword) & stateMask == P_RUN
@@ -339,13 +378,40 @@ cdef class FindBase(SchedBase):
                 return True
         return False
 
+    cdef bint quiet(self) noexcept:
+        cdef uint64_t taken = load_u64(&self.words.taken)
+        return (load_int(&self.words.npidle) == load_int(&self.words.nprocs)
+                and self.hopeless()                      # else it is not worth a closer look
+                and not self.anyone_running()
+                and load_int(&self.words.handing) == 0
+                and self.hopeless() and not self.work_anywhere()
+                and load_int(&self.words.npidle) == load_int(&self.words.nprocs)
+                and load_u64(&self.words.taken) == taken
+                and not load_int(&self.words.finished))
+
+    @property
+    def is_quiet(self):
+        """Whether nothing runs, nothing is queued, and nothing in the network or a timer can wake.
+
+        True is to be relied on by who has set lastpoll to 0 (S8).
+        """
+        return self.quiet()
+
+    @property
+    def is_hopeless(self):
+        """Whether no descriptor and no timer is waited for, and nothing is queued for all.
+
+        Seen from a due callable, whose own timer is out of the heap.
+        """
+        return self.hopeless()
+
     cdef int maybe_dead(self, bint polls) except -1:
         """Look whether anything can ever run again. Go: checkdead.
 
         Only who is about to block in the network can tell: until it has queued what it got there,
         a goroutine may be on no list. Another M has it look again.
         """
-        if load_int(&self.words.npidle) == load_int(&self.words.nprocs) and self.is_quiet:
+        if self.quiet():
             if polls:
                 self.check_dead()
             else:

@@ -236,6 +236,7 @@ cdef class SchedBase(WordsBase):
         if p != NULL:
             self.pidle = (<PBase>p).link
             add_int(&self.words.npidle, -1)
+            store_u64(&self.words.taken, self.words.taken + 1)       # S8
         sunlock(&self.lock)
         if p == NULL:
             return None
@@ -259,9 +260,11 @@ cdef class SchedBase(WordsBase):
         if p.id < load_int(&self.words.nprocs):
             sunlock(&self.lock)
             return False
+        add_int(&self.words.handing, 1)      # S8
         store_u64(&p.words.status, P_DEAD)
         sunlock(&self.lock)
         p.flush(self.globq)
+        add_int(&self.words.handing, -1)
         self.kick()
         return True
 
@@ -487,6 +490,7 @@ cdef class SchedBase(WordsBase):
 
     def finish_all(self):
         """Every goroutine has ended: have every M leave. Any thread."""
+        self.seal(True)                      # J3
         store_int(&self.words.finished, 1)
         for m in list(self.allm):
             self.poke(m)
@@ -533,10 +537,6 @@ cdef class SchedBase(WordsBase):
             if load_int(&self.words.npidle) == 0 or not self.work_anywhere():        # S3
                 return 0
         return 0
-
-    def wake(self):
-        """See that work in the global queue is looked at. Any thread."""
-        self.kick()
 
     def wake_net_poller(self):
         """Break the thread that blocks in the network, if one does (S1). Go: wakeNetPoller."""

@@ -45,6 +45,7 @@ cdef class Sysmon:
     cdef bint lowered                  # the switch interval is ours
     cdef int64_t stuck_ns              # when somebody was last seen without a P
     cdef int poll(self, int64_t now, uintptr_t *words) noexcept nogil
+    cdef void handed_over(self) noexcept nogil
     cdef int look(self, int64_t now) noexcept nogil
     cdef bint needs_others(self, int i) noexcept nogil
     cdef int inject(self, uintptr_t *words, int n) except -1

@@ -16,8 +16,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (bump, cas_i64, cas_u64, futex_wait, load_i64, load_int, load_u64,
-                             load_word, peek_i64, poke_int, store_int, store_u64)
+from gopoll._atomic cimport (add_int, bump, cas_i64, cas_u64, futex_wait, load_i64, load_int,
+                             load_u64, load_word, peek_i64, poke_int, store_int, store_u64)
+from gopoll._epoll cimport netpollBreak
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
@@ -106,18 +107,27 @@ cdef class Sysmon:
         """Poll the network if nobody has: how many *words* it had for us, or a negative error."""
         cdef SchedWords *w = &self.sched.words
         cdef int64_t last = load_i64(&w.lastpoll)
-        cdef int n
+        cdef int n = 0
         if last == 0 or last + POLL_AFTER_NS >= now:
             return 0
-        store_int(&w.sysmonpolls, 1)         # until inject(): what is on no list is not dead
-        if not cas_i64(&w.lastpoll, last, now):
-            store_int(&w.sysmonpolls, 0)
-            return 0
-        bump(&self.counts.polls, 1)
-        n = netpoll(self.sched.ps, 0, words, OUT_CAP)
+        add_int(&w.handing, 1)               # S8: until inject()
+        if cas_i64(&w.lastpoll, last, now):
+            bump(&self.counts.polls, 1)
+            n = netpoll(self.sched.ps, 0, words, OUT_CAP)
         if n == 0:
-            store_int(&w.sysmonpolls, 0)
+            self.handed_over()
         return n
+
+    cdef void handed_over(self) noexcept nogil:
+        """There is nothing in hand any more: who took it for work looks for a deadlock again (S8).
+
+        Who is about to block sets lastpoll to 0 and then looks at handing.
+        """
+        cdef SchedWords *w = &self.sched.words
+        add_int(&w.handing, -1)
+        if (load_i64(&w.lastpoll) == 0 and load_int(&w.npidle) == load_int(&w.nprocs)
+                and load_int(&self.sched.ps.inited)):
+            netpollBreak(&self.sched.ps.ep)
 
     cdef int look(self, int64_t now) noexcept nogil:
         """Look at every slice under way: what there is to do about them."""
@@ -215,7 +225,7 @@ cdef class Sysmon:
             self.sched.inject_glist(found)
         finally:
             self.sched.incidlelocked(1)
-            store_int(&self.sched.words.sysmonpolls, 0)
+            self.handed_over()
         return n
 
     cdef int attend(self, int want, int64_t before) except -1:

@@ -264,7 +264,7 @@ def go(  # type: ignore[misc]  # as run
 
     Keyword arguments are go()'s own: for those of the function, call it, go(fn(x, option=1)).
     It inherits a copy of the contextvars and the ambient Context; *context* is its ambient one
-    instead. RuntimeError outside run().
+    instead. RuntimeError outside run(), or when that has ended.
     """
     if options:
         option = next(iter(options))

@@ -96,10 +96,13 @@ class Scheduler(ExecBase):
         return GBase(self, coro, context, 0 if system else self.next_id(), name, self.this_m().gs)
 
     def start_g(self, g: GBase, wake: bool = True) -> None:
-        """Queue a new goroutine."""
+        """Queue a new goroutine. RuntimeError if the run is over (J3): its coroutine is closed."""
         if not g.context.root:
             g.context._enter(g)
-        self.register(g, wake)
+        if not self.register(g, wake):
+            g.context._leave(g)
+            g.coro.close()
+            raise RuntimeError("gopoll.run() has ended: nothing can be started in it any more")
         if self.is_ending and not g.system:  # after it has been registered: one of us sees it
             self.cancel(g, "the main goroutine has ended")
 
@@ -259,7 +262,7 @@ class Scheduler(ExecBase):
     def _close_dropped(self) -> None:
         """Start closing what has been dropped, each in a goroutine of its own. On an M (E1)."""
         with self._end_lock:
-            while self._dropped:
+            while self._dropped and not self.is_over:  # then _stop() closes them (J3)
                 agen = self._dropped[0]
                 name = f"aclose {agen.__qualname__}"
                 g = self.make_g(self._aclose(agen), background(), name, system=True)
@@ -368,10 +371,11 @@ class Scheduler(ExecBase):
             if self._dropped:
                 self._close_dropped()
                 return
-        for g in self.goroutines():
-            self.cancel(g, "the main goroutine has ended")
-        if self.system_live == 0:
-            self.finish_all()
+            for g in self.goroutines():
+                self.cancel(g, "the main goroutine has ended")
+            if self.system_live or not self.end_if_last():  # J3
+                return
+        self.finish_all()
 
     def _look_after(self, ns: int) -> None:
         """Have _abandon() look in *ns*."""
@@ -423,6 +427,7 @@ class Scheduler(ExecBase):
         for g in self.goroutines():
             text = f"goroutine {g.id} was left behind when run() ended"
             self.leave_behind(g, RuntimeError(text))
+        self.empty_queues()
 
     def die(self, error: BaseException, note: str = "") -> None:
         """End run() with *error*: cancel everything. Any thread. Again if interrupted (E1)."""
@@ -447,7 +452,7 @@ class Scheduler(ExecBase):
         if others:
             self._look_again(others)
             return
-        if self.is_anyone_running or not self.is_quiet:
+        if not self.is_quiet:
             return  # the last thread outside has woken somebody, and ended since we looked
         self.die(DeadlockError(debug.describe(self)))
 
