@@ -11,6 +11,7 @@ import pytest
 import gopoll
 from gopoll.runtime._p import MBase, PBase
 from gopoll.runtime._sched import current_g, current_poller, current_sched
+from helpers.child import run_python
 from runtime.tools import ONE, Bare, current_p, in_thread, until
 
 IDLE, SCHED, RUN, RETAKEN = range(4)  # the states of a P's status word
@@ -253,3 +254,33 @@ def test_nothing_is_quiet_while_there_is_work_or_a_p_at_work(sched):
     sched.set_nprocs(1)
     assert sched.npidle == sched.nprocs, "P 1 is one too many, and its M does not know yet"
     assert not sched.is_quiet
+
+
+BESIDE_WORK = """
+import gc, threading
+from runtime.tools import Bare
+
+class Begun(Bare):
+    def start_thread(self, m):
+        return True  # but its thread does not come to run
+
+sched = Begun()
+m = sched.first_m()
+assert sched.take_p(m)
+sched.globq.put(object())
+sched.set_nprocs(2)  # the other P is on its way to an M that will look for work
+sched.globq.move_to(sched.allp[1].runq, 1)
+assert (sched.npidle, sched.nmspinning) == (0, 1)
+thread = threading.Thread(target=sched.mloop, args=(m,))
+thread.start()
+gc.collect()
+sched.finish_all()
+thread.join()
+sched.poller.close()
+print("ended")
+"""
+
+
+def test_who_finds_only_what_is_another_threads_lets_that_run():
+    """The loop is in C: it would keep the GIL, or the world from being stopped."""
+    assert run_python(BESIDE_WORK).stdout == "ended\n"

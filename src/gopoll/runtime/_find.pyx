@@ -317,6 +317,8 @@ cdef class FindBase(SchedBase):
             m.spinning = False
             add_int(&self.words.nmspinning, -1)
         if self.work_anywhere():             # S3
+            with nogil:
+                pass                         # whose work it is may wait until we let go
             self.acquirep(m)
             return 0
         if load_int(&self.words.finished):
