@@ -415,7 +415,7 @@ class TLSCore(Conn):
         """
         if hasattr(self._conn, "raw_control") or not data or self._write_end is not None:
             return
-        if current() is None or current_poller() is not self._poller:
+        if current() is None or current_sched() is not self._sched:
             return
         try:
             self._conn.set_write_deadline(time.monotonic() + ANNOUNCE_SECONDS)
