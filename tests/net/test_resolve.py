@@ -99,6 +99,21 @@ def test_a_literal_never_leaves_the_thread(run, no_lookup, literal, host):
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("literal", "family", "other"),
+    [("127.0.0.1", V4, V6), ("::1", V6, V4), ("::ffff:10.0.0.1", V4, V6)],
+)
+def test_a_literal_of_another_family_is_none(run, no_lookup, literal, family, other):
+    async def main():
+        assert len(await Resolver().lookup_addr(literal, 80, family)) == 1
+        with pytest.raises(DNSError, match="no suitable address found") as caught:
+            await Resolver().lookup_addr(literal, 80, other)
+        assert caught.value.is_not_found
+        assert caught.value.errno == socket.EAI_ADDRFAMILY
+
+    run(main)
+
+
 def test_a_name_is_looked_up_on_another_thread(run, monkeypatch):
     threads = []
     real = resolve._getaddrinfo

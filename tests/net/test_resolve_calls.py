@@ -1,7 +1,11 @@
 """Look-ups as calls: shared by name, so many at once, and left alone when nobody waits."""
 
+import gc
+import linecache
 import random
+import sys
 import threading
+import weakref
 
 import pytest
 
@@ -12,6 +16,7 @@ from gopoll.net.addr import IPAddr
 from gopoll.net.dial import Dialer
 from gopoll.net.listen import ListenConfig
 from gopoll.net.resolve import DEFAULT_RESOLVER, WORKERS, Resolver
+from gopoll.runtime._sched import current_sched
 from gopoll.runtime.blocking import MAX_THREADS
 from gopoll.runtime.context import current_context, shield, with_cancel
 from gopoll.runtime.goroutine import go
@@ -57,6 +62,14 @@ def system(monkeypatch):
     monkeypatch.setattr(resolve, "_getaddrinfo", found)
     yield found
     found.open.set()
+
+
+async def nothing_left(resolver):
+    """Wait until no worker is left, and see that no flight is."""
+    flights = resolver._flights()
+    await wait_until(lambda: not flights._workers)
+    assert not flights._table
+    assert not flights._queue
 
 
 def test_look_ups_of_one_name_at_the_same_time_are_one_call(run, system):
@@ -168,7 +181,7 @@ def test_a_look_up_in_the_queue_can_be_cancelled(run, system):
             g.cancel()
             with pytest.raises(Canceled):
                 await g
-        (flights,) = resolver._runs.values()
+        flights = resolver._flights()
         assert sorted(flight.key[0] for flight in flights._queue) == ["b", "c"]
         system.open.set()
         for g in (held, waiting[2], waiting[3]):
@@ -264,6 +277,134 @@ def test_two_runs_have_calls_of_their_own(system):
     assert len(answers) == 3
 
 
+def test_a_run_that_has_looked_up_is_freed(system):
+    """Whoever holds the resolver: DEFAULT_RESOLVER stays as long as the process."""
+    resolver = Resolver()
+    system.open.set()
+
+    async def main():
+        await resolver.lookup_host("one.example")
+        return weakref.ref(current_sched().pool)
+
+    runs = [gopoll.run(main) for _ in range(3)]
+    gc.collect()
+    assert [run() for run in runs] == [None] * 3
+
+
+def test_a_resolver_is_freed_while_the_run_goes_on(run, system):
+    async def main():
+        resolver = Resolver()
+        system.open.set()
+        await resolver.lookup_host("one.example")
+        await nothing_left(resolver)
+        gone = weakref.ref(resolver._flights())
+        del resolver
+        gc.collect()
+        assert gone() is None
+
+    run(main)
+
+
+def raise_at(turn, codes):
+    """Have the *turn*-th line of *codes* raise, as a signal handler may, on this thread.
+
+    Not in a `with`: the interpreter takes no signal between a lock and its body. Returns whether
+    it has raised.
+    """
+    raised = []
+    left = turn
+
+    def on_line(frame, event, _):
+        nonlocal left
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).split()
+        if event == "line" and line and line[0] != "with" and not raised:
+            left -= 1
+            if left < 0:
+                raised.append(True)
+                raise KeyboardInterrupt("of a handler")
+        return on_line
+
+    sys.settrace(lambda frame, event, _: on_line if frame.f_code in codes else None)
+    return raised
+
+
+def test_a_signal_handler_that_raises_strands_nobody(run, system):
+    """R3: wherever it raises, the next look-up of the name is begun or joined, and ends."""
+    names = ("join", "_start_worker", "_leave", "_forget")
+    codes = [getattr(resolve._Flights, name).__code__ for name in names]
+    system.open.set()
+
+    async def main():
+        turn, raised = 0, True
+        while raised:
+            resolver = Resolver(workers=1)
+            raised = raise_at(turn, codes)
+            try:
+                await resolver.lookup_host("one.example")
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(None)
+            async with gopoll.timeout(20):
+                assert await resolver.lookup_host("one.example") == ["10.0.0.1"]
+            await nothing_left(resolver)
+            turn += 1
+        assert turn > 15
+
+    run(main, procs=1, handoff=False)  # the trace is this thread's
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_who_has_relied_on_a_worker_gets_another(run, system, monkeypatch, begun):
+    """R3: the start is interrupted, before or after a thread has begun; another has queued."""
+
+    async def main():
+        resolver = Resolver(workers=1)
+        flights = resolver._flights()
+        other = flights.join("b", lambda: resolve._getaddrinfo("b", ANY))
+        start = flights._pool.start
+
+        def interrupted(call):
+            monkeypatch.setattr(flights._pool, "start", start)
+            assert other.send(None) is not None  # it waits, for the worker that starts here
+            if begun:
+                start(call)
+            raise KeyboardInterrupt("of a handler")
+
+        monkeypatch.setattr(flights._pool, "start", interrupted)
+        system.open.set()
+        with pytest.raises(KeyboardInterrupt):
+            await resolver.lookup_host("a")
+        await nothing_left(resolver)
+        with pytest.raises(StopIteration) as ended:
+            other.send(None)
+        assert ended.value.value.found == [IPAddr(V4, "10.0.0.1")]
+
+    run(main)
+
+
+def test_who_has_relied_on_a_worker_hears_that_there_is_none(run, system, monkeypatch):
+    async def main():
+        resolver = Resolver(workers=1)
+        flights = resolver._flights()
+        other = flights.join("b", lambda: resolve._getaddrinfo("b", ANY))
+        waits = []
+
+        def start(call):
+            waits.extend([] if waits else [other.send(None)])
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(flights._pool, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await resolver.lookup_host("a")
+        with pytest.raises(StopIteration) as ended:
+            other.send(None)
+        assert isinstance(ended.value.value.error, RuntimeError)
+        await nothing_left(resolver)
+
+    run(main)
+
+
 def test_a_look_up_under_a_shield_works_while_the_run_ends(system):
     answers = []
 
@@ -317,10 +458,7 @@ def test_many_callers_come_and_go(run, system):
             outcomes = [await g for g in callers]
             assert outcomes.count("found") >= 15
         assert system.most <= 3
-        (flights,) = resolver._runs.values()
-        await wait_until(lambda: flights._workers == 0)
-        assert not flights._table
-        assert not flights._queue
+        await nothing_left(resolver)
 
     run(main)
 

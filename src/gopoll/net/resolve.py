@@ -5,17 +5,20 @@ Go: net/lookup.go, net/ipsock.go, resolveAddrList in net/dial.go, internal/singl
 
 R1: a name and family has one call at most in a run(): its flight is in the table from when it is
     made until its thread has left getaddrinfo, wanted or not. Who comes meanwhile joins it.
-R2: a flight is dropped under the lock, by the last waiter that leaves a queue or by the thread
-    that finds it without any. Who joins looks in the table under the same lock.
+R2: a flight that is queued is dropped under the lock by the last waiter that leaves. Who joins
+    looks in the table under the same lock.
+R3: while a flight is queued, a worker has been started and not yet looked at the queue for the last
+    time: who queues one starts a worker, unless all work, and a worker goes under the lock, with
+    nothing queued. A signal handler may raise anywhere in between: who leaves looks once more.
 """
 
 from __future__ import annotations
 
 import collections
+import functools
 import re
 import socket
 import threading
-import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Protocol, TypeVar
 
@@ -90,8 +93,6 @@ class Resolver:
         """Keep the settings; nothing is started yet."""
         check_int("workers", workers, 1)
         self._workers = workers
-        self._lock = threading.Lock()  # guards what follows
-        self._runs: weakref.WeakKeyDictionary[object, _Flights] = weakref.WeakKeyDictionary()
 
     async def lookup_host(self, host: str) -> list[str]:
         """Return the addresses of *host* as texts, best first. Raises DNSError.
@@ -105,7 +106,7 @@ class Resolver:
     ) -> list[IPSockAddr]:
         """Return the addresses of *host* with *port* in them, best first. Raises DNSError.
 
-        port: 0 to 65535. family: AF_INET or AF_INET6 to look for those only.
+        port: 0 to 65535. family: AF_INET or AF_INET6 for those only, of a literal too.
         """
         check_int("port", port, 0, 65535)
         if family not in (socket.AF_UNSPEC, socket.AF_INET, socket.AF_INET6):
@@ -120,6 +121,9 @@ class Resolver:
             raise dns_error("", "", host, NO_SUCH_HOST_TEXT)
         literal = ip_literal(host)
         if literal is not None:
+            if family not in (socket.AF_UNSPEC, literal.family):
+                code = socket.EAI_ADDRFAMILY
+                raise DNSError("", "", host, _NO_SUITABLE, errno=code, is_not_found=True)
             return [literal]
         if _is_number(host):
             raise DNSError(
@@ -143,13 +147,9 @@ class Resolver:
         return list(flight.found)
 
     def _flights(self) -> _Flights:
-        """Return the look-ups of the run() on this thread."""
-        sched = current_sched()
-        with self._lock:
-            flights = self._runs.get(sched)
-            if flights is None:
-                flights = self._runs[sched] = _Flights(sched.pool, self._workers)
-        return flights
+        """Return the look-ups of the run() on this thread, which keeps them: we would keep it."""
+        pool: Pool = current_sched().pool
+        return pool.kept_for(self, lambda: _Flights(pool, self._workers))
 
 
 class _Flight:
@@ -171,8 +171,8 @@ class _Flights:
         self._max = workers
         self._lock = threading.Lock()  # guards what follows, and the flights
         self._table: dict[Hashable, _Flight] = {}
-        self._queue: collections.deque[_Flight] = collections.deque()  # while all workers work
-        self._workers = 0
+        self._queue: collections.deque[_Flight] = collections.deque()  # that no thread has taken
+        self._workers: set[object] = set()  # those that have been started and have not gone
 
     async def join(self, key: Hashable, look_up: Callable[[], list[IPAddr]]) -> _Flight:
         """Wait for the look-up of *key*, begun with *look_up* if there is none, and return it.
@@ -180,67 +180,83 @@ class _Flights:
         Cancellation ends the waiting; the look-up goes on for the others.
         """
         note = Note(current_poller(), "lookup")
-        start = False
-        with self._lock:
-            flight = self._table.get(key)  # R1
-            if flight is None:
-                flight = self._table[key] = _Flight(key, look_up)
-                start = self._workers < self._max
-                if start:
-                    self._workers += 1
-                else:
-                    self._queue.append(flight)
-            flight.waiters.append(note)
+        flight: _Flight | None = None
         try:
-            if start:
-                self._start(flight)
+            with self._lock:
+                flight = self._table.get(key)  # R1
+                queue = flight is None
+                if flight is None:
+                    flight = _Flight(key, look_up)
+                    self._queue.append(flight)
+                    self._table[key] = flight
+                flight.waiters.append(note)
+            if queue:
+                self._start_worker()
             await note
         finally:
-            self._leave(flight, note)
+            if flight is not None:
+                self._leave(flight, note)
         return flight
 
-    def _start(self, flight: _Flight) -> None:
-        """Have a thread work, on *flight* first."""
+    def _start_worker(self) -> None:
+        """Have another thread work, if something is queued and it may (R3)."""
+        worker = object()
         try:
-            self._pool.start(lambda: self._work(flight))
-        except BaseException as exc:  # no thread to be had
             with self._lock:
-                self._workers -= 1
-                stranded = [flight, *self._queue]
-                self._queue.clear()
-            for each in stranded:
-                self._end(each, [], exc)
+                if not self._queue or len(self._workers) >= self._max:
+                    return
+                self._workers.add(worker)
+            self._pool.start(functools.partial(self._work, worker))
+        except BaseException:  # no thread to be had, or of a signal handler
+            with self._lock:
+                self._workers.discard(worker)  # should one begin for it, it goes again
+            raise
 
     def _leave(self, flight: _Flight, note: Note) -> None:
         with self._lock:
-            flight.waiters.remove(note)
+            if note in flight.waiters:
+                flight.waiters.remove(note)
             if not flight.waiters and flight in self._queue:
                 self._queue.remove(flight)
                 self._forget(flight)  # R2
+            stranded = bool(self._queue and not self._workers)  # R3
+        if stranded:
+            try:
+                self._start_worker()
+            except BaseException as exc:
+                self._strand(exc)
+
+    def _strand(self, exc: BaseException) -> None:
+        """Tell those who are queued that nobody will work, and why."""
+        with self._lock:
+            flights = [] if self._workers else list(self._queue)
+            for flight in flights:
+                self._queue.remove(flight)
+        for flight in flights:
+            self._end(flight, [], exc)
 
     def _forget(self, flight: _Flight) -> None:
         if self._table.get(flight.key) is flight:
             del self._table[flight.key]
 
-    def _work(self, first: _Flight) -> None:
+    def _work(self, worker: object) -> None:
         """Look up on a thread of blocking(), until nothing is queued."""
-        flight: _Flight | None = first
-        while flight is not None:
-            with self._lock:
-                wanted = bool(flight.waiters)
-                if not wanted:
-                    self._forget(flight)  # R2
-            if wanted:
-                try:
-                    found, error = flight.look_up(), None
-                except BaseException as exc:
-                    found, error = [], exc
-                self._end(flight, found, error)
-                del error
-            with self._lock:
-                flight = self._queue.popleft() if self._queue else None
-                if flight is None:
-                    self._workers -= 1
+        while (flight := self._next(worker)) is not None:
+            try:
+                found, error = flight.look_up(), None
+            except BaseException as exc:
+                found, error = [], exc
+            self._end(flight, found, error)
+            del error
+
+    def _next(self, worker: object) -> _Flight | None:
+        """Return what *worker* looks up next, None if it goes (R3)."""
+        with self._lock:
+            if worker in self._workers:
+                if self._queue:
+                    return self._queue.popleft()
+                self._workers.discard(worker)
+        return None
 
     def _end(self, flight: _Flight, found: list[IPAddr], error: BaseException | None) -> None:
         """Give everybody who waits the outcome."""

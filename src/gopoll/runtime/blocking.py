@@ -13,6 +13,7 @@ import queue
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -61,6 +62,18 @@ class Pool:
         self._working: dict[threading.Thread, tuple[_Job, int]] = {}
         self._wait = JOIN_SECONDS
         self._closed = False
+        self._kept: weakref.WeakKeyDictionary[object, Any] = weakref.WeakKeyDictionary()
+
+    def kept_for(self, owner: object, make: Callable[[], _T]) -> _T:
+        """Return what *owner* keeps in this run, made by make() at the first call.
+
+        It lasts as long as both do: nothing outside of the run() holds on to it.
+        """
+        with self._lock:
+            found: _T | None = self._kept.get(owner)
+            if found is None:
+                found = self._kept[owner] = make()
+            return found
 
     def submit(self, job: _Job) -> None:
         """Queue *job*; start a thread if none is idle and there may be another."""
