@@ -534,6 +534,33 @@ def test_a_waiting_write_that_is_cancelled_has_taken_nothing(run):
     run(main)
 
 
+@pytest.mark.parametrize("cut", ["deadline", "cancel"])
+@pytest.mark.parametrize("name", ["readinto", "write", "writev"])
+def test_an_operation_that_is_cut_gives_the_buffer_back(run, name, cut):
+    """While the exception is handled, too: its traceback refers to what the frames had."""
+
+    async def main():
+        async with tls_pair() as (a, _):
+            size = 100 if name == "readinto" else len(BIG)
+            buffers = [bytearray(size), bytearray(3)]
+            argument = buffers if name == "writev" else buffers[0]
+            g = go(getattr(a, name), argument)
+            await parked(g, reason="read" if name == "readinto" else "write")
+            if cut == "deadline":
+                a.set_deadline(0)
+            else:
+                g.cancel()
+            try:
+                await g
+            except (TimeoutError, Canceled):
+                for buffer in buffers:
+                    buffer.append(0)  # BufferError while somebody has it
+            else:
+                raise AssertionError("it was not cut")
+
+    run(main)
+
+
 def test_a_read_that_is_cut_loses_nothing(run):
     async def main():
         async with tls_pair() as (a, b):

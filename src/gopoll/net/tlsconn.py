@@ -52,10 +52,11 @@ class TLSConn(TLSCore):
 
     async def readinto(self, buffer: WriteableBuffer) -> int:
         """Read into a writable *buffer*; return the count, 0 at the end. An op."""
-        view = memoryview(buffer).cast("B")
-        if view.readonly:
-            raise TypeError(f"readinto() needs a writable buffer, not {type(buffer).__name__}")
-        count = await self._read(len(view), view)
+        # Released here: the traceback of what ends it refers to the views.
+        with memoryview(buffer) as whole, whole.cast("B") as view:
+            if view.readonly:
+                raise TypeError(f"readinto() needs a writable buffer, not {type(buffer).__name__}")
+            count = await self._read(len(view), view)
         assert isinstance(count, int)
         return count
 
@@ -64,12 +65,20 @@ class TLSConn(TLSCore):
         much has been encrypted: that is on its way, whatever became of the call. An op;
         concurrent writes do not mix. Go: Conn.Write.
         """
-        view = memoryview(data).cast("B")
-        return await self._write(view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
+        with memoryview(data) as whole, whole.cast("B") as view:
+            return await self._write(view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
 
     async def writev(self, buffers: Iterable[ReadableBuffer]) -> int:
         """Write all of *buffers* in order, as one write; return the sum of their lengths. An op."""
-        return await self._write(_gather([memoryview(buffer).cast("B") for buffer in buffers]))
+        views: list[memoryview] = []
+        try:
+            for buffer in buffers:
+                with memoryview(buffer) as whole:
+                    views.append(whole.cast("B"))
+            return await self._write(_gather(views))
+        finally:
+            for view in views:
+                view.release()
 
     async def sendfile(self, file: Any, offset: int | None = 0, count: int | None = None) -> int:
         """Send *count* bytes of *file* from *offset*, in one write; return their number. An op.
@@ -102,7 +111,8 @@ class TLSConn(TLSCore):
     async def _write(self, chunks: Iterator[memoryview]) -> int:
         async with _Writing(self) as writing:
             for chunk in chunks:
-                await writing.put(chunk)
+                with chunk:
+                    await writing.put(chunk)
         return writing.written
 
     # -- the end
@@ -301,6 +311,7 @@ def _gather(views: list[memoryview]) -> Iterator[memoryview]:
                 yield piece
                 continue
             held += piece
+            piece.release()
             if len(held) == CHUNK:
                 yield memoryview(held)
                 held = bytearray()
