@@ -93,7 +93,7 @@ def test_a_goroutine_is_not_resumed_while_its_stack_is_read(run):
                 g.release()
             await handle
             assert ran
-            assert g.hold()
+            until(g.hold)  # its end is told before its thread has left it
             g.release()
 
     run(main, procs=2)

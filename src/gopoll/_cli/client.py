@@ -268,8 +268,8 @@ class Conversation:
         """Show what the server says, line by line, until it ends. Raises OpError."""
         conn, held = self._conn, b""
         while True:
-            conn.set_read_timeout(PIECE_SECONDS if held else None)
             try:
+                conn.set_read_timeout(PIECE_SECONDS if held else None)
                 data = await conn.read()
             except TimeoutError:
                 if not held:

@@ -479,6 +479,7 @@ cdef class Syscall:
             return
         m.outside = False
         try:
+            sched.refuse_fork()              # the Ps are the parent's
             if not sched.acquirep(m):
                 wait_for_p(sched, m, <GBase>thread_words().current)
         finally:
@@ -492,7 +493,6 @@ cdef int wait_for_p(ExecBase sched, MBase m, GBase g) except -1:
     """Queue as a goroutine that belongs to this thread, until an M gives us its P."""
     cdef PyObject *bound = g.lockedm
     error = None
-    sched.refuse_fork()                      # the others are the parent's
     store_word(<uintptr_t *>&g.lockedm, <uintptr_t><PyObject *>m)
     sched.globq.push(g)
     sched.kick()
