@@ -239,8 +239,10 @@ def main() -> int:
         keep(opts.json, None)  # what cannot be written is found out now
     if os.getloadavg()[0] > QUIET_LOAD:
         print(f"the machine is not quiet: load average {os.getloadavg()[0]:.2f}", file=sys.stderr)
-    # At once, wherever it comes: what stands between two steps of a child's life may not go on.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))  # the kernel ends the children
+    # At once, wherever it comes: what is interrupted in a child's start or end may hang. The kernel
+    # ends the children.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
     result = {"suite": "macro", "format": FORMAT, **where.origin()}
     result["options"] = {
         "rounds": opts.rounds,
