@@ -159,6 +159,7 @@ class TLSConn(TLSCore):
                 self._announce_later(data)
         finally:
             closing = self._announcing or self._conn.close()
+            self._wake_reader()  # W5
         return closing
 
     @property
@@ -173,6 +174,7 @@ class TLSConn(TLSCore):
         self._check("set", None)
         self._conn.set_read_deadline(when)
         self._read_when = when
+        self._wake_reader()  # W5
 
     def set_write_deadline(self, when: float | None) -> None:
         """Set the deadline of writes; see set_deadline."""

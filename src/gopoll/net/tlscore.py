@@ -16,6 +16,10 @@ W3: who puts ciphertext into _out without _wlock (a reader that has to answer a 
 W4: a writer that must read first (renegotiation) says so while it has _lock for the SSL_write that
     fails; a reader looks for that while it has _lock for the SSL_read that finds nothing, and lets
     the writer have _rlock. _wlock comes before _rlock.
+W5: a reader takes nothing in while more than _PILE bytes wait to be sent: else a peer that asks for
+    answers and does not read them fills the memory. It lists itself in _waiting under _lock, then
+    looks how much waits; who has sent, or failed to, does so and then looks there under _lock. It
+    has _rlock only: a writer that waits for that (W4) has sent all before.
 """
 
 from __future__ import annotations
@@ -28,18 +32,27 @@ import threading
 import time
 from typing import Any
 
-from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_error
+from gopoll._polldesc import Note
+from gopoll.errors import (
+    TIMEOUT_TEXT,
+    ClosedError,
+    OpError,
+    closed_error,
+    op_error,
+    timeout_error,
+)
 from gopoll.net.conn import Conn
 from gopoll.net.tlserror import TLSError, tls_error
-from gopoll.runtime._sched import current_sched
+from gopoll.runtime._sched import current_poller, current_sched
 from gopoll.runtime._sync import Mutex
-from gopoll.runtime.context import background
+from gopoll.runtime.context import background, with_deadline
 from gopoll.runtime.goroutine import Goroutine, current, go
 
 __all__ = ["CHUNK", "TLSCore"]
 
 CHUNK = 65536  # bytes that are encrypted, or read from below, at a time: four records
 _RECORD = 16384  # the most plaintext that one record has
+_PILE = 3 * CHUNK  # bytes: what a write under way has made, and two reads' worth of answers
 
 ANNOUNCE_SECONDS = 5.0  # that close() waits for the peer to take its announcement, as Go does
 _A_LONG_TIME_AGO = -1e9  # seconds; a deadline that has passed whatever the clock says
@@ -53,8 +66,8 @@ class TLSCore(Conn):
     __slots__ = (
         "__weakref__", "_announcing", "_closed", "_conn", "_eof", "_failed", "_hlock", "_in",
         "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_read_end",
-        "_read_when", "_ready", "_rlock", "_sched", "_shut", "_unsent", "_wants_read", "_wlock",
-        "_write_end", "_write_when",
+        "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_shut", "_unsent", "_waiting",
+        "_wants_read", "_wlock", "_write_end", "_write_when",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +107,10 @@ class TLSCore(Conn):
         self._notified = False  # close_notify has been made
         self._kicks = 0  # how often there may have been something to send
 
+        self._waiting: Note | None = None  # of the reader (W5)
+
         self._unsent = b""  # guarded by _wlock (W2)
+        self._send_error: OSError | None = None  # why that is so, unless it is the deadline
 
     # -- handshake
 
@@ -158,6 +174,7 @@ class TLSCore(Conn):
 
     async def _read_locked(self, n: int, view: memoryview | None) -> bytes | int | None:
         """Read, or return None to let a writer read first (W4)."""
+        kicks = True
         while True:
             with self._lock:
                 self._check("read", self._read_when)
@@ -165,7 +182,7 @@ class TLSCore(Conn):
                 end = self._read_end
                 gives_way = self._wants_read
                 answers = self._out.pending > 0  # a KeyUpdate, an alert
-            if answers:
+            if answers and kicks:
                 self._kick()  # W3
             if got or n == 0:
                 return got
@@ -175,7 +192,13 @@ class TLSCore(Conn):
                 raise copy.copy(end)
             if gives_way:
                 return None
-            await self._receive()
+            if self._is_piled():
+                kicks = False  # what has failed once is tried again by who moves the deadline
+                await self._wait_sent()
+            elif kicks:
+                await self._receive()
+            else:
+                kicks = True
 
     def _take_bytes(self, n: int) -> bytes:
         if self._plain:
@@ -243,6 +266,44 @@ class TLSCore(Conn):
         with self._lock:
             self._in.write(data)
             self._eof = not data
+
+    def _is_piled(self) -> bool:
+        return len(self._unsent) + self._out.pending > _PILE
+
+    async def _wait_sent(self) -> None:
+        """Wait until some of the pile has been sent, a deadline has passed, or it is closed (W5).
+
+        Raises what the connection below has failed with. Go: handleKeyUpdate, which waits in its
+        write.
+        """
+        note = Note(current_poller(), "read")
+        with self._lock:
+            self._waiting = note
+            if not self._is_piled() or self._closed:
+                return
+            if self._send_error is not None:
+                raise self._op_error("read", self._send_error)
+            when = self._read_when
+        if when is None:
+            await note
+            return
+        late, cancel = with_deadline(background(), when)
+        stop = late.after_func(note.wake)
+        try:
+            await note
+        finally:
+            stop()
+            cancel()
+
+    def _wake_reader(self) -> None:
+        """Have a reader that waits for the pile look again (W5). Any thread."""
+        with self._lock:
+            note, self._waiting = self._waiting, None
+        if note is not None:
+            try:
+                note.wake()
+            except ClosedError:
+                pass  # its run() has ended
 
     # -- writes
 
@@ -315,6 +376,9 @@ class TLSCore(Conn):
             if not self._unsent:
                 with self._lock:
                     self._unsent = self._out.read()
+                    waiting = self._waiting is not None
+                if waiting:
+                    self._wake_reader()  # W5
                 if not self._unsent:
                     return
             data = self._unsent
@@ -326,8 +390,13 @@ class TLSCore(Conn):
                     self._write_end = self._op_error("write", _CUT)
                     written = len(data)
                 self._unsent = data[written:]  # W2
+                if isinstance(exc, OSError) and not _is_late(exc):
+                    known = isinstance(exc, OpError)
+                    self._send_error = copy.copy(exc) if known else OSError(exc.errno, str(exc))
+                self._wake_reader()  # W5
                 raise
             self._unsent = b""
+            self._send_error = None
 
     # -- what goes out by itself
 
@@ -358,6 +427,7 @@ class TLSCore(Conn):
                 self._notify()
                 self._unsent = data = self._unsent + self._out.read()
             self._unsent = data = data[self._try_send(data) :]
+            self._wake_reader()  # W5
             if data:
                 self._sched.post(self._start_sending)
                 handed_on = True
@@ -462,6 +532,11 @@ class TLSCore(Conn):
     def _error(self, op: str, exc: ssl.SSLError) -> TLSError:
         conn = self._conn
         return tls_error(op, conn.network, conn.local_addr, conn.remote_addr, exc)
+
+
+def _is_late(exc: OSError) -> bool:
+    """Tell whether a deadline has ended a write: by text, for the kernel has time-outs too."""
+    return isinstance(exc, TimeoutError) and getattr(exc, "err", TIMEOUT_TEXT) == TIMEOUT_TEXT
 
 
 def _unexpected_eof() -> ssl.SSLError:
