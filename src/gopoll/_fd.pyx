@@ -5,7 +5,10 @@ Go: internal/poll/fd_unix.go, FD; net/fd_unix.go, netFD (go1.27).
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyObject_GetBuffer
+from libc.stdint cimport int64_t
 
+from gopoll._atomic cimport lock, unlock
+from gopoll._fdmutex cimport fdmutex_incref, muLocked
 from gopoll._fdop cimport SMALL, ClosingOp, ReadIntoOp, ReadOp, WriteOp
 from gopoll._fdsock cimport AcceptOp, ConnectOp
 from gopoll._pollcache cimport modeRead, modeWrite
@@ -34,6 +37,22 @@ cdef class FD(SysFD):
     def wait_closed(self):
         """Return an awaitable that is done when the descriptor is really closed."""
         return self.closing()
+
+    def _deadline(self, int mode):
+        """Return the deadline of *mode*, READ or WRITE: time.monotonic() seconds, 0 once it has
+        passed; None without one, and when closed. Any thread."""
+        cdef int64_t when_ns = 0
+        self.check_fork()
+        if fdmutex_incref(&self.mu) != muLocked:
+            return None
+        if self.pd != NULL:
+            lock(&self.pd.lock)
+            when_ns = self.pd.rd if mode == modeRead else self.pd.wd
+            unlock(&self.pd.lock)
+        self.decref()
+        if when_ns == 0:
+            return None
+        return when_ns / 1e9 if when_ns > 0 else 0.0
 
     def read(self, Py_ssize_t n=SMALL):
         """Read at most *n* bytes: b"" at the end (and for n == 0). An op.

@@ -4,6 +4,7 @@ import errno
 import os
 import ssl
 import threading
+import time
 
 import pytest
 
@@ -13,8 +14,8 @@ from gopoll.net.tlsconn import TLSConn
 from gopoll.runtime.context import timeout
 from gopoll.runtime.goroutine import go, gosched
 from net.certs import certs
-from net.tlstools import DATA, read_all, read_exactly, tls_pair
-from net.tools import BIG, parked
+from net.tlstools import DATA, over, read_all, read_exactly, tls_pair
+from net.tools import BIG, pair, parked
 from plugins.guard import wait_until
 
 
@@ -599,6 +600,34 @@ def test_a_deadline_that_has_passed_holds_for_what_is_in_memory_too(run):
             b.set_deadline(None)
             await b.write(b"!")
             assert await a.read() == b"!"  # no z
+
+    run(main)
+
+
+@pytest.mark.parametrize("connect", [pair, tls_pair])
+def test_a_deadline_set_below_holds_for_what_is_in_memory(run, connect):
+    """Before the handshake or after: the deadlines are those of the connection below."""
+
+    async def main():
+        async with connect() as (a, b):
+            b.set_deadline(time.monotonic() + 3600)
+            a, b = await over(a, b)
+            await a.write(b"xyz")
+            assert await b.read(1) == b"x"
+            b.net_conn.set_deadline(time.monotonic() + 0.001)
+            await wait_until(lambda: b.net_conn._deadline(1) == 0)
+            with pytest.raises(TimeoutError, match=r"^read tcp .*i/o timeout"):
+                await b.read(1)
+            with pytest.raises(TimeoutError, match=r"^write tcp .*i/o timeout") as caught:
+                await b.write(b"?")
+            assert caught.value.written == 0
+            b.net_conn.set_deadline(None)
+            assert await b.read(1) == b"y"
+            b.set_read_deadline(0)
+            with pytest.raises(TimeoutError):
+                await b.read(1)
+            a.close()
+            b.close()
 
     run(main)
 

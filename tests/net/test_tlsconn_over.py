@@ -6,11 +6,10 @@ import threading
 import pytest
 
 from gopoll.errors import Canceled, ClosedError, OpError
-from gopoll.net import tls, tlscore
+from gopoll.net import tlscore
 from gopoll.net.conn import Conn
 from gopoll.runtime.goroutine import go
-from net.certs import certs
-from net.tlstools import DATA, read_all, read_exactly, tls_pair
+from net.tlstools import DATA, over, read_all, read_exactly, tls_pair
 from net.tools import BIG, pair, parked
 
 
@@ -45,13 +44,6 @@ class Below(Conn):
 
     def set_write_deadline(self, when):
         self.conn.set_write_deadline(when)
-
-
-async def over(a, b):
-    """Return both ends of TLS over *a* and *b*."""
-    accepting = go(tls.server, b, certs().server_context())
-    one = await tls.client(a, certs().client_context(), server_hostname="localhost")
-    return one, await accepting
 
 
 def test_over_a_connection_of_any_kind(run):

@@ -39,6 +39,13 @@ async def tls_pair(
                 yield one, two
 
 
+async def over(a: Conn, b: Conn) -> tuple[TLSConn, TLSConn]:
+    """Return both ends of TLS over *a* and *b*."""
+    accepting = go(tls.server, b, certs().server_context())
+    one = await tls.client(a, certs().client_context(), server_hostname="localhost")
+    return one, await accepting
+
+
 async def read_all(conn: Conn, n: int = 65536) -> bytes:
     """Read to the end."""
     got = bytearray()

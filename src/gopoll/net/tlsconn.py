@@ -120,7 +120,7 @@ class TLSConn(TLSCore):
     def close_read(self) -> None:
         """Raise OpError: TLS ends its reading when the peer says so. Any thread."""
         with self._lock:
-            self._check("close", None)
+            self._check("close", 0)
         hint = "TLS cannot end its reading side alone: close() ends both, close_write() the other"
         raise self._op_error("close", errno.EOPNOTSUPP, hint)
 
@@ -131,7 +131,7 @@ class TLSConn(TLSCore):
         before the end of the handshake. Go: Conn.CloseWrite.
         """
         with self._lock:
-            self._check("close", None)
+            self._check("close", 0)
             if not self._ready:
                 raise self._op_error("close", errno.ENOTCONN)
             self._shut = True
@@ -171,14 +171,14 @@ class TLSConn(TLSCore):
 
     def set_read_deadline(self, when: float | None) -> None:
         """Set the deadline of reads; see set_deadline."""
-        self._check("set", None)
+        self._check("set", 0)
         self._conn.set_read_deadline(when)
         self._read_when = when
         self._wake_reader()  # W5
 
     def set_write_deadline(self, when: float | None) -> None:
         """Set the deadline of writes; see set_deadline."""
-        self._check("set", None)
+        self._check("set", 0)
         self._conn.set_write_deadline(when)
         self._write_when = when
         self._kick()

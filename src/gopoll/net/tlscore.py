@@ -30,9 +30,12 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+from gopoll._fd import FD
 from gopoll._polldesc import Note
+from gopoll._poller import READ, WRITE
 from gopoll.errors import (
     TIMEOUT_TEXT,
     ClosedError,
@@ -64,8 +67,8 @@ class TLSCore(Conn):
     """The handshake and both directions of a TLSConn."""
 
     __slots__ = (
-        "__weakref__", "_announcing", "_closed", "_conn", "_eof", "_failed", "_hlock", "_in",
-        "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_read_end",
+        "__weakref__", "_announcing", "_ask_deadline", "_closed", "_conn", "_eof", "_failed",
+        "_hlock", "_in", "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_read_end",
         "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_shut", "_unsent", "_waiting",
         "_wants_read", "_wlock", "_write_end", "_write_when",
     )  # fmt: skip
@@ -94,6 +97,10 @@ class TLSCore(Conn):
         self._closed = False
         self._announcing: Goroutine[None] | None = None  # close() has left the end to this one
         self._sched: Any = None  # of the run() of the handshake
+        # FD's or ours; a wrapper of somebody else's does not tell.
+        self._ask_deadline: Callable[[int], float | None] | None = None
+        if isinstance(conn, (FD, TLSCore)):
+            self._ask_deadline = conn._deadline
         self._read_when: float | None = None
         self._write_when: float | None = None
 
@@ -177,7 +184,7 @@ class TLSCore(Conn):
         kicks = True
         while True:
             with self._lock:
-                self._check("read", self._read_when)
+                self._check("read", READ)
                 got = self._take_bytes(n) if view is None else self._take_into(view)
                 end = self._read_end
                 gives_way = self._wants_read
@@ -283,7 +290,7 @@ class TLSCore(Conn):
                 return
             if self._send_error is not None:
                 raise self._op_error("read", self._send_error)
-            when = self._read_when
+            when = self._deadline(READ)
         if when is None:
             await note
             return
@@ -366,7 +373,7 @@ class TLSCore(Conn):
 
     def _check_write(self) -> None:
         """Raise what keeps plaintext from being encrypted. Under _lock."""
-        self._check("write", self._write_when)
+        self._check("write", WRITE)
         if self._write_end is not None:
             raise copy.copy(self._write_end)
 
@@ -515,11 +522,20 @@ class TLSCore(Conn):
 
     # -- errors
 
-    def _check(self, op: str, when: float | None) -> None:
-        """Raise if closed, or late: what is in memory would be given out all the same."""
+    def _deadline(self, mode: int) -> float | None:
+        """Return the deadline of *mode*: that of the connection below, if it tells, for it may have
+        been set there; else what has been set here."""
+        if self._ask_deadline is not None:
+            return self._ask_deadline(mode)
+        return self._read_when if mode == READ else self._write_when
+
+    def _check(self, op: str, mode: int) -> None:
+        """Raise if closed, or late: what is in memory would be given out all the same. mode: 0 if
+        there is no deadline."""
         conn = self._conn
         if self._closed or conn.is_closed:
             raise closed_error(op, conn.network, conn.local_addr, conn.remote_addr)
+        when = self._deadline(mode) if mode else None
         if when is not None and time.monotonic() >= when:
             raise timeout_error(op, conn.network, conn.local_addr, conn.remote_addr)
 
