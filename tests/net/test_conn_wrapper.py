@@ -10,7 +10,8 @@ import pytest
 import gopoll
 from gopoll.errors import OpError, op_error
 from gopoll.net.conn import FDConn
-from net.tools import pair
+from net.tools import BIG, pair, parked
+from plugins.guard import wait_parked, wait_until
 
 
 class Loud(gopoll.Conn):
@@ -136,6 +137,115 @@ def test_a_copy_that_fails_says_how_much_has_left(run, tmp_path):
                     await Loud(b).sendfile(0, *args)
             with pytest.raises(TypeError, match="count must be an int, not str"):
                 await Loud(b).splice_from(c, "1")
+
+    run(main)
+
+
+class Slow(Loud):
+    """A wrapper whose writes stop where the test says."""
+
+    def __init__(self, inner, room):
+        super().__init__(inner)
+        self.room = room
+
+    async def write(self, data):
+        if len(data) <= self.room:
+            self.room -= len(data)
+            return len(data)
+        self.room, left = 0, self.room
+        try:
+            await self.inner.read()  # for ever, or to the deadline
+        except (OpError, gopoll.Canceled) as exc:
+            exc.written = left
+            raise
+
+
+@pytest.mark.parametrize("cut", ["deadline", "cancel"])
+@pytest.mark.parametrize("room", [0, 1000, 262_144 + 1000])
+def test_a_file_that_is_sent_in_part_stands_behind_what_was_sent(run, tmp_path, cut, room):
+    """Who goes on from there sends no byte twice."""
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+
+    async def main():
+        async with pair() as (a, _):
+            slow = Slow(a, room)
+            with open(tmp_path / "file", "rb") as file:
+                file.seek(7)
+                g = gopoll.go(slow.sendfile, file, None)
+                await wait_parked(g)
+                await wait_until(lambda: not slow.room and g.wait_reason == "read")
+                if cut == "cancel":
+                    g.cancel()
+                else:
+                    slow.set_read_deadline(0)
+                with pytest.raises((TimeoutError, gopoll.Canceled)) as caught:
+                    await g
+                assert caught.value.written == room
+                assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 7 + room
+
+    run(main)
+
+
+def test_a_file_that_is_closed_meanwhile_hides_no_cancellation(run, tmp_path):
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+
+    async def main():
+        async with pair() as (a, _):
+            slow = Slow(a, 1000)
+            fd = os.open(tmp_path / "file", os.O_RDONLY)
+            g = gopoll.go(slow.sendfile, fd, None)
+            await wait_until(lambda: not slow.room and g.wait_reason == "read")
+            os.close(fd)
+            g.cancel()
+            with pytest.raises(gopoll.Canceled):
+                await g
+
+    run(main)
+
+
+@pytest.mark.parametrize("cut", ["deadline", "cancel"])
+@pytest.mark.parametrize("side", ["wrapper", "descriptor"])
+def test_a_copy_that_is_cut_says_what_is_lost(run, cut, side):
+    """Of what has no descriptor as of what has one."""
+
+    async def main():
+        async with pair() as (a, b), pair() as (c, d):
+            dst = Loud(c) if side == "wrapper" else c
+            sender = gopoll.go(b.write, BIG)
+            g = gopoll.go(dst.splice_from, Loud(a))
+            await parked(g, sender, reason="write")
+            if cut == "cancel":
+                g.cancel()
+            else:
+                c.set_write_deadline(0)
+            with pytest.raises((TimeoutError, gopoll.Canceled)) as caught:
+                await g
+            (note,) = caught.value.__notes__
+            lost, _, text = note.partition(" ")
+            assert text == "bytes had been read and were not written"
+            sender.cancel()
+            with pytest.raises(gopoll.Canceled) as stopped:
+                await sender
+            b.close_write()
+            rest = 0
+            while data := await a.read():
+                rest += len(data)
+            assert caught.value.written + int(lost) + rest == stopped.value.written
+
+    run(main)
+
+
+def test_a_copy_whose_source_fails_says_how_much_has_left(run):
+    async def main():
+        async with pair() as (a, b), pair() as (c, d):
+            await b.write(b"12345")
+            g = gopoll.go(Loud(c).splice_from, Loud(a))
+            assert await gopoll.Reader(d).read_exactly(5) == b"12345"
+            a.set_read_deadline(0)
+            with pytest.raises(TimeoutError) as caught:
+                await g
+            assert caught.value.written == 5
+            assert not hasattr(caught.value, "__notes__")
 
     run(main)
 

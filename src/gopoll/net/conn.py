@@ -137,9 +137,14 @@ class Conn(Closing):
                 data = await blocking(os.pread, fd, size, at + total)
                 if not data:
                     break
-                total += await self._write_after(total, data)
-                if offset is None:
-                    os.lseek(fd, at + total, os.SEEK_SET)
+                try:
+                    total += await self._write_after(total, data)
+                except (OpError, Canceled) as exc:
+                    total = exc.written or total
+                    raise
+                finally:
+                    if offset is None:
+                        _move_to(fd, at + total)
         except OpError:
             raise
         except OSError as exc:
@@ -150,8 +155,8 @@ class Conn(Closing):
     def splice_from(self, src: Conn, count: int | None = None) -> Awaitable[int]:
         """Write here what comes in on *src*, up to its end or *count* bytes. An op.
 
-        Returns how many there were. Raises as read of src and as write; what had been read and
-        not written is lost. Here by way of Python.
+        Returns how many there were. Raises as read of src and as write: .written says how much
+        has left, a note what had been read and is lost. Here by way of Python.
         """
         return self._splice_from(src, count)
 
@@ -163,10 +168,18 @@ class Conn(Closing):
         total = 0
         while count is None or total < count:
             size = _COPY_BYTES if count is None else min(_COPY_BYTES, count - total)
-            data = await src.read(size)
-            if not data:
-                break
-            total += await self._write_after(total, data)
+            data = None
+            try:
+                data = await src.read(size)
+                if not data:
+                    break
+                total += await self._write_after(total, data)
+            except (OpError, Canceled) as exc:
+                if data is None:
+                    exc.written = total
+                elif (lost := total + len(data) - (exc.written or 0)) > 0:
+                    exc.add_note(f"{lost} bytes had been read and were not written")
+                raise
         return total
 
     async def _write_after(self, total: int, data: ReadableBuffer) -> int:
@@ -432,3 +445,11 @@ class TCPConn(FDConn):
         seconds = -1 if timeout is None else math.ceil(min(timeout, _MAX_LINGER))
         linger = struct.pack("ii", seconds >= 0, max(seconds, 0))
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger))
+
+
+def _move_to(fd: int, at: int) -> None:
+    """Have *fd* stand at *at*; no error of that covers the one that has ended an operation."""
+    try:
+        os.lseek(fd, at, os.SEEK_SET)
+    except OSError:
+        pass  # closed, as the next read of it says

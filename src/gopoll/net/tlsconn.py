@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from gopoll.errors import Addr, Canceled, OpError
-from gopoll.net.conn import Conn, check_sending
+from gopoll.net.conn import Conn, _move_to, check_sending
 from gopoll.net.tlscore import CHUNK, TLSCore
 from gopoll.runtime.blocking import blocking
 
@@ -97,7 +97,7 @@ class TLSConn(TLSCore):
                 raise self._op_error("sendfile", exc) from None
             finally:
                 if offset is None and writing.written:
-                    os.lseek(fd, start + writing.written, os.SEEK_SET)
+                    _move_to(fd, start + writing.written)
         return writing.written
 
     async def _send_from(self, writing: _Writing, fd: int, start: int, count: int | None) -> None:

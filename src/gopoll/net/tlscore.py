@@ -268,7 +268,7 @@ class TLSCore(Conn):
         try:
             data = await self._conn.read(CHUNK)
         except OSError:
-            self._check("read", None)  # what close() does to the deadline below is no timeout
+            self._check("read", 0)  # what close() does to the deadline below is no timeout
             raise
         with self._lock:
             self._in.write(data)
