@@ -209,7 +209,7 @@ def test_a_copy_that_is_cut_says_what_is_lost(run, cut, side):
     """Of what has no descriptor as of what has one."""
 
     async def main():
-        async with pair() as (a, b), pair() as (c, d):
+        async with pair() as (a, b), pair() as (c, _):
             dst = Loud(c) if side == "wrapper" else c
             sender = gopoll.go(b.write, BIG)
             g = gopoll.go(dst.splice_from, Loud(a))

@@ -122,6 +122,11 @@ def test_a_server_may_ask_for_a_certificate(run):
             assert str(error).startswith("handshake tcp 127.0.0.1:")
             with pytest.raises(ssl.SSLError, match=r"^read tcp .*alert certificate required"):
                 await one.read()
+            for _ in range(2):  # the reason stays, for writes as well
+                with pytest.raises(ssl.SSLError, match=r"^write tcp .*alert certificate") as caught:
+                    await one.write(b"x")
+                assert not isinstance(caught.value, ssl.SSLZeroReturnError)
+                assert caught.value.written == 0
             one.close()
 
     run(main)

@@ -380,6 +380,8 @@ def test_garbage_is_an_error_of_ssl(run):
             for _ in range(2):
                 with pytest.raises(ssl.SSLError, match=r"^read tcp .*: wrong version number$"):
                     await b.read()
+            with pytest.raises(ssl.SSLError, match=r"^write tcp .*: wrong version number$"):
+                await b.write(b"x")
             with pytest.raises(ssl.SSLError, match=r"^read tcp .*alert"):  # what b has sent
                 await a.read()
 

@@ -251,6 +251,8 @@ class TLSCore(Conn):
             self._read_end = True
         except ssl.SSLError as exc:
             self._read_end = self._error("read", exc)
+            if self._write_end is None:  # OpenSSL itself would take it for an orderly end
+                self._write_end = self._error("write", exc)
         return nothing
 
     def _look_for_end(self) -> None:
