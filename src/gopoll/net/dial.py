@@ -232,6 +232,8 @@ class _SysDialer:
         if not fallbacks:
             return await self.dial_serial(ctx, primaries)
         race = _Race()
+        primary_error: BaseException | None = None
+        outcome: Conn | BaseException | None = None
         primary_ctx, cancel_primary = with_cancel(ctx)
         fallback_ctx, cancel_fallback = with_cancel(ctx)
         # Done means go: by time, by hurry(), or with ctx.
@@ -244,7 +246,6 @@ class _SysDialer:
         try:
             race.start(True, lambda: self.dial_serial(primary_ctx, primaries))
             race.start(False, fall_back)
-            primary_error: BaseException | None = None
             for _ in range(2):
                 primary, outcome = await race.next()
                 if isinstance(outcome, Conn):
@@ -255,6 +256,7 @@ class _SysDialer:
             assert primary_error is not None
             raise primary_error
         finally:
+            primary_error = outcome = None  # no cycle through the traceback
             race.close()
             cancel_primary()
             cancel_fallback()  # and the delay
@@ -284,7 +286,10 @@ class _SysDialer:
             finally:
                 if cancel is not None:
                     cancel()
-        raise first_error or AddrError("dial", self.network, None, "missing address")
+        try:
+            raise first_error or AddrError("dial", self.network, None, "missing address")
+        finally:
+            first_error = None  # no cycle through the traceback
 
     async def dial_single(self, ctx: Context, addr: Addr) -> Conn:
         """Dial one address; every error says dial, network and addresses. Go: dialSingle."""

@@ -439,7 +439,7 @@ async def _under(ctx: Context, fn: Callable[..., Awaitable[T]], *args: object) -
         stop()
         goroutine.cancel()
     if errors:
-        raise errors[0]
+        raise errors.pop()  # of which nothing here has hold, then: no cycle through the traceback
     if not results:
         raise _ContextDoneError
     return results[0]

@@ -549,6 +549,7 @@ class TLSCore(Conn):
 
     def _error(self, op: str, exc: ssl.SSLError) -> TLSError:
         conn = self._conn
+        exc.__traceback__ = None  # it leads to us, who keep the error: a cycle with OpenSSL in it
         return tls_error(op, conn.network, conn.local_addr, conn.remote_addr, exc)
 
 

@@ -58,10 +58,10 @@ class Context(ContextBase):
         "_key",
         "_lock",
         "_parent",
-        "_scope",
         "_timers",
         "_up",
         "_value",
+        "_view_of",
         "_views",
         "_when",
     )
@@ -70,7 +70,7 @@ class Context(ContextBase):
         """Make a child of *parent*; the with_... functions are the public way."""
         self._parent = None if parent is None else parent._scope
         self._up = parent  # where values are looked for next
-        self._scope: Context = self
+        self._view_of: Context | None = None
         # Guards all that follows but the constants. It may be taken again by a signal handler or a
         # finaliser that runs on the thread that has it.
         self._lock = threading.RLock()
@@ -148,6 +148,12 @@ class Context(ContextBase):
 
     # Inside the tree.
 
+    @property
+    def _scope(self) -> Context:
+        """The node that this is, or is a view of. Not a field: it would be a cycle, for the
+        garbage collector, of every context."""
+        return self._view_of or self
+
     def _adopt(self, child: Context) -> None:
         with self._lock:
             if not self.done_word:
@@ -157,7 +163,7 @@ class Context(ContextBase):
 
     def _show(self, view: Context) -> None:
         """Make *view* end with this scope."""
-        view._scope = self
+        view._view_of = self
         with self._lock:
             if not self.done_word:
                 if self._views is _NO_VIEWS:
@@ -175,14 +181,14 @@ class Context(ContextBase):
 
     def _enter(self, g: GBase) -> None:
         """Make this the ambient context of *g*. On the thread that runs it."""
-        scope = self._scope
+        scope = self._view_of or self
         if scope._parent is not None:
             with scope._lock:
                 scope._goroutines.add(g)
         g.context = self
 
     def _leave(self, g: GBase) -> None:
-        scope = self._scope
+        scope = self._view_of or self
         if scope._parent is not None:
             with scope._lock:
                 scope._goroutines.discard(g)
