@@ -155,6 +155,29 @@ class Named:
         return self.number
 
 
+def test_a_file_that_ends_the_operation_is_not_sent(run, path):
+    """Whose lock it is by then is somebody else's business."""
+
+    class Ending(Named):
+        def fileno(self):
+            if op is not None:
+                op.close()
+            return self.number
+
+    async def main():
+        nonlocal op
+        with half_pair() as (fd, peer), path.open("rb") as file:
+            op = fd.sendfile(Ending(file.fileno()), 0, 5)
+            with pytest.raises(RuntimeError, match="sendfile unix was ended by what it called"):
+                await op
+            assert drain(peer) == b""
+            op = None
+            assert await fd.sendfile(file, 0, 5) == 5
+
+    op = None
+    run(main)
+
+
 def test_a_file_that_grows_is_sent_up_to_where_it_ends_by_then(run):
     async def main():
         with tempfile.TemporaryFile(buffering=0) as file, pair() as (a, b):

@@ -322,6 +322,37 @@ def test_one_that_never_waits_lets_others_run_and_can_be_ended(run):
 # -- pipes -----------------------------------------------------------------------------------------
 
 
+def held_by(op, name):
+    """Return the object of the class *name* that *op* holds."""
+    (found,) = [each for each in gc.get_referents(op) if type(each).__name__ == name]
+    return found
+
+
+@pytest.mark.parametrize("how", ["throw", "close"])
+def test_a_pipe_with_bytes_in_it_is_closed_by_who_drops_it(run, how):
+    """X2: at once, whoever holds the object still; without a GIL it lives on by itself."""
+
+    async def main():
+        with way() as (feeder, src, dst, _):
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    dst.raw_control(lambda number: os.write(number, bytes(65536)))
+            feeder.send(b"on the way")
+            op = dst.splice_from(src)
+            next(op)  # it has them, and waits to write
+            before = pipes()
+            pipe = held_by(held_by(op, "SpliceOutOp"), "Pipe")
+            if how == "throw":
+                with pytest.raises(KeyError):
+                    op.throw(KeyError("k"))
+            else:
+                op.close()
+            assert pipes() == before - 2
+            del pipe
+
+    run(main)
+
+
 def test_who_waits_for_bytes_holds_no_pipe(run):
     async def main():
         with contextlib.ExitStack() as stack:

@@ -7,6 +7,7 @@ How an operation is left is in test_fdop_kinds.py.
 import array
 import contextlib
 import errno
+import gc
 import os
 import random
 import socket
@@ -28,9 +29,11 @@ from helpers.fds import (
     parked,
     tcp_pair,
 )
+from helpers.polls import Waiter, references
 
 RIGHTS = socket.SOL_SOCKET, socket.SCM_RIGHTS
 INT = array.array("i").itemsize
+DGRAM = socket.AF_UNIX, socket.SOCK_DGRAM
 
 needs_ipv6 = pytest.mark.skipif(
     not os.path.exists("/proc/net/if_inet6"), reason="no IPv6 on this machine"
@@ -717,3 +720,32 @@ def test_they_leave_no_reference_behind(run):
             await a.read_from()
 
     run(main, handoff=False)  # without a GIL, what another thread drops is counted later
+
+
+def test_a_nap_that_is_dropped_gives_back_who_waited(run, tmp_path):
+    """Where a coroutine is closed or dropped nobody aborts it: the reference is its own."""
+
+    async def main():
+        receiver = unixgram(os.fspath(tmp_path / "receiver"))
+        sender = unixgram("")
+        path = os.fspath(tmp_path / "receiver")
+        with contextlib.suppress(BlockingIOError), socket.socket(*DGRAM) as other:
+            other.setblocking(False)
+            while True:
+                other.sendto(b"x", path)
+        waiter = Waiter("for the receiver")
+        before, timers = references(waiter), gopoll.stats().timers
+        op = sender.write_to(b"y", path)
+        nap = next(op)
+        assert nap.commit(waiter)
+        assert gopoll.stats().timers == timers + 1
+        assert references(waiter) > before
+        op.close()
+        del op, nap
+        gc.collect()
+        assert gopoll.stats().timers == timers
+        assert references(waiter) == before
+        sender.close()
+        receiver.close()
+
+    run(main, procs=1, handoff=False)

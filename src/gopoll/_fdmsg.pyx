@@ -297,7 +297,11 @@ cdef Nap next_nap(Op op, Nap last):
     rc = netpollcheckerr(fd.pd, modeWrite)
     if rc != pollNoError:
         op.fail(rc)
-    nap = Nap.__new__(Nap)
+    try:
+        nap = Nap.__new__(Nap)
+    except MemoryError:                          # who parks is not looked after, as attempt is
+        op.finish()
+        raise
     nap.poller = fd.poller
     nap.ps = fd.ps
     nap.ns = NAP_NS if last is None else min(2 * last.ns, <int64_t>NAP_MOST_NS)
