@@ -262,8 +262,16 @@ def test_a_path_may_be_text_bytes_or_a_path(probe, kind, path):
         path = b"/" + path[1:]
     given_as = kind(path)
     path = os.fsencode(given_as)  # a Path has its own idea of "//" and "."
+    if path.startswith(b"@"):
+        path = b"./" + path
     assert probe.sockaddr(given_as) == probe.sockaddr(given_as, socket.AF_UNIX)
     assert probe.sockaddr(given_as) == unix(path + b"\0")
+
+
+def test_a_path_like_that_begins_with_an_at_sign_is_a_file(probe):
+    """As for dial and listen: it is the file that Path("@x") is elsewhere."""
+    assert probe.sockaddr(Path("@x")) == unix(b"./@x\0")
+    assert probe.sockaddr("@x") == probe.sockaddr(b"@x") == unix(b"\0x")
 
 
 @given(name=st.binary(max_size=PATH_ROOM - 1))

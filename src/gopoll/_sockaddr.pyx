@@ -122,6 +122,8 @@ cdef socklen_t _from_path(object addr, sockaddr_un *out, str op, str net) except
     raw = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
     if not raw:
         raise AddrError(op, net, None, "missing address")
+    if raw[:1] == b"@" and not isinstance(addr, (str, bytes)):
+        raw = b"./" + raw                                    # a file's name: as unix_path
     if raw[:1] == b"@" or raw[:1] == b"\0":
         raw = b"\0" + raw[1:]
         most = ROOM

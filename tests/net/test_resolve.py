@@ -398,6 +398,20 @@ def test_a_resolver_s_answers_are_taken_as_ours(run):
     assert found == [("10.0.0.1", 1), ("fe80::1", 2, 0, lo), ("::1", 3)]
 
 
+def test_a_cancellation_that_a_resolver_raises_is_not_the_dial_s_end(run):
+    """Whether the dial has a context of its own or not."""
+
+    async def main():
+        resolver = Fixed(Canceled("of its own"))
+        for ctx, cancel in ((current_context(), None), with_timeout(background(), 60)):
+            with pytest.raises(Canceled, match="of its own"):
+                await resolve_addr_list(ctx, resolver, "dial", "tcp", "h:1")
+            if cancel is not None:
+                cancel()
+
+    run(main)
+
+
 def test_a_look_up_ends_with_its_context(run):
     async def main():
         alone = stats().goroutines

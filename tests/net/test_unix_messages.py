@@ -241,6 +241,38 @@ def test_more_descriptors_than_wanted_are_an_error_and_none_stays_open(run, maxf
     run(main)
 
 
+@pytest.mark.parametrize("maxfds", [0, 2, 253])
+def test_credentials_that_come_too_take_no_room_from_descriptors(run, maxfds):
+    """Where SO_PASSCRED is on, on the sender's side or here, they come first."""
+
+    def ask(fd):
+        s = socket.socket(fileno=fd)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        s.detach()
+
+    async def main():
+        a, b = pair_of("unix")
+        async with a, b:
+            b.raw_control(ask)
+            before = open_fds()
+            sent = min(maxfds, 60)
+            await a.send_fds(b"data", [0] * sent)
+            data, fds = await b.recv_fds(10, maxfds)
+            assert (data, len(fds)) == (b"data", sent)
+            for fd in fds:
+                os.close(fd)
+            await a.send_fds(b"data", [0] * (sent + 1))
+            if sent == maxfds:
+                with pytest.raises(OpError, match=f"more than maxfds={maxfds} came"):
+                    await b.recv_fds(10, maxfds)
+                assert open_fds() == before
+            else:
+                for fd in (await b.recv_fds(10, maxfds))[1]:
+                    os.close(fd)
+
+    run(main)
+
+
 def test_no_room_for_descriptors_is_the_same_error(run):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 

@@ -27,6 +27,7 @@ from gopoll.errors import (
     CANCELED_TEXT,
     NO_SUCH_HOST_TEXT,
     AddrError,
+    Canceled,
     ClosedError,
     DeadlineExceeded,
     DNSError,
@@ -421,11 +422,15 @@ async def _under(ctx: Context, fn: Callable[..., Awaitable[T]], *args: object) -
         return await fn(*args)  # the scheduler ends this wait itself
     note = Note(current_poller())
     results: list[T] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
+    left = False
 
     async def look_up() -> None:
         try:
             results.append(await fn(*args))
+        except Canceled as exc:  # of fn's own: no context here has ended, unless it is left behind
+            if not left:
+                errors.append(exc)
         except Exception as exc:
             errors.append(exc)
         finally:
@@ -437,6 +442,7 @@ async def _under(ctx: Context, fn: Callable[..., Awaitable[T]], *args: object) -
         await note
     finally:
         stop()
+        left = True
         goroutine.cancel()
     if errors:
         raise errors.pop()  # of which nothing here has hold, then: no cycle through the traceback

@@ -35,6 +35,9 @@ _SOTYPES = {
 _INT = struct.Struct("i")
 _UCRED = struct.Struct("iii")
 _SCM_MAX_FD = 253  # the kernel's, in one message
+_SCM_PIDFD = 4  # not in the socket module yet
+# What may come beside descriptors where SO_PASSCRED, SO_PASSSEC and SO_PASSPIDFD have been set.
+_BESIDE = sum(map(_socket.CMSG_SPACE, (_UCRED.size, 256, _INT.size)))
 
 
 async def unix_socket(
@@ -80,20 +83,22 @@ class UnixConn(FDPacketConn):
     async def recv_fds(self, n: int, maxfds: int) -> tuple[bytes, list[int]]:
         """Read at most *n* bytes and at most *maxfds* descriptors that came with them. An op.
 
-        The descriptors are closed on exec, and the caller's to close. Where some are lost, for
-        more came than maxfds or no more may be open, those that came are closed and OpError
-        (EMFILE) is raised; the bytes are gone. recvmsg shows everything.
+        The descriptors are closed on exec, and the caller's to close; what SO_PASSCRED and its kin
+        bring beside them is left out. Where some are lost, for more came than maxfds or no more may
+        be open, those that came are closed and OpError (EMFILE) is raised; the bytes are gone.
+        recvmsg shows everything.
         """
         check_int("maxfds", maxfds, 0, _SCM_MAX_FD)
-        room = _socket.CMSG_LEN(maxfds * _INT.size) if maxfds else 0
+        room = _BESIDE + _socket.CMSG_LEN(maxfds * _INT.size)
         data, messages, flags, _ = await self.recvmsg(n, room)
-        fds = [
-            fd
-            for level, kind, content in messages
-            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
-            for (fd,) in _INT.iter_unpack(content)
-        ]
-        if flags & _socket.MSG_CTRUNC:
+        fds: list[int] = []
+        for level, kind, content in messages:
+            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+                fds += [fd for (fd,) in _INT.iter_unpack(content)]
+            elif (level, kind) == (_socket.SOL_SOCKET, _SCM_PIDFD):
+                for (fd,) in _INT.iter_unpack(content):
+                    os.close(fd)
+        if flags & _socket.MSG_CTRUNC or len(fds) > maxfds:
             for fd in fds:
                 os.close(fd)
             hint = f"more than maxfds={maxfds} came, or RLIMIT_NOFILE is reached"
