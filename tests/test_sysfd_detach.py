@@ -22,6 +22,7 @@ from gopoll._fd import FD
 from helpers.child import registrations, run_forking
 from helpers.fds import MORE_THAN_FITS, adopt, drain, half_pair, parked, registered
 from helpers.polls import Running, until, wait_readable
+from plugins.header import FREE_THREADED
 
 
 @pytest.fixture
@@ -219,6 +220,46 @@ def test_detach_beside_calls_under_way_gives_one_working_descriptor(poller):
             assert peer.recv(9) == b"x"
             os.close(number)
             assert peer.recv(9) == b""
+
+
+def test_who_comes_between_the_look_and_the_end_costs_a_copy():
+    """D1: alone when detach looks, and not alone when it has closed. Without a GIL one in ten."""
+    current = [None]
+
+    def use():
+        """Begin a call on each descriptor as soon as it is there."""
+        last = None
+        while (fd := current[0]) is not done:
+            if fd is not None and fd is not last:
+                last = fd
+                try:
+                    fd.getsockname()
+                except OSError:  # closed already
+                    pass
+
+    done = object()
+    user = Running(use)
+    try:
+        turn = copies = 0
+        # So often has the other come in time, or nearly; with a GIL it hardly can.
+        while turn < (20_000 if FREE_THREADED else 1000) and copies < 2000:
+            turn += 1
+            ours, peer = socket.socketpair()
+            with peer:
+                fd = FD(ours.detach(), "unix")
+                at_first = fd.fileno()
+                current[0] = fd
+                for _ in range(turn % 100):
+                    pass
+                number = fd.detach()
+                current[0] = None
+                copies += number != at_first
+                with socket.socket(fileno=number) as back:  # ValueError if it is none
+                    back.send(b"x")
+                    assert peer.recv(9) == b"x"
+    finally:
+        current[0] = done
+        user.join()
 
 
 def test_detach_turns_out_who_waits_and_who_queues(run):
