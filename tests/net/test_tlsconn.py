@@ -4,7 +4,6 @@ import errno
 import os
 import ssl
 import threading
-import time
 
 import pytest
 
@@ -14,8 +13,8 @@ from gopoll.net.tlsconn import TLSConn
 from gopoll.runtime.context import timeout
 from gopoll.runtime.goroutine import go, gosched
 from net.certs import certs
-from net.tlstools import DATA, over, read_all, read_exactly, tls_pair
-from net.tools import BIG, pair, parked
+from net.tlstools import DATA, read_all, read_exactly, tls_pair
+from net.tools import BIG, parked
 from plugins.guard import wait_until
 
 
@@ -535,33 +534,6 @@ def test_a_waiting_write_that_is_cancelled_has_taken_nothing(run):
     run(main)
 
 
-@pytest.mark.parametrize("cut", ["deadline", "cancel"])
-@pytest.mark.parametrize("name", ["readinto", "write", "writev"])
-def test_an_operation_that_is_cut_gives_the_buffer_back(run, name, cut):
-    """While the exception is handled, too: its traceback refers to what the frames had."""
-
-    async def main():
-        async with tls_pair() as (a, _):
-            size = 100 if name == "readinto" else len(BIG)
-            buffers = [bytearray(size), bytearray(3)]
-            argument = buffers if name == "writev" else buffers[0]
-            g = go(getattr(a, name), argument)
-            await parked(g, reason="read" if name == "readinto" else "write")
-            if cut == "deadline":
-                a.set_deadline(0)
-            else:
-                g.cancel()
-            try:
-                await g
-            except (TimeoutError, Canceled):
-                for buffer in buffers:
-                    buffer.append(0)  # BufferError while somebody has it
-            else:
-                raise AssertionError("it was not cut")
-
-    run(main)
-
-
 def test_a_read_that_is_cut_loses_nothing(run):
     async def main():
         async with tls_pair() as (a, b):
@@ -578,58 +550,6 @@ def test_a_read_that_is_cut_loses_nothing(run):
             await a.net_conn.write(record[9:])
             b.set_read_deadline(None)
             assert await b.read() == b"one record"
-
-    run(main)
-
-
-def test_a_deadline_that_has_passed_holds_for_what_is_in_memory_too(run):
-    """Row 38, for TLS: past deadline fails though data is ready."""
-
-    async def main():
-        async with tls_pair() as (a, b):
-            await a.write(b"xy")
-            assert await b.read(1) == b"x"
-            b.set_read_deadline(0)
-            with pytest.raises(TimeoutError, match=r"^read tcp .*i/o timeout"):
-                await b.read(1)
-            b.set_read_timeout(10)
-            assert await b.read(1) == b"y"
-            b.set_write_deadline(0)
-            for _ in range(2):
-                with pytest.raises(TimeoutError) as caught:
-                    await b.write(b"z")
-                assert caught.value.written == 0
-            b.set_deadline(None)
-            await b.write(b"!")
-            assert await a.read() == b"!"  # no z
-
-    run(main)
-
-
-@pytest.mark.parametrize("connect", [pair, tls_pair])
-def test_a_deadline_set_below_holds_for_what_is_in_memory(run, connect):
-    """Before the handshake or after: the deadlines are those of the connection below."""
-
-    async def main():
-        async with connect() as (a, b):
-            b.set_deadline(time.monotonic() + 3600)
-            a, b = await over(a, b)
-            await a.write(b"xyz")
-            assert await b.read(1) == b"x"
-            b.net_conn.set_deadline(time.monotonic() + 0.001)
-            await wait_until(lambda: b.net_conn._deadline(1) == 0)
-            with pytest.raises(TimeoutError, match=r"^read tcp .*i/o timeout"):
-                await b.read(1)
-            with pytest.raises(TimeoutError, match=r"^write tcp .*i/o timeout") as caught:
-                await b.write(b"?")
-            assert caught.value.written == 0
-            b.net_conn.set_deadline(None)
-            assert await b.read(1) == b"y"
-            b.set_read_deadline(0)
-            with pytest.raises(TimeoutError):
-                await b.read(1)
-            a.close()
-            b.close()
 
     run(main)
 

@@ -40,6 +40,7 @@ __all__ = [
     "internet_socket",
     "local_name",
     "map_err",
+    "send_at_once",
     "socket",
 ]
 
@@ -181,6 +182,17 @@ def new_fd(s: _socket.socket, net: str, plan: Plan[F], poller: Poller) -> F:
 def sockaddr(addr: Addr, family: int) -> Any:
     """Return *addr* as a socket of *family* takes it; AddrError if it cannot."""
     return unix_sockaddr(addr) if isinstance(addr, str) else to_sockaddr(addr, family)
+
+
+def send_at_once(fd: int, data: bytes) -> int:
+    """send(2) without waiting; raises OSError."""
+    # The family and the kind do not matter to send(2), and to find them out takes system calls.
+    s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        s.setblocking(False)  # whatever socket.setdefaulttimeout() says
+        return s.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
+    finally:
+        s.detach()
 
 
 # -- dial ------------------------------------------------------------------------------------------

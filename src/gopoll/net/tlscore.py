@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import socket
 import ssl
 import threading
 import time
@@ -36,16 +35,10 @@ from typing import Any
 from gopoll._fd import FD
 from gopoll._polldesc import Note
 from gopoll._poller import READ, WRITE
-from gopoll.errors import (
-    TIMEOUT_TEXT,
-    ClosedError,
-    OpError,
-    closed_error,
-    op_error,
-    timeout_error,
-)
+from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_error
 from gopoll.net.conn import Conn
-from gopoll.net.tlserror import TLSError, tls_error
+from gopoll.net.sock import send_at_once
+from gopoll.net.tlserror import TLSError, is_late, tls_error, unexpected_eof
 from gopoll.runtime._sched import current_poller, current_sched
 from gopoll.runtime._sync import Mutex
 from gopoll.runtime.context import background, with_deadline
@@ -156,7 +149,7 @@ class TLSCore(Conn):
                     done = True
                 except ssl.SSLWantReadError:
                     if self._eof:
-                        raise self._error("handshake", _unexpected_eof()) from None
+                        raise self._error("handshake", unexpected_eof()) from None
                 except ssl.SSLError as exc:
                     self._try_send(self._out.read())  # the alert
                     raise self._error("handshake", exc) from exc
@@ -258,7 +251,7 @@ class TLSCore(Conn):
     def _look_for_end(self) -> None:
         """Note an end that was not announced. OpenSSL is not told: it would take no writes then."""
         if self._eof:
-            self._read_end = self._error("read", _unexpected_eof())
+            self._read_end = self._error("read", unexpected_eof())
 
     def _decrypt_all(self) -> None:
         """Decrypt what has come, ahead of the reads."""
@@ -366,7 +359,7 @@ class TLSCore(Conn):
                 return True
             except ssl.SSLWantReadError:
                 if self._eof:
-                    raise self._error("write", _unexpected_eof()) from None
+                    raise self._error("write", unexpected_eof()) from None
                 self._wants_read = True  # W4
                 return False
             except ssl.SSLError as exc:
@@ -399,7 +392,7 @@ class TLSCore(Conn):
                     self._write_end = self._op_error("write", _CUT)
                     written = len(data)
                 self._unsent = data[written:]  # W2
-                if isinstance(exc, OSError) and not _is_late(exc):
+                if isinstance(exc, OSError) and not is_late(exc):
                     known = isinstance(exc, OpError)
                     self._send_error = copy.copy(exc) if known else OSError(exc.errno, str(exc))
                 self._wake_reader()  # W5
@@ -517,7 +510,7 @@ class TLSCore(Conn):
         if raw_control is None or not data:
             return 0
         try:
-            sent: int = raw_control(lambda fd: _send_at_once(fd, data))
+            sent: int = raw_control(lambda fd: send_at_once(fd, data))
             return sent
         except OSError:
             return 0  # no room; or closed, as whoever writes next will hear
@@ -551,23 +544,3 @@ class TLSCore(Conn):
         conn = self._conn
         exc.__traceback__ = None  # it leads to us, who keep the error: a cycle with OpenSSL in it
         return tls_error(op, conn.network, conn.local_addr, conn.remote_addr, exc)
-
-
-def _is_late(exc: OSError) -> bool:
-    """Tell whether a deadline has ended a write: by text, for the kernel has time-outs too."""
-    return isinstance(exc, TimeoutError) and getattr(exc, "err", TIMEOUT_TEXT) == TIMEOUT_TEXT
-
-
-def _unexpected_eof() -> ssl.SSLError:
-    return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
-
-
-def _send_at_once(fd: int, data: bytes) -> int:
-    """send(2) without waiting; raises OSError."""
-    # The family and the kind do not matter to send(2), and to find them out takes system calls.
-    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=fd)
-    try:
-        s.setblocking(False)  # whatever socket.setdefaulttimeout() says
-        return s.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-    finally:
-        s.detach()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import ssl
 
-from gopoll.errors import Addr, OpError, _class_for, _uncapitalise
+from gopoll.errors import TIMEOUT_TEXT, Addr, OpError, _class_for, _uncapitalise
 
-__all__ = ["TLSError", "tls_error"]
+__all__ = ["TLSError", "is_late", "tls_error", "unexpected_eof"]
 
 UNEXPECTED_EOF_TEXT = "unexpected EOF"
 
@@ -77,3 +77,13 @@ def tls_error(
 ) -> TLSError:
     """Return the error of *op* that *exc* is the cause of; it is of the class of *exc* too."""
     return _class_for(TLSError, type(exc))(op, net, source, addr, exc)
+
+
+def unexpected_eof() -> ssl.SSLError:
+    """Return what ssl raises for an end that was not announced."""
+    return ssl.SSLEOFError(ssl.SSL_ERROR_EOF, "EOF occurred in violation of protocol")
+
+
+def is_late(exc: OSError) -> bool:
+    """Tell whether a deadline has ended a write: by text, for the kernel has time-outs too."""
+    return isinstance(exc, TimeoutError) and getattr(exc, "err", TIMEOUT_TEXT) == TIMEOUT_TEXT
