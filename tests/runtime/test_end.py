@@ -13,8 +13,6 @@ import pytest
 
 import gopoll
 from gopoll import Canceled
-from gopoll.errors import InternalError
-from gopoll.runtime._sched import current_sched
 from helpers.child import run_python
 from helpers.fds import MORE_THAN_FITS, adopt
 from plugins.guard import wait_parked, wait_until
@@ -690,99 +688,3 @@ os._exit(0)
     )
     text = "['goroutine 2 was left behind when run() ended'] left behind True\n"
     assert done.stdout == text, done.stderr
-
-
-# -- what comes too late (J3) ----------------------------------------------------------------------
-
-
-def test_what_a_call_starts_that_was_posted_while_the_run_ends_is_run():
-    ran = []
-
-    async def child():
-        ran.append("ran")
-
-    async def parent():
-        try:
-            await forever()
-        finally:
-            current_sched().post(lambda: gopoll.go(child))
-
-    async def main(turns):
-        for _ in range(3):
-            gopoll.go(parent)
-        for _ in range(turns):
-            await gopoll.gosched()
-
-    for i in range(100):
-        gopoll.run(main, i % 5, procs=3)
-    assert len(ran) == 300
-
-
-def test_a_posted_call_that_raises_is_told_and_ends_no_run(capsys):
-    async def main():
-        current_sched().post(lambda: 1 // 0)
-
-    gopoll.run(main)
-    assert "ZeroDivisionError" in capsys.readouterr().err
-
-
-def test_a_run_that_is_cut_short_keeps_nothing_of_what_it_had_queued():
-    class Local:
-        pass
-
-    refs = []
-
-    async def queued():
-        local = Local()
-        refs.append(weakref.ref(local))
-        while True:
-            await gopoll.gosched()
-
-    async def main():
-        gopoll.go(queued)
-        await gopoll.gosched()
-        refs.append(weakref.ref(current_sched()))
-        current_sched().die(InternalError("as if"))
-
-    with pytest.raises(InternalError):
-        gopoll.run(main, **ONE)
-    gc.collect()
-    assert len(refs) == 2
-    assert [ref() for ref in refs] == [None, None]
-
-
-TOO_LATE = """
-import threading, warnings, gopoll
-
-warnings.simplefilter("ignore")
-begun, go_on, ended, told = threading.Event(), threading.Event(), threading.Event(), []
-
-async def nothing():
-    pass
-
-async def main():
-    gopoll.lock_os_thread()  # so that it is not this thread that is stuck
-    gopoll.go(stuck)
-    await gopoll.blocking(begun.wait)
-
-async def stuck():
-    begun.set()
-    go_on.wait()
-    try:
-        gopoll.go(nothing)
-    except RuntimeError as err:
-        told.append(str(err))
-    ended.set()
-
-gopoll.run(main)
-warnings.simplefilter("always")
-go_on.set()
-ended.wait(20)
-print(told)
-"""
-
-
-def test_who_is_left_behind_can_start_nothing_more():
-    done = run_python(TOO_LATE)
-    text = "gopoll.run() has ended: nothing can be started in it any more"
-    assert (done.stdout, done.stderr) == (f"['{text}']\n", "")

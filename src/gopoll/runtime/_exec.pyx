@@ -177,7 +177,7 @@ cdef class ExecBase(FindBase):
         cdef PyObject *joins
         cdef PySendResult how
         cdef uint64_t running
-        if load_int(&g.finished):
+        if load_int(&g.finished) or load_int(&self.words.finished):          # J2
             return 0
         g.unpublish()
         exc = g.take_pending()

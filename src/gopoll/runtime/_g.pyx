@@ -12,7 +12,8 @@ G2: who reads the stack of a goroutine counts itself in `looked`, then looks at 
 J1: who waits for the end lists itself under jlock, where it sees whether the end has come; the end
     is marked and the list taken under the same lock. Every joiner is woken, once.
 J2: a goroutine that its run leaves behind is marked as ended too, with an error, once no M can
-    resume it or see to its end; its coroutine is left alone, for a thread may be in it.
+    resume it or see to its end; its coroutine is left alone, for a thread may be in it. One that
+    has never begun, and that no M has (mid), is closed.
 """
 
 from cpython.object cimport PyObject

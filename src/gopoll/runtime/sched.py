@@ -10,6 +10,7 @@ E1: a signal handler of the program may raise anywhere in here. What it interrup
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 import threading
@@ -427,6 +428,8 @@ class Scheduler(ExecBase):
         for g in self.goroutines():
             text = f"goroutine {g.id} was left behind when run() ended"
             self.leave_behind(g, RuntimeError(text))
+            if g.m_id == 0 and inspect.getcoroutinestate(g.coro) == inspect.CORO_CREATED:
+                g.coro.close()  # a run that was cut short has never begun it
         self.empty_queues()
 
     def die(self, error: BaseException, note: str = "") -> None:
