@@ -126,6 +126,8 @@ def test_what_fn_raises_comes_out_and_the_lock_is_given_back(run):
             for wrong in (None, 5, "fn"):
                 with pytest.raises(TypeError, match="fn must be callable, not"):
                     fd.raw_read(wrong)
+                with pytest.raises(TypeError, match="fn must be callable, not"):
+                    fd.raw_control(wrong)
             with pytest.raises(TypeError):
                 await fd.raw_read(lambda: True)
 

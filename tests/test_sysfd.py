@@ -212,7 +212,7 @@ def test_a_deadline_is_a_number_of_any_size(poller, pair, name):
     with pytest.raises(ValueError, match="is not a number"):
         set_it(math.nan)
     for wrong in ("soon", [], 1j):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"^(deadline|timeout) must be seconds or None, not"):
             set_it(wrong)
     set_it(None)
     with pytest.raises(OverflowError):

@@ -322,6 +322,8 @@ cdef class SysFD:
 
     def raw_control(self, fn):
         """Call fn(descriptor) while it cannot be closed; return its result. Go: RawControl."""
+        if not callable(fn):
+            raise TypeError(f"fn must be callable, not {type(fn).__name__}")
         store_int(&self.plain, 0)
         return self._with_descriptor(fn)
 
@@ -398,14 +400,23 @@ cdef class SysFD:
         self.set_deadline_word(timeout_to_ns(timeout), modeWrite)
 
 
+cdef inline double seconds_of(str name, value) except? -1.0:
+    cdef double s
+    try:
+        s = value
+    except TypeError:
+        raise TypeError(f"{name} must be seconds or None, not {type(value).__name__}") from None
+    if s != s:
+        raise ValueError(f"{name} is not a number")
+    return s
+
+
 cdef int64_t when_to_ns(when) except? -2:
     """An absolute time in seconds as ns: None is 0, the past is -1, beyond the clock is its end."""
     cdef double s
     if when is None:
         return 0
-    s = when
-    if s != s:
-        raise ValueError("deadline is not a number")
+    s = seconds_of("deadline", when)
     if s >= 9e9:
         return INT64_MAX
     if s <= 0 or <int64_t>(s * 1e9) <= nanotime():
@@ -417,9 +428,7 @@ cdef int64_t timeout_to_ns(timeout) except? -2:
     cdef double s
     if timeout is None:
         return 0
-    s = timeout
-    if s != s:
-        raise ValueError("timeout is not a number")
+    s = seconds_of("timeout", timeout)
     if s <= 0:
         return -1
     if s >= 9e9:

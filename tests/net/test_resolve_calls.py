@@ -134,7 +134,7 @@ def test_whoever_is_cancelled_the_others_get_the_answer(run, system):
 
 
 def test_a_call_that_nobody_waits_for_is_joined_by_the_next(run, system):
-    """It cannot be stopped: to begin another beside it would cost a thread each time (R1)."""
+    """It cannot be stopped: to begin another beside it would cost a thread each time (N1)."""
 
     async def main():
         resolver = Resolver(workers=1)
@@ -192,7 +192,7 @@ def test_a_look_up_in_the_queue_can_be_cancelled(run, system):
 
 
 def test_what_no_thread_has_begun_is_not_called_for_nobody(run, system):
-    """The place is taken, the pool is full, and the caller goes (R2)."""
+    """The place is taken, the pool is full, and the caller goes (N2)."""
 
     async def main():
         resolver, other = Resolver(), threading.Event()
@@ -329,7 +329,7 @@ def raise_at(turn, codes):
 
 
 def test_a_signal_handler_that_raises_strands_nobody(run, system):
-    """R3: wherever it raises, the next look-up of the name is begun or joined, and ends."""
+    """N3: wherever it raises, the next look-up of the name is begun or joined, and ends."""
     names = ("join", "_start_worker", "_leave", "_forget")
     codes = [getattr(resolve._Flights, name).__code__ for name in names]
     system.open.set()
@@ -356,7 +356,7 @@ def test_a_signal_handler_that_raises_strands_nobody(run, system):
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_who_has_relied_on_a_worker_gets_another(run, system, monkeypatch, begun):
-    """R3: the start is interrupted, before or after a thread has begun; another has queued."""
+    """N3: the start is interrupted, before or after a thread has begun; another has queued."""
 
     async def main():
         resolver = Resolver(workers=1)

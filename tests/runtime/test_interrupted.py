@@ -1,6 +1,6 @@
 """Signal handlers that raise anywhere in the scheduler, and threads that cannot be had: run() ends.
 
-E1 in sched.py, L1 and L2 in _sched.pyx. Go has neither; it throws where no thread can be made.
+E1 in sched.py, U1 and U2 in _sched.pyx. Go has neither; it throws where no thread can be made.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ def no_threads(monkeypatch):
     return switch
 
 
-# -- L1: no thread is to be had --------------------------------------------------------------------
+# -- U1: no thread is to be had --------------------------------------------------------------------
 
 
 def test_locking_the_only_thread_fails_if_no_other_can_be_had(no_threads):

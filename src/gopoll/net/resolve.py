@@ -3,11 +3,11 @@
 Called by dial and listen, in a goroutine; getaddrinfo runs on the threads of runtime.blocking.
 Go: net/lookup.go, net/ipsock.go, resolveAddrList in net/dial.go, internal/singleflight (go1.27).
 
-R1: a name and family has one call at most in a run(): its flight is in the table from when it is
+N1: a name and family has one call at most in a run(): its flight is in the table from when it is
     made until its thread has left getaddrinfo, wanted or not. Who comes meanwhile joins it.
-R2: a flight that is queued is dropped under the lock by the last waiter that leaves. Who joins
+N2: a flight that is queued is dropped under the lock by the last waiter that leaves. Who joins
     looks in the table under the same lock.
-R3: while a flight is queued, a worker has been started and not yet looked at the queue for the last
+N3: while a flight is queued, a worker has been started and not yet looked at the queue for the last
     time: who queues one starts a worker, unless all work, and a worker goes under the lock, with
     nothing queued. A signal handler may raise anywhere in between: who leaves looks once more.
 """
@@ -184,7 +184,7 @@ class _Flights:
         flight: _Flight | None = None
         try:
             with self._lock:
-                flight = self._table.get(key)  # R1
+                flight = self._table.get(key)  # N1
                 queue = flight is None
                 if flight is None:
                     flight = _Flight(key, look_up)
@@ -200,7 +200,7 @@ class _Flights:
         return flight
 
     def _start_worker(self) -> None:
-        """Have another thread work, if something is queued and it may (R3)."""
+        """Have another thread work, if something is queued and it may (N3)."""
         worker = object()
         try:
             with self._lock:
@@ -219,8 +219,8 @@ class _Flights:
                 flight.waiters.remove(note)
             if not flight.waiters and flight in self._queue:
                 self._queue.remove(flight)
-                self._forget(flight)  # R2
-            stranded = bool(self._queue and not self._workers)  # R3
+                self._forget(flight)  # N2
+            stranded = bool(self._queue and not self._workers)  # N3
         if stranded:
             try:
                 self._start_worker()
@@ -251,7 +251,7 @@ class _Flights:
             del error
 
     def _next(self, worker: object) -> _Flight | None:
-        """Return what *worker* looks up next, None if it goes (R3)."""
+        """Return what *worker* looks up next, None if it goes (N3)."""
         with self._lock:
             if worker in self._workers:
                 if self._queue:

@@ -24,8 +24,8 @@ cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; 
     int stop                   # sysmon is to end
     int note                   # a futex word: sysmon's bed
     int handing                # threads that have goroutines in hand, on no list and no P (S8)
-    int nms                    # Ms whose thread runs (L1)
-    int nbound                 # those of them that only one goroutine can use (L1)
+    int nms                    # Ms whose thread runs (U1)
+    int nbound                 # those of them that only one goroutine can use (U1)
     int ending                 # main has ended, or something fatal has happened
     int finished               # every goroutine has ended: the Ms leave
 

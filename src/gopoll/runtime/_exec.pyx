@@ -359,7 +359,7 @@ cdef class ExecBase(FindBase):
             leaves = self.can_leave(m)
             m.lockedg = None
             if leaves:
-                add_int(&self.words.nms, -1)             # L1
+                add_int(&self.words.nms, -1)             # U1
             self.unbind(m)
             if leaves:
                 m.leaving = True

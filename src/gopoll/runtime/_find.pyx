@@ -96,7 +96,7 @@ cdef class FindBase(SchedBase):
         return 0
 
     cdef bint spare_m(self) except -1:
-        """Start an M that is idle until it is given a P; False if there can be none (L1)."""
+        """Start an M that is idle until it is given a P; False if there can be none (U1)."""
         cdef MBase m = self.new_m()
         cdef PBase p
         if m is None:

@@ -62,8 +62,8 @@ cdef class MBase:
     cdef int syscalls          # syscall() bodies it is inside of
     cdef uint64_t sysgen       # raised when some of them were not left
     cdef bint outside          # in such a body, and its P given up
-    cdef int bound             # reasons for which it runs one goroutine only; its own thread's (L1)
-    cdef readonly int boot     # even: the thread it is given has not begun; odd: it has; (L2)
+    cdef int bound             # reasons for which it runs one goroutine only; its own thread's (U1)
+    cdef readonly int boot     # even: the thread it is given has not begun; odd: it has; (U2)
     cdef void *tstate          # Python's state of its thread; guarded by SchedBase.lock
     cdef readonly int clock    # the CPU clock of its thread, -1 before it has begun; atomic
     cdef MCounts counts

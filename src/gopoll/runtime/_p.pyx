@@ -121,7 +121,7 @@ cdef class MBase:
         store_int(&self.clock, gopoll_cpu_clock())
 
     def begins(self, int boot):
-        """Begin what was started as *boot*, once; False if that has been given up (L2)."""
+        """Begin what was started as *boot*, once; False if that has been given up (U2)."""
         return bool(cas_int(&self.boot, boot, boot + 1))
 
     @property

@@ -16,11 +16,11 @@ S3: who queues work queues it, then looks at npidle, then at nmspinning. An M th
 S4: one M at a time blocks in the network, and lastpoll is 0 while it does: who polls without
     blocking swaps lastpoll from what it has seen. While every P is idle one M does: who leaves a P
     idle and does not go on to block looks at lastpoll after that (after_idle).
-L1: an M is left that is no single goroutine's: it takes the P that startm had no thread for (S3).
+U1: an M is left that is no single goroutine's: it takes the P that startm had no thread for (S3).
     Who binds its M raises nbound, then looks at nms, which is raised once a thread has been started
     and lowered before one ends. Of two that bind at once one sees both; who finds none left starts
     one, or does not bind.
-L2: a thread that is started for an M begins with a swap of its `boot`; who was interrupted in
+U2: a thread that is started for an M begins with a swap of its `boot`; who was interrupted in
     starting it swaps that too, and starts another if it wins. One thread begins.
 S6: a P is on the idle list, or one M has it, or it is on its way to one (nextp). Nobody drops it: a
     thread that ends gives it up first.
@@ -360,7 +360,7 @@ cdef class SchedBase(WordsBase):
         self.spare_ms.append(m)
 
     cdef bint launch(self, MBase m) except -1:
-        """Start the thread of *m*; False if none can be had. A signal handler ends the run (L2)."""
+        """Start the thread of *m*; False if none can be had. A signal handler ends the run (U2)."""
         cdef int boot
         for _ in range(TURNS):
             boot = m.boot
@@ -376,7 +376,7 @@ cdef class SchedBase(WordsBase):
         return False
 
     cdef bint bind(self, MBase m) noexcept:
-        """Keep *m* for one goroutine, once more; False, but counted, if no M is left (L1)."""
+        """Keep *m* for one goroutine, once more; False, but counted, if no M is left (U1)."""
         m.bound += 1
         return m.bound > 1 or add_int(&self.words.nbound, 1) < load_int(&self.words.nms)
 

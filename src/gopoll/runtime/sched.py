@@ -189,7 +189,7 @@ class Scheduler(ExecBase):
 
     def _mstart(self, m: MBase, boot: int, before: threading.Thread | None) -> None:
         """Be *m*, after the thread that was it *before*. Go: mstart."""
-        if not m.begins(boot):  # L2
+        if not m.begins(boot):  # U2
             return
         m.thread = threading.current_thread()
         if before is not None:
