@@ -108,10 +108,14 @@ def test_one_that_another_thread_drops_is_closed_on_ours(run, procs):
             threads.append(gopoll.current())
 
     async def main():
+        # Without a GIL an object ends on the thread that made it, once that runs Python again: ours
+        # must not be left idle.
+        gopoll.lock_os_thread()
         box = [look()]
         await anext(box[0])
         await gopoll.blocking(box.clear)
         await wait_until(lambda: len(threads) == 2)
+        gopoll.unlock_os_thread()
         ours = {m.ident for m in current_sched().allm}
         assert threads[0].ident in ours
         assert threads[1] is None, "a goroutine of the runtime's own"

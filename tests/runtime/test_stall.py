@@ -86,8 +86,14 @@ def test_who_computes_and_who_sits_in_c_is_told_apart(run, heard, options, kind,
 def test_who_keeps_the_gil_in_c_is_told_after_it(run, heard, options):
     n = big_enough(sum_to, 0.15)
 
+    def held():
+        return [stall for stall in heard if stall.kind == "gil_held"]
+
     async def stuck():
-        sum_to(n)
+        for _ in range(20):  # a busy machine may keep the CPU from who is to see it
+            sum_to(n)
+            if held():
+                break
 
     async def main():
         g = gopoll.go(stuck, name="holds")
@@ -95,9 +101,8 @@ def test_who_keeps_the_gil_in_c_is_told_after_it(run, heard, options):
         return g.id, gopoll.stats().stalls
 
     number, stalls = run(main, **options)
-    held = [stall for stall in heard if stall.kind == "gil_held"]
-    assert held, heard
-    for stall in held:
+    assert held(), heard
+    for stall in held():
         assert (stall.goroutine, stall.name, stall.stack) == (number, "holds", None)
         assert stall.duration >= 0.05
     assert stalls >= 1
