@@ -153,7 +153,7 @@ def test_nothing_works_after_close(run):
             assert fd.fileno() == -1
             for op in (fd.read(1), fd.read(0), fd.readinto(bytearray(1)), fd.write(b"x")):
                 assert isinstance(await failure(op), ClosedError)
-            assert isinstance(await failure(fd.accept_fd()), ClosedError)
+            assert isinstance(await failure(fd.accept_conn(FD)), ClosedError)
             assert isinstance(await failure(fd.wait_connect()), ClosedError)
             for call in (fd.close, fd.close_read, fd.close_write, fd.getsockname, fd.getpeername):
                 with pytest.raises(ClosedError):
@@ -221,7 +221,7 @@ def test_a_port_is_free_once_the_close_of_its_listener_is_done(run):
             sock.listen()
             port = sock.getsockname()[1]
             fd = adopt(sock, "tcp")
-            acceptor = gopoll.go(fd.accept_fd)
+            acceptor = gopoll.go(fd.accept_conn, FD)
             await wait_parked(acceptor)
             await fd.close()
             with pytest.raises(ClosedError, match=r"^accept tcp: "):
@@ -451,7 +451,7 @@ def test_a_past_deadline_fails_although_data_is_there(run):
         with half_pair() as (fd, peer):
             peer.send(b"data")
             fd.set_deadline(PAST)
-            for op in (fd.read(9), fd.readinto(bytearray(9)), fd.write(b"x"), fd.accept_fd()):
+            for op in (fd.read(9), fd.readinto(bytearray(9)), fd.write(b"x"), fd.accept_conn(FD)):
                 exc = await failure(op)
                 assert isinstance(exc, TimeoutError)
                 assert exc.is_timeout

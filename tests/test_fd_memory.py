@@ -15,6 +15,7 @@ HEAD = """
 import _testcapi, gc, os, socket, sys, tempfile
 import gopoll
 from gopoll import _fdcopy, _fdmsg
+from gopoll._fd import FD
 from helpers.child import open_fds
 from helpers.fds import AnyFD, adopt, message, pair
 
@@ -62,10 +63,10 @@ async def main():
     for at in range(40):
         client = socket.create_connection(address)
         before = len(open_fds())
-        outcome, result = failing(at, fd.accept_fd())
+        outcome, result = failing(at, fd.accept_conn(FD))
         more = len(open_fds()) - before
         if result is not None:
-            os.close(result[0])
+            result.close()
         assert more == (result is not None), (at, outcome, more)
         assert await is_free(fd, "r")
         outcomes.append(outcome)

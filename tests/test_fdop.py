@@ -111,21 +111,41 @@ def test_write_takes_any_buffer_and_keeps_it_until_the_end(run):
     run(main)
 
 
-def test_a_tuple_and_an_exception_come_out_of_an_operation_whole(run):
-    """StopIteration is peculiar about both: accept returns a tuple, join anything."""
+def test_accept_makes_a_connection_that_is_registered_and_has_its_addresses(run):
+    class Conn(FD):
+        pass
 
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as server:
             name = server.getsockname()
             fd = adopt(server.dup(), "tcp")
+            for wrong in (int, type(gopoll)):
+                with pytest.raises(TypeError, match="cls must be derived from FD, not"):
+                    fd.accept_conn(wrong)
             with socket.create_connection(name) as peer:
-                number, addr = await fd.accept_fd()
-                assert addr == peer.getsockname()
-                assert os.get_blocking(number) is False
-                assert os.get_inheritable(number) is False
-                os.close(number)
+                conn = await fd.accept_conn(Conn)
+                assert type(conn) is Conn
+                assert conn.network == "tcp"
+                for _ in range(2):  # made when asked for, and kept
+                    assert (conn.local_addr, conn.remote_addr) == (name, peer.getsockname())
+                assert conn.local_addr is conn.local_addr
+                assert os.get_blocking(conn.fileno()) is False
+                assert os.get_inheritable(conn.fileno()) is False
+                peer.send(b"x")
+                assert await conn.read() == b"x"
+                conn.close()
+                assert conn.remote_addr == peer.getsockname()
             fd.close()
+            with pytest.raises(StopAsyncIteration):
+                await fd.accept_conn(Conn, iterate=True)
 
+    run(main)
+
+
+def test_a_tuple_and_an_exception_come_out_of_an_operation_whole(run):
+    """StopIteration is peculiar about both; a join returns anything."""
+
+    async def main():
         for value in [(1, 2), (), ValueError("a value"), None, StopIteration(3)]:
 
             async def give(value=value):
@@ -142,14 +162,13 @@ def test_accept_waits_and_goes_on_after_each_connection(run):
             name = server.getsockname()
             fd = adopt(server.dup(), "tcp")
             for burst in (1, 3):
-                acceptors = [gopoll.go(fd.accept_fd) for _ in range(burst)]
+                acceptors = [gopoll.go(fd.accept_conn, FD) for _ in range(burst)]
                 await wait_parked(*acceptors)
                 peers = [socket.create_connection(name) for _ in range(burst)]
-                pairs = [await g for g in acceptors]
-                assert [addr for _, addr in pairs] == [p.getsockname() for p in peers]
-                for (number, _), peer in zip(pairs, peers, strict=True):
-                    os.close(number)
-                    peer.close()
+                conns = [await g for g in acceptors]
+                assert [c.remote_addr for c in conns] == [p.getsockname() for p in peers]
+                for end in conns + peers:
+                    end.close()
             fd.close()
 
     run(main)
@@ -166,11 +185,10 @@ def test_too_many_open_files_is_an_error_with_a_remedy(run):
                 resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
                 try:
                     with pytest.raises(OpError, match=r"too many open files \(limit 3; raise"):
-                        await fd.accept_fd()
+                        await fd.accept_conn(FD)
                 finally:
                     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                number, _ = await fd.accept_fd()
-                os.close(number)
+                (await fd.accept_conn(FD)).close()
             fd.close()
 
     run(main)
@@ -457,7 +475,7 @@ def test_never_awaited_says_so(run):
                 (lambda: fd.read(1), "read"),
                 (lambda: fd.readinto(bytearray(1)), "read"),
                 (lambda: fd.write(b"x"), "write"),
-                (fd.accept_fd, "accept"),
+                (lambda: fd.accept_conn(FD), "accept"),
                 (fd.wait_connect, "dial"),
             ]:
                 with pytest.warns(RuntimeWarning, match=f"^{name} unix was never awaited$"):

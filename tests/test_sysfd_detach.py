@@ -353,17 +353,17 @@ def test_an_exclusive_one_accepts_waits_and_has_deadlines(run):
             os.set_blocking(fd.fileno(), False)
             fd.init(gopoll.runtime._sched.current_poller(), exclusive=True)
             for _ in range(3):
-                acceptor = await parked(fd.accept_fd)
+                acceptor = await parked(fd.accept_conn, FD)
                 with socket.create_connection(server.getsockname()) as peer:
-                    number, addr = await acceptor
-                    assert addr == peer.getsockname()
-                    os.close(number)
-            acceptor = await parked(fd.accept_fd)
+                    conn = await acceptor
+                    assert conn.remote_addr == peer.getsockname()
+                    conn.close()
+            acceptor = await parked(fd.accept_conn, FD)
             fd.set_read_timeout(0.001)
             with pytest.raises(TimeoutError):
                 await acceptor
             fd.set_read_timeout(None)
-            acceptor = await parked(fd.accept_fd)
+            acceptor = await parked(fd.accept_conn, FD)
             fd.close()
             with pytest.raises(ClosedError):
                 await acceptor

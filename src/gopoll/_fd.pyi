@@ -1,10 +1,12 @@
 from collections.abc import Awaitable as PyAwaitable
-from typing import Any
+from typing import Any, TypeVar
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
 from gopoll._park import Awaitable
 from gopoll._sysfd import SysFD
+
+_F = TypeVar("_F", bound=FD)
 
 class FD(SysFD):
     def close(self) -> PyAwaitable[None]: ...
@@ -13,5 +15,12 @@ class FD(SysFD):
     def read(self, n: int = 65536) -> Awaitable[bytes]: ...
     def readinto(self, buffer: WriteableBuffer) -> Awaitable[int]: ...
     def write(self, data: ReadableBuffer) -> Awaitable[int]: ...
-    def accept_fd(self) -> Awaitable[tuple[int, Any]]: ...
+    def accept_conn(
+        self,
+        cls: type[_F],
+        *,
+        stream: bool = True,
+        zero_read_is_eof: bool = True,
+        iterate: bool = False,
+    ) -> Awaitable[_F]: ...
     def wait_connect(self) -> Awaitable[Any]: ...

@@ -85,14 +85,24 @@ cdef class FD(SysFD):
         op.mode = modeWrite
         return op
 
-    def accept_fd(self):
-        """Accept one connection: (descriptor, address), non-blocking and close-on-exec. An op.
+    def accept_conn(self, type cls not None, *, bint stream=True, bint zero_read_is_eof=True,
+                    bint iterate=False):
+        """Accept one connection and make a *cls* of it, registered as this listener is. An op.
 
-        ECONNABORTED is not shown. Go: FD.Accept.
+        The descriptor is non-blocking and close-on-exec. ECONNABORTED is not shown. cls: FD or a
+        class derived from it, whose __init__ is not called; stream, zero_read_is_eof: as FD's.
+        iterate: that this has been closed is a StopAsyncIteration. Go: FD.Accept, netFD.accept.
         """
-        cdef AcceptOp op = AcceptOp.__new__(AcceptOp)
+        cdef AcceptOp op
+        if not issubclass(cls, FD):
+            raise TypeError(f"cls must be derived from FD, not {cls.__name__}")
+        op = AcceptOp.__new__(AcceptOp)
         op.fd = self
         op.mode = modeRead
+        op.cls = cls
+        op.stream = stream
+        op.zero_is_eof = zero_read_is_eof
+        op.iterate = iterate
         return op
 
     def wait_connect(self):

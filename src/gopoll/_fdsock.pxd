@@ -1,9 +1,14 @@
 """The operations of _fdsock.pyx."""
 
 from gopoll._fdop cimport Op
+from gopoll._sockaddr cimport sockaddr_storage, socklen_t
 
 cdef class AcceptOp(Op):
-    pass
+    cdef type cls              # of the connection
+    cdef bint stream           # as its SysFD's
+    cdef bint zero_is_eof
+    cdef bint iterate          # that the listener is closed is the end of an iteration
+    cdef object admit(self, int fd, sockaddr_storage *addr, socklen_t size)
 
 cdef class ConnectOp(Op):
     pass

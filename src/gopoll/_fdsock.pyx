@@ -10,8 +10,14 @@ from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EIS
                          errno)
 
 from gopoll._fdop cimport AGAIN, DONE, Op
-from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockopt,
-                               sockaddr, sockaddr_storage, sockaddr_to_python, socklen_t)
+from gopoll._atomic cimport load_int, store_int
+from gopoll._pollcache cimport regEdge, regPlain
+from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockname,
+                               getsockopt, rawaddr_set, sockaddr, sockaddr_storage,
+                               sockaddr_to_python, socklen_t)
+from gopoll._sysfd cimport SysFD
+
+from gopoll.errors import ClosedError, OpError
 
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -28,7 +34,12 @@ cdef class AcceptOp(Op):
         return "accept"
 
     cdef int step(self, PyObject **out) except -1:
-        return 2 if Op.step(self, out) else 0    # what attempt gives is a StopIteration already
+        try:
+            return 2 if Op.step(self, out) else 0  # what attempt gives is a StopIteration already
+        except ClosedError:
+            if not self.iterate:
+                raise
+        raise StopAsyncIteration
 
     cdef int attempt(self, PyObject **out) except -1:
         cdef sockaddr_storage addr
@@ -41,15 +52,49 @@ cdef class AcceptOp(Op):
             if errno != ECONNABORTED:            # that one was gone before we came: the next
                 self.err = errno
                 return AGAIN
-        try:
-            stop = StopIteration((fd, sockaddr_to_python(&addr, size)))
-            self.finish()                        # here: if it fails, nobody gets the pair
-        except BaseException:
-            close(fd)
-            raise
+        stop = self.admit(fd, &addr, size)
         Py_INCREF(stop)
         out[0] = <PyObject *>stop
         return DONE
+
+    cdef object admit(self, int fd, sockaddr_storage *addr, socklen_t size):
+        """Make a connection of *fd*, which is closed if that fails (Go issue 34392).
+
+        Return it in a StopIteration. Options such as NODELAY it has from the listener.
+        """
+        cdef SysFD listener = self.fd, conn
+        try:
+            conn = <SysFD?>self.cls.__new__(self.cls)
+        except BaseException:
+            close(fd)
+            raise
+        conn.sysfd = fd                          # its own, from here on
+        conn.destroyed = 0
+        conn.network = listener.network
+        conn.is_stream = self.stream
+        conn.zero_is_eof = self.zero_is_eof
+        try:
+            if not self.stream:
+                conn.ask_family()
+            if listener.poller is not None:
+                plain = load_int(&listener.plain)
+                conn.register(listener.poller, regPlain if plain else regEdge)
+                store_int(&conn.plain, plain)
+            if not rawaddr_set(&conn.raw_remote, addr, size):
+                conn.remote_ = sockaddr_to_python(addr, size)
+            size = sizeof(addr[0])
+            if getsockname(fd, <sockaddr *>addr, &size) != 0:
+                size = 0                         # the kernel will not say; Go ignores that too
+            if not rawaddr_set(&conn.raw_local, addr, size):
+                conn.local_ = sockaddr_to_python(addr, size)
+            stop = StopIteration(conn)
+            self.finish()                        # here: if it fails, nobody gets the connection
+        except BaseException as exc:
+            conn.evict()
+            if isinstance(exc, OpError):
+                exc.op, exc.source, exc.addr = "accept", None, listener.local_addr
+            raise
+        return stop
 
 
 cdef class ConnectOp(Op):

@@ -20,8 +20,35 @@ from gopoll._polltypes cimport readyList
 from gopoll._throw cimport THROW_OUT_OF_MEMORY
 from gopoll._timers cimport timers_fini, timers_init
 
-cdef extern from "<unistd.h>" nogil:
-    int getpid()
+cdef extern from * nogil:
+    """
+    #include <sys/mman.h>
+    #include <unistd.h>
+    /* getpid() without a system call: a word that the kernel clears in a child, whichever way that
+       was made. Where it cannot (before Linux 4.14), the system call. */
+    static int *gopoll_pid;
+    static void gopoll_pid_init(void) {
+    #ifdef MADV_WIPEONFORK
+      void *page = mmap(NULL, sizeof(int), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                        -1, 0);
+      if (page == MAP_FAILED) return;
+      if (madvise(page, sizeof(int), MADV_WIPEONFORK) != 0) { munmap(page, sizeof(int)); return; }
+      gopoll_pid = page;
+    #endif
+    }
+    static int gopoll_getpid(void) {
+      int pid = gopoll_pid ? __atomic_load_n(gopoll_pid, __ATOMIC_RELAXED) : 0;
+      if (pid == 0) {
+        pid = getpid();
+        if (gopoll_pid) __atomic_store_n(gopoll_pid, pid, __ATOMIC_RELAXED);
+      }
+      return pid;
+    }
+    """
+    void gopoll_pid_init()
+    int getpid "gopoll_getpid"()
+
+gopoll_pid_init()
 
 
 cdef int pollserver_init(pollServer *ps) noexcept nogil:

@@ -19,6 +19,13 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_NONBLOCK
         SOCK_CLOEXEC
 
+# An address of TCP or UDP as the kernel has given it; size 0: none.
+cdef struct rawAddr:
+    socklen_t size
+    unsigned int words[7]      # a sockaddr_in or a sockaddr_in6
+
+cdef bint rawaddr_set(rawAddr *raw, const sockaddr_storage *addr, socklen_t size) noexcept nogil
+cdef object rawaddr_to_python(rawAddr *raw)
 cdef object sockaddr_to_python(sockaddr_storage *addr, socklen_t size)
 cdef int sockaddr_from_python(object addr, int family, sockaddr_storage *out, socklen_t *size,
                               str op, str net) except -1

@@ -89,6 +89,22 @@ cdef object _unix_path(sockaddr_un *addr, Py_ssize_t size):
     return raw.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
+cdef bint rawaddr_set(rawAddr *raw, const sockaddr_storage *addr, socklen_t size) noexcept nogil:
+    """Keep *addr* as it is, to be formatted if somebody asks; False if it is none of IP."""
+    if addr.ss_family not in (AF_INET, AF_INET6) or size > sizeof(raw.words):
+        return False
+    memcpy(raw.words, addr, size)
+    raw.size = size
+    return True
+
+
+cdef object rawaddr_to_python(rawAddr *raw):
+    """Return what rawaddr_set has kept, as sockaddr_to_python does."""
+    cdef sockaddr_storage addr
+    memcpy(&addr, raw.words, raw.size)
+    return sockaddr_to_python(&addr, raw.size)
+
+
 # -- to the kernel ---------------------------------------------------------------------------------
 
 cdef int sockaddr_from_python(object addr, int family, sockaddr_storage *out, socklen_t *size,

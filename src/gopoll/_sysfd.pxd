@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 from gopoll._fdmutex cimport fdMutex
 from gopoll._pollcache cimport pollDesc, pollServer
 from gopoll._poller cimport Poller
-from gopoll._sockaddr cimport sockaddr, socklen_t
+from gopoll._sockaddr cimport rawAddr, sockaddr, socklen_t
 
 
 cdef class SysFD:
@@ -23,8 +23,10 @@ cdef class SysFD:
     cdef pollServer *ps        # the server pd belongs to: differs from poller.ps after a fork
     cdef readonly Poller poller
     cdef readonly str network
-    cdef readonly object local_addr
-    cdef readonly object remote_addr
+    cdef object local_         # addresses as Python has them, None before they are asked for;
+    cdef object remote_        # critical section
+    cdef rawAddr raw_local     # and as the kernel gave them, where that has been kept; constant
+    cdef rawAddr raw_remote
     cdef set closers           # Notes of those who wait for the real close; critical section
     cdef object __weakref__
     cdef int mutex_error(self, int rc, str op, object written=*) except -1
@@ -32,6 +34,7 @@ cdef class SysFD:
     cdef int decref(self) except -1
     cdef int unlock(self, int mode) except -1
     cdef int check_fork(self) except -1
+    cdef int register(self, Poller poller, int reg) except -1
     cdef int ask_family(self) except -1
     cdef bint is_used_by_others(self, int ours) noexcept
     cdef int evict(self, str op=*, bint give_away=*) except -1

@@ -22,8 +22,8 @@ from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
 from gopoll._polldesc cimport Note
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport pollserver_forked
-from gopoll._sockaddr cimport (AF_UNSPEC, getpeername, getsockname, getsockopt, sockaddr,
-                               sockaddr_storage, sockaddr_to_python, socklen_t)
+from gopoll._sockaddr cimport (AF_UNSPEC, getpeername, getsockname, getsockopt, rawaddr_to_python,
+                               sockaddr, sockaddr_storage, sockaddr_to_python, socklen_t)
 from gopoll._throw cimport THROW_UNBLOCK_CLOSING, throw
 from gopoll._timers cimport nanotime
 
@@ -85,10 +85,15 @@ cdef class SysFD:
         On an errno the pollDesc is unblocked and closed, then the OpError raised; the descriptor
         is still the caller's to close.
         """
-        cdef pollDesc *pd = NULL
-        cdef int rc, reg = regExclusive if exclusive else regPlain if plain else regEdge
         if self.poller is not None:
             raise RuntimeError(f"descriptor {self.sysfd} is registered already")
+        self.register(poller, regExclusive if exclusive else regPlain if plain else regEdge)
+        store_int(&self.plain, plain)
+
+    cdef int register(self, Poller poller, int reg) except -1:
+        """init, once it is known how."""
+        cdef pollDesc *pd = NULL
+        cdef int rc
         self.incref("open")
         poller.enter()
         try:
@@ -108,12 +113,28 @@ cdef class SysFD:
         self.poller = poller
         self.ps = poller.ps
         self.pd = pd
-        store_int(&self.plain, plain)
+        return 0
 
     def set_addrs(self, local, remote):
-        """Note both addresses, for properties and error texts."""
-        self.local_addr = local
-        self.remote_addr = remote
+        """Note both addresses, for properties and error texts. Before others have the FD."""
+        self.local_ = local
+        self.remote_ = remote
+
+    @property
+    def local_addr(self):
+        """The address of this end: ("host", port), a path, or None. Any thread."""
+        with cython.critical_section(self):
+            if self.local_ is None and self.raw_local.size:
+                self.local_ = rawaddr_to_python(&self.raw_local)
+            return self.local_
+
+    @property
+    def remote_addr(self):
+        """The address of the other end. Any thread."""
+        with cython.critical_section(self):
+            if self.remote_ is None and self.raw_remote.size:
+                self.remote_ = rawaddr_to_python(&self.raw_remote)
+            return self.remote_
 
     def fileno(self):
         """Return the descriptor, -1 once it is closed. It stays ours: do not close it."""

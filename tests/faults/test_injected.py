@@ -103,6 +103,27 @@ def test_what_goes_by_itself_is_hidden(inject, fault, times):
     assert inject([fault], code) >= times  # sysmon polls as well
 
 
+def test_a_connection_that_cannot_be_registered_is_closed_and_the_listener_stays(inject):
+    """Go issue 34392: it closed the listener."""
+    code = """
+    import socket
+    async def main():
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            with socket.create_connection(listener.addr) as client:
+                before = open_fds()
+                err = await failure(listener.accept())
+                assert "accept tcp %s:%d: no space left" % listener.addr in str(err), err
+                assert (err.source, err.addr) == (None, listener.addr)
+                assert open_fds() == before
+                assert client.recv(1) == b""
+            await session(listener)
+    gopoll.run(main, handoff=False)
+    print("ok")
+    """
+    # After those of the eventfd, the signals' socket and the listener.
+    assert inject(["epoll_ctl:error=ENOSPC:when=4"], code) == 1
+
+
 @pytest.mark.parametrize("call", ["recvfrom", "recvmsg", "sendto", "sendmsg"])
 def test_interrupted_messages_and_vectors_are_tried_again(inject, call):
     code = """

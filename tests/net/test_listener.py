@@ -9,8 +9,7 @@ import socket
 import pytest
 
 from gopoll.errors import ClosedError, OpError
-from gopoll.net import listener
-from gopoll.net.conn import INTERNAL, TCPConn
+from gopoll.net.conn import INTERNAL
 from gopoll.net.dial import dial
 from gopoll.net.ipsock import supports_ipv6
 from gopoll.net.listen import listen
@@ -22,7 +21,6 @@ from net.tools import (
     needs_ipv6,
     parked,
     reset,
-    sockets,
 )
 
 # -- accept
@@ -134,31 +132,6 @@ def test_too_many_open_files_does_not_end_the_listener(run):
             assert caught.value.is_temporary
             async with await ln.accept() as peer:
                 assert peer.remote_addr == client.local_addr
-
-    run(main)
-
-
-class NoRegistration(TCPConn):
-    def init(self, poller, **how):
-        raise OpError("open", "tcp", err=errno.ENOSPC)
-
-
-def test_a_connection_that_cannot_be_registered_is_closed_and_the_listener_stays(run, monkeypatch):
-    """Go issue 34392: it closed the listener."""
-
-    async def main():
-        async with local_listener() as ln:
-            with socket.create_connection(ln.addr) as client:
-                before = sockets()
-                with monkeypatch.context() as patch:
-                    patch.setattr(listener, "TCPConn", NoRegistration)
-                    with pytest.raises(OpError, match=r"^accept tcp 127.* no space left") as caught:
-                        await ln.accept()
-                assert (caught.value.source, caught.value.addr) == (None, ln.addr)
-                assert sockets() == before
-                assert client.recv(1) == b""
-            async with await dial("tcp", ln.addr), await ln.accept():
-                pass
 
     run(main)
 

@@ -310,7 +310,7 @@ def _when(timeout: float | None) -> float | None:
 
 # What FD has for the net package's own use: nobody is shown it who asks what a connection can do.
 INTERNAL = frozenset(
-    {"accept_fd", "dup", "getpeername", "getsockname", "init", "set_addrs"}
+    {"accept_conn", "dup", "getpeername", "getsockname", "init", "set_addrs"}
     | {"wait_closed", "wait_connect"}
 )
 

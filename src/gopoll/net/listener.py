@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, NoReturn, Self, cast
 
 from gopoll._fd import FD
-from gopoll.errors import Addr, ClosedError, OpError, format_addr, op_error
-from gopoll.net.conn import INTERNAL, Closing, Conn, FDConn, TCPConn
-from gopoll.net.sock import local_name
+from gopoll.errors import Addr, ClosedError, format_addr, op_error
+from gopoll.net.conn import INTERNAL, Closing, Conn, TCPConn
 
 __all__ = ["Listener", "ListenerBase", "TCPListener"]
-
-C = TypeVar("C", bound=FDConn)
 
 
 class ListenerBase(Closing):
@@ -28,7 +25,7 @@ class ListenerBase(Closing):
 
     __slots__ = ()
 
-    async def accept(self) -> Conn:
+    def accept(self) -> Awaitable[Conn]:
         """Wait for a connection and return it. An op.
 
         Raises ClosedError, TimeoutError (deadline), or another OpError. Too many open files
@@ -54,8 +51,11 @@ class ListenerBase(Closing):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Conn:
+    def __anext__(self) -> Awaitable[Conn]:
         """Accept; the iteration ends when the listener is closed."""
+        return self._next()
+
+    async def _next(self) -> Conn:
         try:
             return await self.accept()
         except ClosedError:
@@ -95,20 +95,6 @@ class Listener(FD, ListenerBase):
     def __dir__(self) -> list[str]:
         hidden = {name for name, value in vars(Listener).items() if isinstance(value, _Absent)}
         return [name for name in super().__dir__() if name not in hidden | INTERNAL]
-
-    async def _accept(self, make: Callable[[int, str], C]) -> C:
-        """Accept, and make a connection of the descriptor. Go: netFD.accept."""
-        sysfd, remote = await self.accept_fd()
-        conn = make(sysfd, self.network)
-        try:
-            conn.init(self.poller, plain=self._is_plain)
-            conn.set_addrs(local_name(conn), remote)
-        except BaseException as exc:
-            conn.close()  # the new descriptor, not ours (Go issue 34392)
-            if isinstance(exc, OpError):
-                exc.op, exc.source, exc.addr = "accept", None, self.local_addr
-            raise
-        return conn
 
     @property
     def addr(self) -> Addr:
@@ -153,11 +139,14 @@ class TCPListener(Listener):
         @property
         def addr(self) -> tuple[str, int]: ...
 
-        async def __anext__(self) -> TCPConn: ...
-
-    async def accept(self) -> TCPConn:
+    def accept(self) -> Awaitable[TCPConn]:
         """Wait for a connection and return it; see Listener. Go: TCPListener.accept, newTCPConn.
 
         NODELAY and keep-alive are the listener's own, which pass to the connection (tune_tcp).
         """
-        return await self._accept(TCPConn)
+        return self.accept_conn(TCPConn)
+
+    def __anext__(self) -> Awaitable[TCPConn]:
+        if type(self) is TCPListener:  # the same, without a frame of Python's
+            return self.accept_conn(TCPConn, iterate=True)
+        return cast("Awaitable[TCPConn]", self._next())

@@ -169,11 +169,11 @@ class UnixListener(Listener):
         @property
         def addr(self) -> str: ...
 
-        async def __anext__(self) -> UnixConn: ...
+        def __anext__(self) -> Awaitable[UnixConn]: ...
 
-    async def accept(self) -> UnixConn:
+    def accept(self) -> Awaitable[UnixConn]:
         """Wait for a connection and return it; see Listener. Go: UnixListener.accept."""
-        return await self._accept(unix_maker(self.network))
+        return self.accept_conn(UnixConn, stream=self.network == "unix")
 
     def set_unlink_on_close(self, unlink: bool) -> None:
         """Say whether close() removes the path: it does after listen(), not after from_fd().
