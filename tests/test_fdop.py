@@ -485,6 +485,29 @@ def test_never_awaited_says_so(run):
     run(main)
 
 
+def test_reads_of_every_size_after_one_another(run):
+    """The last one's size says whether the next is copied or goes straight into its result."""
+
+    async def main():
+        with half_pair() as (fd, peer):
+            for size in (1, 8191, 1, 8192, 1, 30_000, 65_536, 0, 100_000, 8191, 8192, 8193, 1):
+                data = os.urandom(size)
+                sender = threading.Thread(target=peer.sendall, args=(data,))
+                sender.start()
+                got = []
+                while sum(map(len, got)) < size:
+                    got.append(await fd.read())
+                    assert 0 < len(got[-1]) <= 65_536
+                assert b"".join(got) == data
+                sender.join()
+            reader = gopoll.go(fd.read)
+            await wait_parked(reader)
+            peer.send(b"later")
+            assert await reader == b"later"
+
+    run(main)
+
+
 def test_a_read_without_memory_gives_the_lock_back(run):
     """Also while somebody keeps the operation: the lock was free when that was dropped."""
 

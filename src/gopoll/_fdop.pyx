@@ -80,6 +80,7 @@ cdef extern from *:
 
 cdef enum:
     MAX_RW = 1 << 30     # what one system call is asked for on a stream, as in Go
+    DIRECT = 8192        # a read goes straight into its result where the last one gave so much
 
 
 cdef class Op(Awaitable):
@@ -386,7 +387,7 @@ cdef class ReadOp(Op):
         cdef char *at
         cdef Py_ssize_t n
         cdef PyObject *data
-        if self.size <= SMALL:
+        if self.size <= SMALL and self.fd.last_read < DIRECT:
             n = read_some(self.fd, small, self.size)
             if n < 0:
                 self.err = errno
@@ -397,9 +398,13 @@ cdef class ReadOp(Op):
         else:
             large = PyBytes_FromStringAndSize(NULL, self.size)
             at = PyBytes_AS_STRING(large)
-            with nogil:
+            if self.size <= SMALL:
                 n = read_some(self.fd, at, self.size)
-                self.err = errno                 # here: attaching again may change it
+                self.err = errno
+            else:
+                with nogil:
+                    n = read_some(self.fd, at, self.size)
+                    self.err = errno             # here: attaching again may change it
             if n < 0:
                 return AGAIN
             data = <PyObject *>large
@@ -408,6 +413,7 @@ cdef class ReadOp(Op):
             _PyBytes_Resize(&data, n)
             out[0] = data
         thread_words().spent_bytes += n
+        self.fd.last_read = <int>min(n, <Py_ssize_t>SMALL)
         self.fd.drained = 0 < n < self.size < MAX_RW
         return DONE
 

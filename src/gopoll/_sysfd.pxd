@@ -17,6 +17,7 @@ cdef class SysFD:
     cdef bint is_given_away    # by detach: not closed with the rest; set before the last decref
     cdef int plain             # TCP, and nobody but us has set anything on it (R1); atomic
     cdef bint drained          # the last read was short (R1); under the read lock
+    cdef int last_read         # how much it gave; under the read lock
     cdef int destroyed         # close(2) has been called; atomic
     cdef fdMutex mu
     cdef pollDesc *pd          # NULL until init
