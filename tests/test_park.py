@@ -100,6 +100,17 @@ def test_an_awaitable_yields_until_it_ends(scripted):
     assert inspect.getcoroutinestate(coro) == "CORO_CLOSED"
 
 
+def test_an_awaitable_is_sent_nothing(scripted):
+    async def wait():
+        await scripted((YIELD, 1), (END, 2))
+
+    coro = wait()
+    coro.send(None)
+    with pytest.raises((TypeError, AttributeError)):  # am_send, where there is one, is ours
+        coro.send(3)
+    assert inspect.getcoroutinestate(coro) == "CORO_CLOSED"
+
+
 def test_what_a_step_raises_is_raised_at_the_await(scripted):
     caught = []
 

@@ -78,10 +78,34 @@ cdef extern from *:
       return 1;
     #endif
     }
+    /* The same without an exception, where the interpreter asks for that in an await: 3.11 does. */
+    static PySendResult gopoll_give(PyObject *self, PyObject *arg, gopoll_step step,
+                                    PyObject **out) {
+      PyObject *v = NULL;
+      int rc;
+      *out = NULL;
+      if (arg != Py_None) {
+        PyErr_SetString(PyExc_TypeError, "an operation takes no value: send(None)");
+        return PYGEN_ERROR;
+      }
+      rc = step(self, &v);
+      if (rc < 0 || v == NULL) {
+        gopoll_failed();
+        return PYGEN_ERROR;
+      }
+      if (rc == 2) {
+        *out = Py_NewRef(((PyStopIterationObject *)v)->value);
+        Py_DECREF(v);
+      } else
+        *out = v;
+      return rc == 0 ? PYGEN_NEXT : PYGEN_RETURN;
+    }
     typedef PyObject *(*gopoll_iternext)(PyObject *);
-    static void gopoll_set_iternext(PyObject *t, gopoll_iternext f) {
-      ((PyTypeObject *)t)->tp_iternext = f;
-      PyType_Modified((PyTypeObject *)t);
+    static void gopoll_set_iternext(PyObject *t, gopoll_iternext f, sendfunc give) {
+      PyTypeObject *type = (PyTypeObject *)t;
+      type->tp_iternext = f;
+      if (type->tp_as_async) type->tp_as_async->am_send = give;
+      PyType_Modified(type);
     }
     """
     ThreadWords gopoll_thread
@@ -89,7 +113,12 @@ cdef extern from *:
     ctypedef PyObject *(*gopoll_iternext)(PyObject *) noexcept
     bint gopoll_seize(uintptr_t *word, uintptr_t me) noexcept
     PyObject *gopoll_next(PyObject *self, gopoll_step step) noexcept
-    void gopoll_set_iternext(object cls, gopoll_iternext f) noexcept
+    ctypedef enum PySendResult:
+        pass
+    ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **) noexcept
+    PySendResult gopoll_give(PyObject *self, PyObject *arg, gopoll_step step,
+                             PyObject **out) noexcept
+    void gopoll_set_iternext(object cls, gopoll_iternext f, sendfunc give) noexcept
 
 
 cdef ThreadWords *thread_words() noexcept nogil:
@@ -244,10 +273,14 @@ cdef PyObject *_iternext(PyObject *self) noexcept:
     return gopoll_next(self, <gopoll_step>(<Awaitable>self).step)
 
 
+cdef PySendResult _send(PyObject *self, PyObject *arg, PyObject **out) noexcept:
+    return gopoll_give(self, arg, <gopoll_step>(<Awaitable>self).step, out)
+
+
 cdef int set_iternext(type cls) except -1:
-    """Give *cls* the C tp_iternext. Compiled subclasses made later inherit it; those of its own
+    """Give *cls* the C tp_iternext, and am_send. Compiled subclasses made later inherit it; those of its own
     module exist already and need the call too. A Python subclass has none and cannot be awaited."""
-    gopoll_set_iternext(cls, _iternext)
+    gopoll_set_iternext(cls, _iternext, _send)
     return 0
 
 
