@@ -9,8 +9,8 @@ from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport lock, unlock
 from gopoll._fdmutex cimport fdmutex_incref, muLocked
-from gopoll._fdop cimport SMALL, ClosingOp, ReadIntoOp, ReadOp, WriteOp
-from gopoll._fdsock cimport AcceptOp, ConnectOp
+from gopoll._fdop cimport SMALL, ReadIntoOp, ReadOp, WriteOp
+from gopoll._fdsock cimport AcceptOp, ClosingOp, ConnectOp
 from gopoll._pollcache cimport modeRead, modeWrite
 from gopoll._sysfd cimport SysFD
 

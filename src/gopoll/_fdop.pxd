@@ -5,7 +5,6 @@ from libc.stdint cimport uintptr_t
 
 from gopoll._fdmutex cimport FdWait
 from gopoll._park cimport Awaitable
-from gopoll._polldesc cimport Note
 from gopoll._sysfd cimport SysFD
 
 cdef enum:
@@ -58,10 +57,6 @@ cdef class ReadIntoOp(Op):
 cdef class WriteOp(Op):
     cdef Py_buffer view
     cdef Py_ssize_t written
-
-cdef class ClosingOp(Awaitable):
-    cdef SysFD fd
-    cdef Note note
 
 cdef object thrown(object kind, object value)
 cdef int never_awaited(str name, SysFD fd) except -1

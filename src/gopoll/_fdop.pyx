@@ -16,7 +16,6 @@ R1: after a short read the next operation that reads waits without a try, after 
 
 import warnings
 
-cimport cython
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytearray cimport PyByteArray_CheckExact
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
@@ -36,7 +35,6 @@ from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netp
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
                                 pollErrTimeout, pollIsQuiet, pollNoError)
-from gopoll._polldesc cimport Note
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._sysfd cimport SysFD
 from gopoll._throw cimport throw
@@ -502,35 +500,6 @@ cdef class WriteOp(Op):
 
     def __dealloc__(self):
         PyBuffer_Release(&self.view)
-
-
-cdef class ClosingOp(Awaitable):
-    """Done when the descriptor is really closed. Go: the wait for csema in FD.Close."""
-    cdef int step(self, PyObject **out) except -1:
-        cdef ThreadWords *tw = thread_words()
-        if load_int(&self.fd.destroyed):
-            Py_INCREF(None)
-            out[0] = <PyObject *>None
-            return 1
-        if tw.current == NULL:
-            raise RuntimeError(f"close {self.fd.network} would block outside a goroutine: await "
-                               "it in gopoll.run(...), or do not await it")
-        poller = <object>tw.poller           # where the waiter lives, not the connection
-        with cython.critical_section(self.fd):
-            if self.note is None:
-                self.note = Note(poller, "close")
-                if self.fd.closers is None:
-                    self.fd.closers = set()
-                self.fd.closers.add(self.note)
-        if load_int(&self.fd.destroyed):             # C1: listed, then looked; destroy does both
-            self.note.wake_word()                    # the other way round
-        return self.note.step(out)
-
-    def __del__(self):
-        if self.note is not None:
-            with cython.critical_section(self.fd):
-                if self.fd.closers is not None:
-                    self.fd.closers.discard(self.note)
 
 
 cdef bint is_own_memory(Py_buffer *view) noexcept:

@@ -1,7 +1,10 @@
 """The operations of _fdsock.pyx."""
 
 from gopoll._fdop cimport Op
+from gopoll._park cimport Awaitable
+from gopoll._polldesc cimport Note
 from gopoll._sockaddr cimport sockaddr_storage, socklen_t
+from gopoll._sysfd cimport SysFD
 
 cdef class AcceptOp(Op):
     cdef type cls              # of the connection
@@ -12,3 +15,7 @@ cdef class AcceptOp(Op):
 
 cdef class ConnectOp(Op):
     pass
+
+cdef class ClosingOp(Awaitable):
+    cdef SysFD fd
+    cdef Note note

@@ -1,15 +1,18 @@
-"""AcceptOp and ConnectOp: how connections come to be.
+"""AcceptOp, ConnectOp and ClosingOp: how connections come to be, and when they are gone.
 
 Made by FD's methods. Go: FD.Accept in internal/poll/fd_unix.go, netFD.connect in net/fd_unix.go
 (go1.27).
 """
 
+cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
 from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EISCONN, ENOTCONN,
                          errno)
 
 from gopoll._fdop cimport AGAIN, DONE, Op
+from gopoll._park cimport Awaitable, ThreadWords, thread_words
+from gopoll._polldesc cimport Note
 from gopoll._atomic cimport load_int, store_int
 from gopoll._pollcache cimport regEdge, regPlain
 from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockname,
@@ -125,3 +128,36 @@ cdef class ConnectOp(Op):
         Py_INCREF(peer)
         out[0] = <PyObject *>peer
         return DONE
+
+
+cdef class ClosingOp(Awaitable):
+    """Done when the descriptor is really closed. Go: the wait for csema in FD.Close.
+
+    C1: it lists itself, then looks; destroy marks, then takes the list.
+    """
+
+    cdef int step(self, PyObject **out) except -1:
+        cdef ThreadWords *tw = thread_words()
+        if load_int(&self.fd.destroyed):
+            Py_INCREF(None)
+            out[0] = <PyObject *>None
+            return 1
+        if tw.current == NULL:
+            raise RuntimeError(f"close {self.fd.network} would block outside a goroutine: await "
+                               "it in gopoll.run(...), or do not await it")
+        poller = <object>tw.poller           # where the waiter lives, not the connection
+        with cython.critical_section(self.fd):
+            if self.note is None:
+                self.note = Note(poller, "close")
+                if self.fd.closers is None:
+                    self.fd.closers = set()
+                self.fd.closers.add(self.note)
+        if load_int(&self.fd.destroyed):             # C1: listed, then looked; destroy does both
+            self.note.wake_word()                    # the other way round
+        return self.note.step(out)
+
+    def __del__(self):
+        if self.note is not None:
+            with cython.critical_section(self.fd):
+                if self.fd.closers is not None:
+                    self.fd.closers.discard(self.note)

@@ -278,8 +278,8 @@ cdef PySendResult _send(PyObject *self, PyObject *arg, PyObject **out) noexcept:
 
 
 cdef int set_iternext(type cls) except -1:
-    """Give *cls* the C tp_iternext, and am_send. Compiled subclasses made later inherit it; those of its own
-    module exist already and need the call too. A Python subclass has none and cannot be awaited."""
+    """Give *cls* the C tp_iternext and am_send. Compiled subclasses made later inherit them; those
+    of its own module exist already and need the call too. A Python subclass cannot be awaited."""
     gopoll_set_iternext(cls, _iternext, _send)
     return 0
 

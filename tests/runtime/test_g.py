@@ -3,7 +3,7 @@
 import pytest
 
 import gopoll
-from gopoll.runtime._g import GBase, Join
+from gopoll.runtime._g import GBase, Handle, Join
 from gopoll.runtime._sched import current_g, current_sched, interrupt, ready
 from plugins.guard import wait_parked
 from runtime.tools import ONE, Bare, in_thread, value
@@ -38,10 +38,17 @@ def test_one_claims_its_outcome(sched):
 
 def test_handles_are_counted_and_the_last_says_so(sched):
     g = make_g(sched)
-    g.handle_made()
-    g.handle_made()
+    told = []
+    sched.unwaited = told.append
+    handles = [Handle(g), Handle(g)]
     assert g.live_handles == 2
-    assert [g.handle_dropped(), g.handle_dropped()] == [False, True]
+    handles.pop()
+    assert (g.live_handles, told) == (1, [])
+    sched.leave_behind(g, KeyError("lost"))
+    handles.pop()
+    assert (g.live_handles, told) == (0, [g])
+    with pytest.raises(TypeError):
+        Handle(None)
 
 
 def test_who_awaits_counts_as_a_handle(sched):

@@ -12,6 +12,8 @@ cdef class ExecBase(FindBase):
     cdef public object main            # the main goroutine
     cdef int schedule(self, MBase m) except -1
     cdef int execute(self, MBase m) except -1
+    cdef bint register(self, GBase g, bint wake) except -1
+    cpdef cancel(self, GBase g, cause)
     cdef int stop_locked(self, MBase m) except -1
     cdef int resume(self, MBase m, PBase p, GBase g) except -1
     cdef int end_syscalls(self, MBase m) except -1

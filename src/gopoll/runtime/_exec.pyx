@@ -18,6 +18,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_i64, load_int, load_u64,
                              load_word, peek_int, poke_i64, poke_int, store_i64, store_int,
                              store_u64, store_word)
+from gopoll._pollserver cimport pollserver_forked
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport coarsetime
 from gopoll.runtime._base cimport count_of
@@ -26,6 +27,8 @@ from gopoll.runtime._g cimport (G_LEFT, G_RUNNABLE, G_RUNNING, G_WAITING, Contex
 from gopoll.runtime._p cimport (P_RUN, MBase, PBase, owns, stateBits, tickShift,
                                 word_sched)
 from gopoll.runtime._sched cimport unpark_g, wake_joins
+
+from gopoll.errors import ForkedError
 
 
 cdef extern from *:
@@ -96,7 +99,26 @@ cdef class ExecBase(FindBase):
         """Return the M of the calling thread."""
         return <object>thread_words().m
 
-    def register(self, GBase g not None, bint wake=True):
+    def make_g(self, coro, ContextBase context not None, name, bint system=False):
+        """Make a goroutine that start_g() will queue. ForkedError in a forked child."""
+        if pollserver_forked(self.ps):
+            raise ForkedError("gopoll.run() was forked: its goroutines stay with the parent; start "
+                              "a new run() in the child")
+        return GBase(self, coro, context, 0 if system else add_i64(&self.words.ids, 1), name,
+                     (<MBase>thread_words().m).gs)
+
+    def start_g(self, GBase g not None, bint wake=True):
+        """Queue a new goroutine. RuntimeError if the run is over (J3): its coroutine is closed."""
+        if not (<ContextBase>g.context).root:
+            g.context._enter(g)
+        if not self.register(g, wake):
+            g.context._leave(g)
+            g.coro.close()
+            raise RuntimeError("gopoll.run() has ended: nothing can be started in it any more")
+        if load_int(&self.words.ending) and g.id != 0:   # after it has been registered: one of us
+            self.cancel(g, "the main goroutine has ended")                       # sees it
+
+    cdef bint register(self, GBase g, bint wake) except -1:
         """Count a new goroutine and queue it on the P of this thread, or for all. Go: newproc.
 
         False if it comes too late: the run is over (J3). wake: start an idle P if there is one;
@@ -113,7 +135,7 @@ cdef class ExecBase(FindBase):
             self.wakep()
         return True
 
-    def cancel(self, GBase g not None, cause):
+    cpdef cancel(self, GBase g, cause):
         """Cancel one goroutine. Any thread. In one piece: done once, it is not done again (E1)."""
         if (not load_int(&g.finished) and g.set_canceled(cause)          # G1: the state, the park
                 and self.ps == self.poller.ps):
@@ -126,10 +148,6 @@ cdef class ExecBase(FindBase):
         g.claim()                            # it has been told
         poke_int(&g.state, G_LEFT)
         wake_joins(g.finish(None, error))
-
-    def next_id(self):
-        """Return a goroutine's number that nobody has had."""
-        return add_i64(&self.words.ids, 1)
 
     cdef int schedule(self, MBase m) except -1:
         """Run goroutines on the thread of *m* until all have ended. Go: schedule."""

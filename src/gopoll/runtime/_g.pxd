@@ -59,6 +59,9 @@ cdef class GBase:
     cdef PyObject *end(self, object result, object error) except? NULL
     cdef PyObject *finish(self, object result, object error) noexcept
 
+cdef class Handle:
+    cdef readonly GBase _g
+
 cdef class Join(Awaitable):
     cdef GBase g
     cdef PyObject *next                # guarded by g.jlock

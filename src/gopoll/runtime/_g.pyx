@@ -193,14 +193,6 @@ cdef class GBase:
         """Whether somebody sees its outcome."""
         return bool(load_int(&self.awaited))
 
-    def handle_made(self):
-        """Count one more live handle."""
-        add_int(&self.handles, 1)
-
-    def handle_dropped(self):
-        """Count one handle less; True if it was the last."""
-        return add_int(&self.handles, -1) == 0
-
     @property
     def live_handles(self):
         """How many handles are held."""
@@ -278,6 +270,24 @@ cdef class GBase:
     def shield(self, int delta):
         """Enter (1) or leave (-1) a shield. By itself."""
         poke_int(&self.shielded, self.shielded + delta)
+
+
+cdef class Handle:
+    """Keeps the outcome of a goroutine within somebody's reach. Goroutine is the public one."""
+
+    def __cinit__(self, GBase g not None):
+        self._g = g
+        add_int(&g.handles, 1)
+
+    def __await__(self):
+        """Wait for the end; return the result or raise the error."""
+        return Join(self._g)
+
+    def __del__(self):
+        cdef GBase g = self._g
+        if g is not None and add_int(&g.handles, -1) == 0 and load_int(&g.finished):
+            if g.error is not None:
+                g.sched.unwaited(g)
 
 
 cdef class Join(Awaitable):

@@ -12,11 +12,11 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import CoroutineType, FunctionType
-from typing import Any, Generic, TypeVar, TypeVarTuple, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple, overload
 
 from gopoll._park import Awaitable as Op
 from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
-from gopoll.runtime._g import GBase, Join
+from gopoll.runtime._g import Handle, Join
 from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
 from gopoll.runtime._waits import Gosched, Sleep
 from gopoll.runtime.context import Context, background
@@ -45,7 +45,7 @@ _LONGEST = 4e9  # seconds that a sleep can last
 _procs: int | None = None  # what gomaxprocs() has set for the runs to come
 
 
-class Goroutine(Generic[_T]):
+class Goroutine(Handle, Generic[_T]):
     """The handle of a goroutine: await it, cancel it, ask how it is. Made by go().
 
     If a goroutine ends with an error, the error goes to whoever awaits it. If nobody can any more
@@ -53,16 +53,12 @@ class Goroutine(Generic[_T]):
     Handles of one goroutine are equal.
     """
 
-    __slots__ = ("__weakref__", "_g")
+    __slots__ = ("__weakref__",)
 
-    def __init__(self, g: GBase) -> None:
-        """Wrap *g*; go() and current() do this."""
-        self._g = g
-        g.handle_made()
+    if TYPE_CHECKING:
 
-    def __await__(self) -> Generator[Any, Any, _T]:
-        """Wait for the end; return the result or raise the error."""
-        return Join(self._g).__await__()
+        def __await__(self) -> Generator[Any, Any, _T]:
+            """Wait for the end; return the result or raise the error."""
 
     def cancel(self, cause: object = None) -> None:
         """Have every park of the goroutine raise Canceled(cause) from now on. Any thread."""
@@ -124,11 +120,6 @@ class Goroutine(Generic[_T]):
 
     def __repr__(self) -> str:
         return f"<Goroutine {self.id} {self.name} {self.state}>"
-
-    def __del__(self) -> None:
-        g = getattr(self, "_g", None)
-        if g is not None and g.handle_dropped() and g.done and g.error is not None:
-            g.sched.unwaited(g)
 
 
 async def _await(awaitable: Awaitable[_T]) -> _T:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from gopoll._pollerbase import init_poller
-from gopoll.errors import Canceled, ClosedError, DeadlockError, ForkedError, InternalError
+from gopoll.errors import Canceled, ClosedError, DeadlockError, InternalError
 from gopoll.runtime import debug, notify
 from gopoll.runtime._base import do_all
 from gopoll.runtime._exec import ExecBase
@@ -84,28 +84,6 @@ class Scheduler(ExecBase):
         g = self.make_g(coro, context, name, system)
         self.start_g(g)
         return g
-
-    def make_g(
-        self, coro: Coroutine[Any, Any, Any], context: Context, name: str, system: bool = False
-    ) -> GBase:
-        """Make a goroutine that start_g() will queue. ForkedError in a forked child."""
-        if self.is_forked:
-            raise ForkedError(
-                "gopoll.run() was forked: its goroutines stay with the parent; start a new run() "
-                "in the child"
-            )
-        return GBase(self, coro, context, 0 if system else self.next_id(), name, self.this_m().gs)
-
-    def start_g(self, g: GBase, wake: bool = True) -> None:
-        """Queue a new goroutine. RuntimeError if the run is over (J3): its coroutine is closed."""
-        if not g.context.root:
-            g.context._enter(g)
-        if not self.register(g, wake):
-            g.context._leave(g)
-            g.coro.close()
-            raise RuntimeError("gopoll.run() has ended: nothing can be started in it any more")
-        if self.is_ending and not g.system:  # after it has been registered: one of us sees it
-            self.cancel(g, "the main goroutine has ended")
 
     def goexit(self, g: GBase, error: BaseException | None) -> None:
         """See to what the end of *g* means for others. Go: goexit0."""
