@@ -252,7 +252,7 @@ cdef void close_received(msghdr *msg) noexcept:
 cdef int refuse_connected(Op op, object addr) except -1:
     """Raise, after finish(), if the connection has a peer of its own. Go: ErrWriteToConnected."""
     cdef SysFD fd = op.fd
-    if fd.remote_addr is None:
+    if fd.remote_ is None and fd.raw_remote.size == 0:
         return 0
     op.finish()
     raise OpError(op.name(), fd.network, fd.local_addr, addr,

@@ -58,12 +58,14 @@ cdef extern from *:
 
 
 cdef enum:
+    BREATHE_TURNS = 16   # so many turns that have run slices may pass without a breath
     CHECK_TICKS = 61     # every so many slices the global queue and the network come first
 
 
 # What the interpreter does between two bytecodes: let another thread have the GIL that has asked
 # for it, run signal handlers. C does nothing of the kind: an M that sees work which it cannot take
-# would look again and again, and keep who has that work from the GIL.
+# would look again and again, and keep who has that work from the GIL. A slice has done the same, in
+# its bytecodes, but for one of a compiled coroutine's.
 _breathe = eval("lambda: None")
 
 
@@ -151,19 +153,26 @@ cdef class ExecBase(FindBase):
 
     cdef int schedule(self, MBase m) except -1:
         """Run goroutines on the thread of *m* until all have ended. Go: schedule."""
+        cdef int ran, turns = 0
         while not (load_int(&self.words.finished) or m.leaving):
+            ran = 0
             if m.lockedg is not None:
                 self.stop_locked(m)
             elif m.p != NULL:
                 self.find_runnable(m)
-                self.execute(m)
+                ran = self.execute(m)
             else:
                 self.stopm(m)
-            _breathe()
+            turns += 1
+            if ran == 0 or turns % BREATHE_TURNS == 0:
+                _breathe()
         return 0
 
     cdef int execute(self, MBase m) except -1:
-        """Run CHECK_TICKS slices of m's P, as long as it has it and they are there. Go: execute."""
+        """Run CHECK_TICKS slices of m's P, as long as it has it and they are there: how many.
+
+        Go: execute.
+        """
         cdef int n = 0
         cdef GBase g
         cdef PBase p
@@ -186,7 +195,7 @@ cdef class ExecBase(FindBase):
             finally:
                 store_int(&m.settling, 0)
         bump(&m.counts.switches, n)
-        return 0
+        return n
 
     cdef int resume(self, MBase m, PBase p, GBase g) except -1:
         """Run one slice of *g* on *m* under *p*, then do what it has yielded for."""
