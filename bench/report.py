@@ -2,8 +2,8 @@
 
 Run by hand from the top of the tree after a result has been added: python -m bench.report. With
 --check it writes nothing, and its status is 1 if something is not what the results say. Every
-bench/results/*.json of the macro suite has its table, in the order of their names; every server
-that was measured has its row, in the order of what it costs, whoever wins.
+bench/results/*.json of bench.macro and bench.interference has its tables, in the order of their
+names; every server that was measured has its row, in the order of what it costs, whoever wins.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plot
+from bench.interference import summary as interference
 from bench.macro import table
 from bench.macro.rivals import CONTROLS
 from bench.macro.summary import Broken, Row, rows
@@ -27,12 +28,12 @@ CPUS = {"one": "server and load on one CPU", "two": "a CPU for each"}
 Result = dict[str, Any]
 
 
-def results(folder: Path) -> dict[str, Result]:
-    """Return {name: result} of the macro suite. Raises ValueError for one of another format."""
+def results(folder: Path, suite: str = "macro") -> dict[str, Result]:
+    """Return {name: result} of one suite. Raises ValueError for one of another format."""
     found = {}
     for path in sorted(folder.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result.get("suite") != "macro":
+        if result.get("suite") != suite:
             continue
         if result["format"] != 1:
             raise ValueError(f"{path.name}: format {result['format']} is not 1: measure again")
@@ -137,19 +138,33 @@ def readme_part(found: dict[str, Result]) -> str:
     return "\n\n".join(f"{head}\n\n{brief(r)}\n\n{caption(r)}" for r in found.values())
 
 
-def docs_part(found: dict[str, Result]) -> str:
+def beside(result: Result) -> str:
+    """Return all tables of one result of bench.interference."""
+    parts = []
+    for title, found in interference.tables(result):
+        parts.append(f"**{title}**")
+        parts.append(table.markdown(interference.cells(found)))
+        parts += table.failures(found)
+    parts += [f"Not measured: {name}: {why}." for name, why in result["skipped"].items()]
+    return "\n\n".join(parts)
+
+
+def docs_part(found: dict[str, Result], disturbed: dict[str, Result]) -> str:
     """Return what stands between the markers of docs/benchmarks.md."""
-    return "\n\n".join(
+    parts = [
         f"### {name}\n\n{caption(r)}\n\n![CPU per message]({name}.svg)\n\n{full(r)}"
         for name, r in found.items()
-    )
+    ]
+    parts += [f"### {name}\n\n{caption(r)}\n\n{beside(r)}" for name, r in disturbed.items()]
+    return "\n\n".join(parts)
 
 
 def files(root: Path) -> dict[Path, str]:
     """Return what each file that shows results has to hold now."""
     found = results(root / "bench" / "results")
+    disturbed = results(root / "bench" / "results", "interference")
     parts = {root / "README.md": readme_part(found)}
-    parts[root / "docs" / "benchmarks.md"] = docs_part(found)
+    parts[root / "docs" / "benchmarks.md"] = docs_part(found, disturbed)
     wanted = {path: between(path.read_text("utf-8"), part) for path, part in parts.items()}
     return wanted | {root / "docs" / f"{name}.svg": picture(r) for name, r in found.items()}
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT)
     from bench import report
+    from bench.interference import summary as interference
     from bench.macro import summary, table
 
 
@@ -46,6 +47,51 @@ RESULT = {
     "skipped": {"go": "no Go tool chain"},
     "points": POINTS,
 }
+
+
+def disturbed(n, server, beside, rate, p99_ms, **more):
+    """Return a point of bench.interference."""
+    loop = {"p50_us": 900.0, "p99_us": p99_ms * 1e3, "p99.9_us": p99_ms * 2e3}
+    closed, opened = {"per_second": rate, **loop, **more}, {**loop, "unanswered": 0}
+    where = {"cpus": "two", "round": n, "beside": beside, "server": server}
+    return where | {"closed": closed, "open": opened}
+
+
+# As above: the second round is half as fast.
+DISTURBED = [
+    *(disturbed(n, "gopoll", "none", 90_000 / n, 2.0 * n) for n in (1, 2)),
+    *(disturbed(n, "gopoll", "hog", 30_000 / n, 12.0 * n, hog_share=0.8) for n in (1, 2)),
+    *(disturbed(n, "uvloop-sock", "hog", 10_000 / n, 100.0 * n, hog_share=0.7) for n in (1, 2)),
+    disturbed(1, "go", "hog", 2000, 9.0),
+    {"cpus": "two", "round": 1, "beside": "hog", "server": "trio", "error": "it died"},
+    disturbed(1, "gopoll-tls", "hog", 5000, 40.0, hog_share=0.5),
+    disturbed(1, "uvloop-tls-proto", "hog", 2500, 30.0, hog_share=0.5),
+]
+
+
+def test_what_is_kept_is_of_the_same_server_in_the_same_round():
+    found = interference.rows(DISTURBED, "two", "hog", tls=False)
+    assert [r.server for r in found] == ["go", "gopoll", "uvloop-sock", "trio"]
+    go, gopoll, uvloop, trio = found
+    assert gopoll.per_second == 22_500
+    assert gopoll.kept == pytest.approx(1 / 3)
+    assert gopoll.times == 6
+    assert (gopoll.ours, uvloop.ours, go.ours) == (1, 3, 15)
+    assert (uvloop.kept, uvloop.times, go.hog, gopoll.hog) == (None, None, None, 0.8)
+    assert trio.errors == ("it died",)
+    over_tls = interference.rows(DISTURBED, "two", "hog", tls=True)
+    assert [(r.server, r.ours) for r in over_tls] == [("uvloop-tls-proto", 2), ("gopoll-tls", 1)]
+    head, first, *_ = interference.cells(found)
+    assert head[-1] == "hog's CPU"
+    assert first[:4] == ["go", "2,000", "-", "15.00"]
+    assert "unanswered" not in head
+
+
+def test_who_does_not_answer_in_time_is_told():
+    late = disturbed(1, "trio", "sleep", 10, 5000.0)
+    late["open"]["unanswered"] = 1234
+    head, row = interference.cells(interference.rows([late], "two", "sleep", tls=False))
+    assert (head[-1], row[-1]) == ("unanswered", "1,234")
 
 
 def test_what_is_shown_is_what_was_committed():
@@ -118,6 +164,9 @@ def tree(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bench" / "results").mkdir(parents=True)
     (tmp_path / "bench" / "results" / "here.json").write_text(json.dumps(RESULT))
+    other = RESULT | {"suite": "interference", "points": DISTURBED}
+    other["options"] = RESULT["options"] | {"cpus": ["two"], "beside": ["none", "hog"]}
+    (tmp_path / "bench" / "results" / "noise.json").write_text(json.dumps(other))
     return tmp_path
 
 
@@ -136,7 +185,14 @@ def test_report_writes_what_check_wants(tree, monkeypatch, capsys):
     assert "![CPU per message](here.svg)" in docs
     assert "gopoll: 1 failed: no memory" in docs
     assert "Not measured: go: no Go tool chain." in docs
-    (tree / "bench" / "results" / "here.json").unlink()
+    assert "### noise" in docs
+    assert "**hog: a thread computes in Python without a pause; a CPU for each**" in docs
+    assert "| uvloop-sock | 7,500 | - | 3.00 | 0.90 | 150 | 300 | - | 70% |" in docs
+    assert "**hog, over TLS: " in docs
+    assert "trio: 1 failed: it died" in docs
+    assert not (tree / "docs" / "noise.svg").exists()
+    for result in (tree / "bench" / "results").iterdir():
+        result.unlink()
     monkeypatch.setattr(sys, "argv", ["report"])
     assert report.main(tree) == 0
     # nothing measured, nothing shown
@@ -145,7 +201,7 @@ def test_report_writes_what_check_wants(tree, monkeypatch, capsys):
 
 def test_results_of_another_format_and_other_suites(tree):
     folder = tree / "bench" / "results"
-    (folder / "other.json").write_text('{"suite": "interference"}')
+    (folder / "other.json").write_text('{"suite": "another"}')
     assert list(report.results(folder)) == ["here"]
     (folder / "old.json").write_text('{"suite": "macro", "format": 0}')
     with pytest.raises(ValueError, match=r"old\.json: format 0 is not 1"):

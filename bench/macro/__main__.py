@@ -9,44 +9,27 @@ failed or nothing could be measured.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import signal
 import statistics
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
 from bench.macro import measure, rivals, table, where
 from bench.macro.build import Missing, compile_c
+from bench.macro.command import (
+    Progress,
+    Refused,
+    chosen,
+    end_at_once,
+    keep,
+    positive,
+    warn_of_noise,
+)
 from bench.macro.processes import Failed
 from bench.macro.summary import Point, rows
 from bench.macro.workloads import WORKLOADS
 
 FORMAT = 1  # of the JSON: bench/report.py reads it
-
-
-def chosen(text: str, there: dict[str, Any], what: str) -> list[Any]:
-    """Return the values that a comma-separated list names; end the run for an unknown one."""
-    names = [name for name in text.split(",") if name]
-    unknown = [name for name in names if name not in there]
-    if unknown or not names:
-        sys.exit(f"bench.macro: no {what} {', '.join(unknown)}: there are {', '.join(there)}")
-    return [there[name] for name in names]
-
-
-def positive(kind: type) -> Any:
-    """Return an argparse type: *kind* above 0."""
-
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not value > 0:
-            raise ValueError(text)
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse
 
 
 def options() -> argparse.Namespace:
@@ -100,7 +83,6 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-QUIET_LOAD = 0.5  # load average from which the figures are others' too
 QUIET_PREEMPTIONS = 100  # a second: on one CPU neither server nor load preempts the other
 
 
@@ -117,26 +99,12 @@ def disturbed(points: list[Point]) -> str | None:
     )
 
 
-class Progress:
-    """What is going on, on stderr: one line a point."""
-
-    def __init__(self, points: int) -> None:
-        self._points, self._done, self._began = points, 0, time.monotonic()
-
-    def say(self, point: Point) -> None:
-        self._done += 1
-        spent = time.monotonic() - self._began
-        left = spent / self._done * (self._points - self._done)
-        if "error" in point:
-            found = f"failed: {point['error']}"
-        else:
-            found = f"{point['cpu_us']:.2f} us, {point['per_second']:,.0f}/s"
-        print(
-            f"[{self._done}/{self._points}, {left / 60:.0f} min left] round {point['round']}, "
-            f"{point['cpus']} cpu, {point['workload']}, {point['server']}: {found}",
-            file=sys.stderr,
-            flush=True,
-        )
+def found(point: Point) -> str:
+    """Say what a point has found, for the progress."""
+    what = f"{point['cpus']} cpu, {point['workload']}, {point['server']}"
+    if "error" in point:
+        return f"{what}: failed: {point['error']}"
+    return f"{what}: {point['cpu_us']:.2f} us, {point['per_second']:,.0f}/s"
 
 
 def run(opts, workloads, commands, load) -> list[Point]:
@@ -169,7 +137,7 @@ def run(opts, workloads, commands, load) -> list[Point]:
                     except Failed as failed:
                         what["error"] = str(failed)
                     points.append(what)
-                    progress.say(what)
+                    progress.say(what["round"], found(what))
     return points
 
 
@@ -182,11 +150,11 @@ def show(result: dict[str, Any]) -> None:
     settings = result["options"]
     for cpus in settings["cpus"]:
         for name in settings["workloads"]:
-            found = rows(result["points"], cpus, name)
+            lines = rows(result["points"], cpus, name)
             where_ = "one CPU, SCHED_BATCH" if cpus == "one" else "two CPUs"
             print(f"\n{name}: {WORKLOADS[name].title}; {where_}; {settings['rounds']} rounds")
-            print(table.text(found))
-            for line in table.failures(found):
+            print(table.text(lines))
+            for line in table.failures(lines):
                 print(line)
     for name, reason in result["skipped"].items():
         print(f"skipped: {name}: {reason}")
@@ -194,35 +162,26 @@ def show(result: dict[str, Any]) -> None:
         print(noise)
 
 
-def keep(name: str, result: dict[str, Any] | None) -> None:
-    """Write *result* to a file; None: only make its folder, and end the run where that fails."""
-    path = Path(name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if result is None:
-            path.open("a").close()
-        else:
-            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except OSError as exc:
-        sys.exit(f"bench.macro: {exc}")
-
-
 def main() -> int:
     """Measure, print, write; return the exit status."""
     opts = options()
+    try:
+        return measured(opts)
+    except (Refused, Missing, Failed) as why:
+        sys.exit(f"bench.macro: {why}")
+
+
+def measured(opts) -> int:
+    """Do as the command line says. Raises Refused, Missing or Failed if nothing can be measured."""
     workloads = chosen(opts.workloads, WORKLOADS, "workload")
     servers = chosen(opts.servers, rivals.ALL, "server")
     try:
         servers += [rivals.own(text) for text in opts.also]
     except ValueError as exc:
-        sys.exit(f"bench.macro: --also: {exc}")
-    refused = where.refusal()
-    if refused:
-        sys.exit(f"bench.macro: {refused}")
-    try:
-        load = str(compile_c("load"))
-    except Missing as missing:
-        sys.exit(f"bench.macro: {missing}")
+        raise Refused(f"--also: {exc}") from None
+    if refused := where.refusal():
+        raise Refused(refused)
+    load = str(compile_c("load"))
     commands, skipped = rivals.ready(servers)
     limit = measure.fd_limit()
     skipped |= {w.name: why for w in workloads if (why := measure.why_not(w, limit))}
@@ -234,15 +193,11 @@ def main() -> int:
             print(f"{name}  {title}".rstrip())
         return 0
     if not workloads or not commands:
-        sys.exit("bench.macro: nothing is left to be measured")
+        raise Refused("nothing is left to be measured")
     if opts.json:
         keep(opts.json, None)  # what cannot be written is found out now
-    if os.getloadavg()[0] > QUIET_LOAD:
-        print(f"the machine is not quiet: load average {os.getloadavg()[0]:.2f}", file=sys.stderr)
-    # At once, wherever it comes: what is interrupted in a child's start or end may hang. The kernel
-    # ends the children.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os._exit(128 + number))
+    warn_of_noise()
+    end_at_once()
     result = {"suite": "macro", "format": FORMAT, **where.origin()}
     result["options"] = {
         "rounds": opts.rounds,
@@ -253,10 +208,7 @@ def main() -> int:
         "servers": list(commands),
     }
     result["skipped"] = skipped
-    try:
-        result["points"] = run(opts, workloads, commands, load)
-    except Failed as failed:
-        sys.exit(f"bench.macro: {failed}")
+    result["points"] = run(opts, workloads, commands, load)
     result["load_average_after"] = round(os.getloadavg()[0], 2)
     show(result)
     if opts.json:

@@ -1,5 +1,7 @@
 """Compile the load, the C servers and the Go server, once for each state of their sources.
 
+Also the certificate of the servers that speak TLS.
+
 Called by rivals.py and by the runner. The programs are kept in the user's cache folder under the
 hash of all that went into them; a build that is cut short leaves none.
 """
@@ -17,6 +19,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FLAGS = ["-O2", "-Wall", "-Wextra", "-std=gnu11"]
+LIBRARIES = ["-ldl"]  # dlopen, where it is not in the C library itself
+
+SUBJECT = ("-subj", "/CN=localhost", "-days", "3650")
 
 
 class Missing(Exception):
@@ -59,7 +64,8 @@ def compile_c(name: str) -> Path:
     cc = find_cc()
     parts = [source, *sorted(source.parent.glob("*.h"))]
     version = first_line(*cc, "--version")
-    return made(name, parts, [version, *FLAGS], lambda out: [*cc, *FLAGS, "-o", out, str(source)])
+    command = [*cc, *FLAGS, str(source), *LIBRARIES, "-o"]
+    return made(name, parts, [version, *FLAGS], lambda out: [*command, out])
 
 
 def compile_go() -> Path:
@@ -71,6 +77,15 @@ def compile_go() -> Path:
     command = [go, "build", "-o"]
     version = first_line(go, "version")
     return made("echo-go", [source], [version], lambda out: [*command, out, str(source)])
+
+
+def certificate() -> Path:
+    """Return a file with a key and a certificate for servers that speak TLS. Raises Missing."""
+    if shutil.which("openssl") is None:
+        raise Missing("no openssl to make a certificate with")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    command = ["openssl", "req", "-x509", *curve, *SUBJECT]
+    return made("cert", [], command, lambda out: [*command, "-keyout", out, "-out", out])
 
 
 def made(name, sources, salt, command) -> Path:

@@ -1,4 +1,4 @@
-/* The load of bench.macro: one epoll thread, closed loop, TCP_NODELAY, every byte checked.
+/* The load of bench.macro and bench.interference: one epoll thread, TCP_NODELAY, every byte checked.
    Run by measure.py, or by hand: load --port N [--seconds S]; --help lists the options.
 
    Connections are opened 64 at a time, and each has one message echoed. With --wait it then prints
@@ -9,71 +9,57 @@
    seconds the window opens; it closes after --seconds or --messages, with one message at least, and
    what is on its way then is still waited for and checked.
 
+   With --rate the loop is open: each of the active connections sends so many messages a second, at
+   times fixed beforehand, whatever has come back. A latency counts from the time a message was due,
+   so a server that stands still is charged for all that it has kept waiting. The window then holds
+   the messages that were due in it; those without an answer --patience seconds after its end are
+   counted with the age they have by then, and told as "unanswered".
+
    One line of JSON on stdout. Exit status: 1 usage or system call, 2 a wrong byte, 3 the server
    closed or reset a connection, 4 no answer for --patience seconds. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <getopt.h>
 #include <netinet/tcp.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "histogram.h"
+#include "options.h"
+#include "tls.h"
 
 enum { BATCH = 64, EVENTS = 256, PERIOD = 8191, RECV_BYTES = 1 << 18 };
-enum { FAILED = 1, WRONG = 2, CLOSED = 3, SILENT = 4 };
 
 struct conn {
     int fd;
+    void *ssl;         /* NULL: plain TCP */
     uint32_t id;       /* says, with the number of the message, what its bytes are */
     bool connecting;   /* connect(2) is under way */
     bool blocked;      /* EPOLLOUT is asked for */
     uint64_t limit;    /* bytes that may be sent: messages allowed x size */
     uint64_t sent;
     uint64_t received;
-    uint64_t *stamps;  /* ns at which message n was allowed, at n % depth */
+    uint64_t *stamps;  /* ns at which message n was allowed, at n % depth; see due_ns() */
 };
 
-static struct {
-    const char *host;
-    int port, connections, active, size, depth, sources, source;
-    bool churn, hold, wait;
-    double seconds, warmup, patience;
-    uint64_t messages;
-    pid_t server;
-} opt = {
-    .host = "127.0.0.1", .connections = 1, .active = -1, .size = 1024, .depth = 1, .sources = 1,
-    .seconds = 1, .patience = 10,
-};
-
-static int epfd;
+static int epfd, timer;
 static struct conn *conns;
 static char *pattern, inbox[RECV_BYTES];
 static struct histogram hist;
 static uint64_t done, outstanding; /* messages that came back; that are on their way */
 static uint32_t opened;
 static bool running; /* a message that has come back is followed by the next */
-
-static void die(int status, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fputs("load: ", stderr);
-    vfprintf(stderr, format, args);
-    fputc('\n', stderr);
-    va_end(args);
-    exit(status);
-}
+static uint64_t schedule_ns; /* open loop: when the first message was due; 0 before that */
+static uint64_t window_ns, window_end_ns; /* open loop: whose messages count */
 
 static uint64_t clock_ns(clockid_t id)
 {
@@ -107,6 +93,22 @@ static const char *message(const struct conn *c, uint64_t n)
     return pattern + (c->id * 2654435761u + n * 97u) % PERIOD;
 }
 
+/* When message *n* of a connection was due. Of an open loop they are spread evenly, one connection
+   after the other; message 0 is that of the set-up. */
+static uint64_t due_ns(const struct conn *c, uint64_t n)
+{
+    if (schedule_ns == 0 || n == 0)
+        return c->stamps[n % (uint64_t)opt.depth];
+    double turn = (double)((n - 1) * (uint64_t)opt.active + (uint64_t)(c - conns));
+    return schedule_ns + (uint64_t)(turn * 1e9 / (opt.rate * opt.active));
+}
+
+static void count(uint64_t due, uint64_t now)
+{
+    if (schedule_ns == 0 || (due >= window_ns && due < window_end_ns))
+        hist_add(&hist, now - due);
+}
+
 static void watch(struct conn *c, int op, uint32_t events)
 {
     struct epoll_event ev = {.events = events, .data.ptr = c};
@@ -127,10 +129,33 @@ static void lost(const struct conn *c, const char *why)
         (unsigned long long)(c->received / (uint64_t)opt.size), why);
 }
 
+/* What pump() does, by way of TLS. What waits for bytes of the peer, a handshake, is gone on with by
+   receive(). */
+static void pump_tls(struct conn *c)
+{
+    uint64_t size = (uint64_t)opt.size;
+    bool blocked = false;
+    while (c->sent < c->limit) {
+        uint64_t off = c->sent % size;
+        const char *data = message(c, c->sent / size) + off;
+        ssize_t n = tls_write(c->ssl, data, size - off, &blocked);
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n <= 0)
+            lost(c, n == 0 ? "closed by the server" : strerror(errno));
+        c->sent += (uint64_t)n;
+    }
+    set_blocked(c, blocked);
+}
+
 /* Send what may be sent: as many messages as one call takes. */
 static void pump(struct conn *c)
 {
     uint64_t size = (uint64_t)opt.size;
+    if (c->ssl != NULL) {
+        pump_tls(c);
+        return;
+    }
     while (c->sent < c->limit) {
         struct iovec iov[64];
         struct msghdr msg = {.msg_iov = iov};
@@ -153,13 +178,13 @@ static void pump(struct conn *c)
     set_blocked(c, false);
 }
 
-static void allow(struct conn *c, uint64_t count, uint64_t when)
+static void allow(struct conn *c, uint64_t messages, uint64_t when)
 {
     uint64_t first = c->limit / (uint64_t)opt.size;
-    for (uint64_t i = 0; i < count; i++)
+    for (uint64_t i = 0; i < messages; i++)
         c->stamps[(first + i) % (uint64_t)opt.depth] = when;
-    c->limit += count * (uint64_t)opt.size;
-    outstanding += count;
+    c->limit += messages * (uint64_t)opt.size;
+    outstanding += messages;
 }
 
 /* -- connections ------------------------------------------------------------------------------- */
@@ -186,6 +211,8 @@ static void open_conn(struct conn *c)
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (c->fd < 0)
         die(FAILED, "socket: %s (%u opened)", strerror(errno), c->id);
+    if (opt.tls && (c->ssl = tls_over(c->fd)) == NULL)
+        die(FAILED, "no memory");
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     if (opt.source > 0 || opt.sources > 1)
         bind_source(c->fd, c->id);
@@ -234,7 +261,7 @@ static uint64_t check(struct conn *c, ssize_t n, uint64_t now)
         at += len;
         c->received += len;
         if (c->received % size == 0) {
-            hist_add(&hist, now - c->stamps[which % (uint64_t)opt.depth]);
+            count(due_ns(c, which), now);
             whole++;
         }
     }
@@ -243,9 +270,14 @@ static uint64_t check(struct conn *c, ssize_t n, uint64_t now)
 
 static void receive(struct conn *c)
 {
-    ssize_t n = recv(c->fd, inbox, sizeof inbox, MSG_DONTWAIT);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+    bool blocked;
+    ssize_t n = c->ssl != NULL ? tls_read(c->ssl, inbox, sizeof inbox, &blocked)
+                               : recv(c->fd, inbox, sizeof inbox, MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        if (c->ssl != NULL && c->sent < c->limit)
+            pump(c); /* the handshake has got on */
         return;
+    }
     if (n <= 0)
         lost(c, n == 0 ? "closed by the server" : strerror(errno));
     uint64_t now = now_ns(), whole = check(c, n, now);
@@ -273,6 +305,12 @@ static void turn(void)
             (unsigned long long)outstanding);
     for (int i = 0; i < n; i++) {
         struct conn *c = events[i].data.ptr;
+        uint64_t ticks;
+        if (c == NULL) { /* the timer of an open loop */
+            if (read(timer, &ticks, sizeof ticks) < 0 && errno != EAGAIN)
+                die(FAILED, "read of a timerfd: %s", strerror(errno));
+            continue;
+        }
         if (c->connecting)
             connected(c);
         else if (events[i].events & EPOLLOUT)
@@ -324,11 +362,43 @@ static unsigned long long preemptions(void)
     return count;
 }
 
-static void measure(void)
+/* The clocks and counters at one end of the window. */
+struct reading {
+    uint64_t now, server_ns, load_ns;
+    unsigned long long preempted;
+};
+
+static struct reading take_reading(void)
 {
+    struct reading r = {.preempted = preemptions()};
     clockid_t server = CLOCK_MONOTONIC;
     if (opt.server > 0 && clock_getcpuclockid(opt.server, &server) != 0)
         die(FAILED, "no process %d", (int)opt.server);
+    r.now = now_ns();
+    r.server_ns = clock_ns(server);
+    r.load_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    return r;
+}
+
+static void tell(const struct histogram *window, uint64_t messages, struct reading from,
+                 struct reading to)
+{
+    printf("{\"messages\": %llu, \"seconds\": %.6f, ", (unsigned long long)messages,
+           (double)(to.now - from.now) / 1e9);
+    if (opt.server > 0)
+        printf("\"server_cpu_seconds\": %.6f, \"preemptions\": %llu, ",
+               (double)(to.server_ns - from.server_ns) / 1e9, to.preempted - from.preempted);
+    if (opt.rate > 0)
+        printf("\"unanswered\": %llu, ", (unsigned long long)(window->total - messages));
+    printf("\"load_cpu_seconds\": %.6f, \"p50_us\": %.3f, \"p99_us\": %.3f, \"p99.9_us\": %.3f, "
+           "\"max_us\": %.3f}\n",
+           (double)(to.load_ns - from.load_ns) / 1e9, hist_quantile(window, 0.5) / 1e3,
+           hist_quantile(window, 0.99) / 1e3, hist_quantile(window, 0.999) / 1e3,
+           (double)window->most / 1e3);
+}
+
+static void measure_closed(void)
+{
     running = true;
     for (int i = 0; i < opt.active; i++) {
         if (opt.churn) {
@@ -340,80 +410,73 @@ static void measure(void)
     }
     for (uint64_t end = now_ns() + (uint64_t)(opt.warmup * 1e9); now_ns() < end;)
         turn();
-    unsigned long long preempted = preemptions();
+    struct reading from = take_reading();
     memset(&hist, 0, sizeof hist);
     done = 0;
-    uint64_t began = now_ns(), last = began + (uint64_t)(opt.seconds * 1e9), now = began;
-    uint64_t server_ns = clock_ns(server), load_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    uint64_t last = from.now + (uint64_t)(opt.seconds * 1e9), now = from.now;
     while (done == 0 || (now < last && (opt.messages == 0 || done < opt.messages))) {
         turn();
         now = now_ns();
     }
-    server_ns = clock_ns(server) - server_ns;
-    load_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - load_ns;
-    preempted = preemptions() - preempted;
+    struct reading to = take_reading();
     struct histogram window = hist;
     uint64_t messages = done;
     for (running = false; outstanding > 0;)
         turn();
-    printf("{\"messages\": %llu, \"seconds\": %.6f, ", (unsigned long long)messages,
-           (double)(now - began) / 1e9);
-    if (opt.server > 0)
-        printf("\"server_cpu_seconds\": %.6f, \"preemptions\": %llu, ", (double)server_ns / 1e9,
-               preempted);
-    printf("\"load_cpu_seconds\": %.6f, \"p50_us\": %.3f, \"p99_us\": %.3f, \"p99.9_us\": %.3f, "
-           "\"max_us\": %.3f}\n",
-           (double)load_ns / 1e9, hist_quantile(&window, 0.5) / 1e3,
-           hist_quantile(&window, 0.99) / 1e3, hist_quantile(&window, 0.999) / 1e3,
-           (double)window.most / 1e3);
+    tell(&window, messages, from, to);
 }
 
-static const struct option OPTIONS[] = {
-    {"host", 1, 0, 'H'},     {"port", 1, 0, 'p'},      {"connections", 1, 0, 'c'},
-    {"active", 1, 0, 'a'},   {"size", 1, 0, 's'},      {"depth", 1, 0, 'd'},
-    {"churn", 0, 0, 'C'},    {"hold", 0, 0, 'h'},      {"wait", 0, 0, 'w'},
-    {"seconds", 1, 0, 't'},  {"warmup", 1, 0, 'W'},    {"messages", 1, 0, 'm'},
-    {"patience", 1, 0, 'P'}, {"server-pid", 1, 0, 'S'}, {"source", 1, 0, 'o'},
-    {"sources", 1, 0, 'O'},  {"help", 0, 0, '?'},      {0, 0, 0, 0},
-};
-
-static const char USAGE[] =
-    "usage: load --port N [--host 127.0.0.1] [--connections 1] [--active ALL] [--size 1024]\n"
-    "            [--depth 1] [--churn] [--seconds 1] [--warmup 0] [--messages NO LIMIT]\n"
-    "            [--patience 10] [--server-pid PID, for its CPU clock] [--wait]\n"
-    "            [--hold, open and echo once, then wait for a line on stdin]\n"
-    "            [--source 0] [--sources 1]: from 127.0.0.(1 + source), so many addresses\n";
-
-static void read_options(int argc, char **argv)
+/* Serve what comes until *end*, and send what is due up to then; without *sending* end with the last
+   answer. *turns is how many messages were sent. */
+static void keep_schedule(uint64_t end, uint64_t *turns, bool sending)
 {
-    for (int o; (o = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1;)
-        switch (o) {
-        case 'H': opt.host = optarg; break;
-        case 'p': opt.port = atoi(optarg); break;
-        case 'c': opt.connections = atoi(optarg); break;
-        case 'a': opt.active = atoi(optarg); break;
-        case 's': opt.size = atoi(optarg); break;
-        case 'd': opt.depth = atoi(optarg); break;
-        case 'C': opt.churn = true; break;
-        case 'h': opt.hold = true; break;
-        case 'w': opt.wait = true; break;
-        case 't': opt.seconds = atof(optarg); break;
-        case 'W': opt.warmup = atof(optarg); break;
-        case 'm': opt.messages = strtoull(optarg, NULL, 10); break;
-        case 'P': opt.patience = atof(optarg); break;
-        case 'S': opt.server = atoi(optarg); break;
-        case 'o': opt.source = atoi(optarg); break;
-        case 'O': opt.sources = atoi(optarg); break;
-        default: fputs(USAGE, stderr); exit(FAILED);
+    for (;;) {
+        uint64_t now = now_ns(), until = now < end ? now : end;
+        for (; sending; ++*turns) {
+            struct conn *c = &conns[*turns % (uint64_t)opt.active];
+            if (due_ns(c, *turns / (uint64_t)opt.active + 1) > until)
+                break;
+            allow(c, 1, 0);
+            if (!c->blocked)
+                pump(c);
         }
-    if (opt.active < 0)
-        opt.active = opt.connections;
-    if (optind < argc || opt.port <= 0 || opt.port > 65535 || opt.connections < 1 || opt.size < 1 ||
-        opt.active > opt.connections || opt.depth < 1 || opt.sources < 1 || opt.seconds <= 0 ||
-        opt.patience <= 0 || (opt.churn && opt.depth > 1)) {
-        fputs(USAGE, stderr);
-        exit(FAILED);
+        if (now >= end || (!sending && outstanding == 0))
+            return;
+        turn();
     }
+}
+
+static void measure_open(void)
+{
+    double interval_ns = 1e9 / (opt.rate * opt.active);
+    struct itimerspec ticks = {.it_interval = {(time_t)(interval_ns / 1e9), 0}};
+    ticks.it_interval.tv_nsec = (long)(interval_ns - (double)ticks.it_interval.tv_sec * 1e9);
+    if (ticks.it_interval.tv_sec == 0 && ticks.it_interval.tv_nsec < 1000)
+        ticks.it_interval.tv_nsec = 1000;
+    ticks.it_value = ticks.it_interval;
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
+    timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (timer < 0 || timerfd_settime(timer, 0, &ticks, NULL) != 0 ||
+        epoll_ctl(epfd, EPOLL_CTL_ADD, timer, &ev) != 0)
+        die(FAILED, "timerfd: %s", strerror(errno));
+    memset(&hist, 0, sizeof hist);
+    uint64_t turns = 0;
+    schedule_ns = now_ns() + (uint64_t)interval_ns;
+    window_ns = schedule_ns + (uint64_t)(opt.warmup * 1e9);
+    window_end_ns = window_ns + (uint64_t)(opt.seconds * 1e9);
+    keep_schedule(window_ns, &turns, true);
+    struct reading from = take_reading();
+    keep_schedule(window_end_ns, &turns, true);
+    struct reading to = take_reading();
+    keep_schedule(window_end_ns + (uint64_t)(opt.patience * 1e9), &turns, false);
+    if (hist.total == 0)
+        die(SILENT, "no answer for %g s, %llu messages are on their way", opt.patience,
+            (unsigned long long)outstanding);
+    uint64_t messages = hist.total, size = (uint64_t)opt.size, now = now_ns();
+    for (struct conn *c = conns; c < conns + opt.active; c++)
+        for (uint64_t n = c->received / size; n < c->limit / size; n++)
+            count(due_ns(c, n), now);
+    tell(&hist, messages, from, to);
 }
 
 int main(int argc, char **argv)
@@ -427,11 +490,14 @@ int main(int argc, char **argv)
         die(FAILED, "no memory or no descriptors");
     for (int i = 0; i < opt.connections; i++)
         conns[i].stamps = stamps + (size_t)i * (size_t)opt.depth;
+    const char *missing = opt.tls ? tls_load() : NULL;
+    if (missing != NULL)
+        die(FAILED, "no TLS: %s", missing);
     if (!opt.churn)
         open_all();
     if (opt.hold)
         told_to_go();
     else if (!opt.wait || told_to_go())
-        measure();
+        (opt.rate > 0 ? measure_open : measure_closed)();
     return 0;
 }

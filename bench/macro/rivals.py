@@ -28,6 +28,7 @@ class Rival:
 
     name: str
     command: Callable[[], list[str]]
+    tls: bool = False  # it wants a certificate, and a load that speaks TLS
 
 
 # rloop reads into a new block of 256 KiB, which glibc maps and unmaps for each read unless it is
@@ -44,6 +45,16 @@ def python(script: str, name: str, needs: str | None = None, prefix: tuple = ())
         return [*prefix, sys.executable, str(SERVERS / script), name]
 
     return Rival(name, command)
+
+
+def over_tls(rival: Rival) -> Rival:
+    """The same server; who is to speak TLS knows it by its name."""
+    return Rival(rival.name, rival.command, tls=True)
+
+
+def in_go(name: str) -> Rival:
+    """One of the servers in echo.go."""
+    return Rival(name, lambda: [str(compile_go()), name])
 
 
 def in_c(name: str) -> Rival:
@@ -68,7 +79,9 @@ ALL = {
         python("echo_gopoll.py", "gopoll", "gopoll"),
         python("echo_gopoll.py", "gopoll-readinto", "gopoll"),
         python("echo_gopoll.py", "gopoll-serve", "gopoll"),
-        Rival("go", lambda: [str(compile_go()), "go"]),
+        python("echo_gopoll.py", "gopoll-splice", "gopoll"),
+        in_go("go"),
+        in_go("go-copy"),
         python("echo_asyncio.py", "uvloop-proto", "uvloop"),
         python("echo_asyncio.py", "uvloop-bufproto", "uvloop"),
         python("echo_asyncio.py", "uvloop-streams", "uvloop"),
@@ -89,6 +102,19 @@ ALL = {
         python("echo_threads.py", "threads"),
         python("echo_plain.py", "py-selectors"),
         python("echo_plain.py", "py-epoll-et"),
+    )
+}
+
+
+TLS = {
+    rival.name: over_tls(rival)
+    for rival in (
+        python("echo_gopoll.py", "gopoll-tls", "gopoll"),
+        in_go("go-tls"),
+        python("echo_asyncio.py", "uvloop-tls-proto", "uvloop"),
+        python("echo_asyncio.py", "uvloop-tls-streams", "uvloop"),
+        python("echo_asyncio.py", "asyncio-tls-proto"),
+        python("echo_asyncio.py", "asyncio-tls-streams"),
     )
 }
 

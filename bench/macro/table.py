@@ -1,6 +1,6 @@
 """Rows as text, for a terminal and for Markdown.
 
-Called by the runner and by bench/report.py.
+Called by the runners and by bench/report.py; cells() is for rows of bench.macro.
 """
 
 from __future__ import annotations
@@ -58,7 +58,11 @@ def failures(rows: Sequence[Row | Broken]) -> list[str]:
 
 def text(rows: Sequence[Row | Broken]) -> str:
     """Return a table for a terminal."""
-    lines = cells(rows)
+    return aligned(cells(rows))
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return a head and a body of cells with numbers to the right, for a terminal."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -6,12 +6,16 @@ of that size for each message, mapped and unmapped by the C library: here they r
 does the same and cannot be told: rivals.py has the C library keep such blocks. uvloop reads 256 KiB
 into a buffer that all its connections share, which costs nothing. Streams keep their limit of
 64 KiB. Transports set NODELAY themselves; the listening socket has it too, for sock_*.
+
+Where reads have deadlines: a Protocol moves a timer of the loop, as is usual, by making a new one;
+coroutines use asyncio.timeout(). -tls: the same over TLS, on the loop's own transports.
 """
 
 import asyncio
 import contextlib
 import importlib
 
+import beside
 from listening import BACKLOG, READ_BYTES, announce, listen, start
 
 
@@ -23,6 +27,26 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data):
         self.transport.write(data)
+
+
+class EchoInTime(Echo):
+    """The same; a connection that says nothing for too long is cut off."""
+
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.loop = asyncio.get_running_loop()
+        self.set_timer()
+
+    def set_timer(self):
+        self.timer = self.loop.call_later(beside.DEADLINE_SECONDS, self.transport.close)
+
+    def data_received(self, data):
+        self.transport.write(data)
+        self.timer.cancel()
+        self.set_timer()
+
+    def connection_lost(self, exc):
+        self.timer.cancel()
 
 
 class BufferedEcho(asyncio.BufferedProtocol):
@@ -41,10 +65,37 @@ class BufferedEcho(asyncio.BufferedProtocol):
         self.transport.write(bytes(self.buffer[:count]))
 
 
+async def block():
+    """Block, over and over."""
+    while True:
+        if beside.what() == "syscall":
+            await asyncio.to_thread(beside.block)
+        else:
+            beside.block()
+        await asyncio.sleep(beside.REST_SECONDS)
+
+
+def blocker():
+    """Start a task that blocks, if it was asked for; the caller has to keep it."""
+    return asyncio.create_task(block()) if beside.what() in beside.BLOCKING else None
+
+
+def context():
+    """Return what a server needs to speak TLS, None for one that does not."""
+    if beside.certificate() is None:
+        return None
+    import ssl
+
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(beside.certificate())
+    return made
+
+
 async def forever(server, address):
     """Keep *server*, which serves already: rloop's serve_forever() would begin again and fail."""
+    task = blocker()
     announce(address)
-    await asyncio.get_running_loop().create_future()
+    await (task or asyncio.get_running_loop().create_future())
     server.close()
 
 
@@ -54,7 +105,7 @@ def protocol(make):
     async def main():
         loop, listener = asyncio.get_running_loop(), listen()
         address = listener.getsockname()
-        server = await loop.create_server(make, sock=listener, backlog=BACKLOG)
+        server = await loop.create_server(make, sock=listener, backlog=BACKLOG, ssl=context())
         await forever(server, address)
 
     return main
@@ -70,9 +121,21 @@ async def streams():
                 await writer.drain()
         writer.close()
 
+    async def echo_in_time(reader, writer):
+        with contextlib.suppress(OSError):
+            while True:
+                async with asyncio.timeout(beside.DEADLINE_SECONDS):
+                    data = await reader.read(READ_BYTES)
+                if not data:
+                    break
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
     listener = listen()
     address = listener.getsockname()
-    server = await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
+    handler = echo_in_time if beside.what() == "deadlines" else echo
+    server = await asyncio.start_server(handler, sock=listener, backlog=BACKLOG, ssl=context())
     await forever(server, address)
 
 
@@ -85,11 +148,22 @@ async def socks():
             while data := await loop.sock_recv(sock, READ_BYTES):
                 await loop.sock_sendall(sock, data)
 
+    async def echo_in_time(sock):
+        with sock, contextlib.suppress(OSError):
+            while True:
+                async with asyncio.timeout(beside.DEADLINE_SECONDS):
+                    data = await loop.sock_recv(sock, READ_BYTES)
+                if not data:
+                    break
+                await loop.sock_sendall(sock, data)
+
     listener = listen()
+    tasks.add(blocker())
+    handler = echo_in_time if beside.what() == "deadlines" else echo
     announce(listener.getsockname())
     while True:
         sock, _ = await loop.sock_accept(listener)
-        task = loop.create_task(echo(sock))
+        task = loop.create_task(handler(sock))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -107,19 +181,28 @@ def on(loop, main, *, as_shipped=False):
     return run
 
 
-STYLES = {"proto": protocol(Echo), "streams": streams, "sock": socks}
+PLAIN = EchoInTime if beside.what() == "deadlines" else Echo
+STYLES = {"proto": protocol(PLAIN), "streams": streams, "sock": socks}
 
-SERVERS = {
-    f"{loop}-{style}": on(loop, main)
-    for loop in ("asyncio", "uvloop", "rloop")
-    for style, main in STYLES.items()
-} | {
-    "uvloop-bufproto": on("uvloop", protocol(BufferedEcho)),
-    "asyncio-proto-shipped": on("asyncio", protocol(Echo), as_shipped=True),
-    "asyncio-streams-shipped": on("asyncio", streams, as_shipped=True),
-    "rloop-proto-shipped": on("rloop", protocol(Echo)),
-    "rloop-streams-shipped": on("rloop", streams),
-}
+SERVERS = (
+    {
+        f"{loop}-{style}": on(loop, main)
+        for loop in ("asyncio", "uvloop", "rloop")
+        for style, main in STYLES.items()
+    }
+    | {
+        f"{loop}-tls-{style}": on(loop, STYLES[style])
+        for loop in ("asyncio", "uvloop")
+        for style in ("proto", "streams")
+    }
+    | {
+        "uvloop-bufproto": on("uvloop", protocol(BufferedEcho)),
+        "asyncio-proto-shipped": on("asyncio", protocol(Echo), as_shipped=True),
+        "asyncio-streams-shipped": on("asyncio", streams, as_shipped=True),
+        "rloop-proto-shipped": on("rloop", protocol(Echo)),
+        "rloop-streams-shipped": on("rloop", streams),
+    }
+)
 
 if __name__ == "__main__":
     start(SERVERS)

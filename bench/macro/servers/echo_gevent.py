@@ -6,6 +6,8 @@ patching, because nothing here uses the standard library's sockets.
 
 import contextlib
 
+import beside
+import gevent
 from gevent import socket
 from gevent.server import StreamServer
 from listening import READ_BYTES, announce, listen, start
@@ -18,11 +20,30 @@ def echo(sock, address):
             sock.sendall(data)
 
 
+def echo_in_time(sock, address):
+    """The same; each read has a deadline, a gevent timer of the socket's own."""
+    sock.settimeout(beside.DEADLINE_SECONDS)
+    echo(sock, address)
+
+
+def block():
+    """Block, over and over."""
+    while True:
+        if beside.what() == "syscall":
+            gevent.get_hub().threadpool.apply(beside.block)
+        else:
+            beside.block()
+        gevent.sleep(beside.REST_SECONDS)
+
+
 def serve():
     """Serve on a socket with the backlog and the NODELAY of the others."""
+    if beside.what() in beside.BLOCKING:
+        gevent.spawn(block)
+    handler = echo_in_time if beside.what() == "deadlines" else echo
     listener = listen()
     announce(listener.getsockname())
-    StreamServer(socket.socket(fileno=listener.detach()), echo).serve_forever()
+    StreamServer(socket.socket(fileno=listener.detach()), handler).serve_forever()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""gopoll's echo servers: read and write, readinto and write, and serve(). Started by measure.py.
+"""gopoll's echo servers: read and write, readinto and write, serve(), splice and TLS.
+
+Started by measure.py.
 
 As shipped: run() with its hand-off and its sysmon. GOMAXPROCS=1 comes from the runner, as for Go.
 """
 
 import contextlib
 
+import beside
 from listening import READ_BYTES, announce, port, start
 
 import gopoll
@@ -34,6 +37,34 @@ async def echo_into(conn):
                 await conn.write(buffer[:n])
 
 
+async def echo_splice(conn):
+    """Echo by way of a pipe in the kernel."""
+    with contextlib.suppress(OSError):
+        async with conn:
+            await conn.splice_from(conn)
+
+
+async def echo_in_time(conn):
+    """Echo as echo() does; each read has a deadline."""
+    with contextlib.suppress(OSError):
+        async with conn:
+            conn.set_read_timeout(beside.DEADLINE_SECONDS)
+            while data := await conn.read():
+                await conn.write(data)
+                conn.set_read_timeout(beside.DEADLINE_SECONDS)
+
+
+async def block():
+    """Block, over and over."""
+    while True:
+        if beside.what() == "syscall":
+            with gopoll.syscall():
+                beside.block()
+        else:
+            beside.block()
+        await gopoll.sleep(beside.REST_SECONDS)
+
+
 async def echo_handler(conn):
     """Echo; serve() closes, and logs errors."""
     with contextlib.suppress(OSError):
@@ -41,11 +72,22 @@ async def echo_handler(conn):
             await conn.write(data)
 
 
-def accepting(handler):
+def over_tls(listener):
+    """Return a listener whose connections speak TLS: the first read of each shakes hands."""
+    import ssl  # here, since it would be seen in the memory of the others
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(beside.certificate())
+    return gopoll.tls.listener(listener, context)
+
+
+def accepting(handler, wrap=lambda listener: listener):
     """Return a server that starts a goroutine of *handler* for each connection."""
 
     async def main():
-        async with await listen() as listener:
+        async with wrap(await listen()) as listener:
+            if beside.what() in beside.BLOCKING:
+                gopoll.go(block)
             async for conn in listener:
                 gopoll.go(handler, conn)
 
@@ -58,10 +100,13 @@ async def serve():
 
 
 if __name__ == "__main__":
+    plain = echo_in_time if beside.what() == "deadlines" else echo
     start(
         {
-            "gopoll": accepting(echo),
+            "gopoll": accepting(plain),
             "gopoll-readinto": accepting(echo_into),
             "gopoll-serve": lambda: gopoll.run(serve),
+            "gopoll-splice": accepting(echo_splice),
+            "gopoll-tls": accepting(plain, over_tls),
         }
     )

@@ -6,7 +6,9 @@ Stacks of 256 KiB instead of 8 MiB, of which only the pages in use count, so tha
 
 import contextlib
 import threading
+import time
 
+import beside
 from listening import READ_BYTES, announce, listen, start
 
 
@@ -17,13 +19,24 @@ def echo(sock):
             sock.sendall(data)
 
 
+def block():
+    """Block, over and over, in a thread as any other here."""
+    while True:
+        beside.block()
+        time.sleep(beside.REST_SECONDS)
+
+
 def serve():
     """Accept on the main thread."""
     threading.stack_size(256 * 1024)
+    if beside.what() in beside.BLOCKING:
+        threading.Thread(target=block, daemon=True).start()
     listener = listen(blocking=True)
     announce(listener.getsockname())
     while True:
         sock, _ = listener.accept()
+        if beside.what() == "deadlines":
+            sock.settimeout(beside.DEADLINE_SECONDS)  # of each call
         threading.Thread(target=echo, args=(sock,), daemon=True).start()
 
 

@@ -1,7 +1,8 @@
 """What all echo servers in Python share: the listening socket, and how one of them is started.
 
 Imported by the servers beside this file. `python SERVER NAME [PORT]` serves on 127.0.0.1 and prints
-the port, a line of its own, when it listens; it goes on until it is killed.
+the port, a line of its own, when it listens; it goes on until it is killed. What may follow is in
+beside.py.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Callable
+
+import beside
 
 BACKLOG = 4096  # for everybody: a queue that overflows would measure the kernel's retries
 READ_BYTES = 65536  # at a time, for everybody who can be told
@@ -35,5 +38,6 @@ def announce(address: tuple[str, int]) -> None:
 def start(servers: dict[str, Callable[[], object]]) -> None:
     """Run the server that the command line names."""
     if len(sys.argv) < 2 or sys.argv[1] not in servers:
-        sys.exit(f"usage: {sys.argv[0]} {'|'.join(servers)} [PORT]")
+        sys.exit(f"usage: {sys.argv[0]} {'|'.join(servers)} [PORT [BESIDE [CERTIFICATE]]]")
+    beside.hog()
     servers[sys.argv[1]]()

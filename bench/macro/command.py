@@ -1,0 +1,88 @@
+"""What the commands share that run for long: their arguments, their progress, their end.
+
+Called by the runners, bench.macro and bench.interference, on their main threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+QUIET_LOAD = 0.5  # load average from which the figures are others' too
+
+
+class Refused(Exception):
+    """The command line asks for what cannot be; the text says why."""
+
+
+def chosen(text: str, there: dict[str, Any], what: str) -> list[Any]:
+    """Return the values that a comma-separated list names. Raises Refused for an unknown one."""
+    names = [name for name in text.split(",") if name]
+    unknown = [name for name in names if name not in there]
+    if unknown or not names:
+        raise Refused(f"no {what} {', '.join(unknown)}: there are {', '.join(there)}")
+    return [there[name] for name in names]
+
+
+def positive(kind: type) -> Any:
+    """Return an argparse type: *kind* above 0."""
+
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not value > 0:
+            raise ValueError(text)
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+def keep(name: str, result: dict[str, Any] | None) -> None:
+    """Write *result* to a file; None: only see to it that there is one. Raises Refused."""
+    path = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if result is None:
+            path.open("a").close()
+        else:
+            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except OSError as exc:
+        raise Refused(exc) from None
+
+
+def warn_of_noise() -> None:
+    """Say so if the machine is busy before anything has begun."""
+    if os.getloadavg()[0] > QUIET_LOAD:
+        print(f"the machine is not quiet: load average {os.getloadavg()[0]:.2f}", file=sys.stderr)
+
+
+def end_at_once() -> None:
+    """Have SIGTERM and SIGINT end the run wherever they come; the kernel ends the children.
+
+    What is interrupted in a child's start or end may hang otherwise.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+class Progress:
+    """What is going on, on stderr: one line a point."""
+
+    def __init__(self, points: int) -> None:
+        self._points, self._done, self._began = points, 0, time.monotonic()
+
+    def say(self, round_: int, text: str) -> None:
+        """Count a point of a round and print what was found."""
+        self._done += 1
+        spent = time.monotonic() - self._began
+        left = spent / self._done * (self._points - self._done)
+        print(
+            f"[{self._done}/{self._points}, {left / 60:.0f} min left] round {round_}, {text}",
+            file=sys.stderr,
+            flush=True,
+        )
