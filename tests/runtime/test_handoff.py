@@ -9,6 +9,7 @@ import pytest
 import gopoll
 from gopoll.runtime._sched import current_sched
 from plugins.guard import wait_until
+from runtime.tools import ONE
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -253,6 +254,33 @@ def test_the_switch_interval_is_lowered_while_a_goroutine_computes_without_a_p(r
 
     run(main, procs=1)
     assert 0.0005 in seen
+    assert sys.getswitchinterval() == usual
+
+
+@pytest.mark.skipif(not GIL, reason="there is no switch interval without the GIL")
+@pytest.mark.parametrize("options", [ONE, {"procs": 1}, {"procs": 2}], ids=str)
+def test_the_switch_interval_is_lowered_while_a_thread_keeps_the_gil_from_the_network(run, options):
+    """Who has events in hand waits for as long as the interval, each time that all have waited."""
+    usual = sys.getswitchinterval()
+    done = threading.Event()
+
+    def hog():
+        while not done.is_set():
+            pass
+
+    async def main():
+        thread = threading.Thread(target=hog)
+        thread.start()
+        try:
+            async with gopoll.timeout(20):
+                while sys.getswitchinterval() == usual:
+                    await gopoll.sleep(0.001)
+        finally:
+            done.set()
+            await gopoll.blocking(thread.join)
+        await wait_until(lambda: sys.getswitchinterval() == usual)
+
+    run(main, **options)
     assert sys.getswitchinterval() == usual
 
 

@@ -12,6 +12,7 @@ cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; 
     int64_t live               # goroutines of the program, and calls; below 0: it is over (J3)
     int64_t system             # goroutines of the runtime
     int64_t closing            # those of them that close an async generator
+    int64_t crowded            # when an M last had to wait long for the GIL, with events in hand
     uint64_t taken             # how often a P has left the idle list (S8)
     int nprocs
     int npidle

@@ -35,6 +35,7 @@ cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
     VAIN_MOST = 2        # after so many polls that find nothing most of the next are left out
     VAIN_POLLS = 8
+    CROWDED_NS = 2000000               # who waits so long for the GIL shares it with who computes
 
 
 cdef class Posted:
@@ -333,6 +334,7 @@ cdef class FindBase(SchedBase):
         """Wait in the network, without a P, lastpoll being 0: one M at a time."""
         cdef uintptr_t words[OUT_CAP]
         cdef int n = 0
+        cdef int64_t woke = 0, now
         try:
             try:
                 self.maybe_dead(True)
@@ -340,9 +342,13 @@ cdef class FindBase(SchedBase):
                         and not (load_int(&self.words.npidle) and self.work_anywhere())):  # S3
                     with nogil:
                         n = netpoll(self.ps, -1, words, OUT_CAP)
+                        woke = nanotime()
             finally:
                 add_int(&self.words.handing, 1)          # S8: before another may block, and look
-                store_i64(&self.words.lastpoll, nanotime())
+                now = nanotime()
+                store_i64(&self.words.lastpoll, now)
+                if woke != 0 and now - woke > CROWDED_NS:
+                    store_i64(&self.words.crowded, now)  # sysmon has them hand the GIL on sooner
             if n > 1:
                 m.vain = 0                   # they come in numbers: another may be there already
             self.acquirep(m)

@@ -43,6 +43,7 @@ cdef class Sysmon:
     cdef Counts counts
     cdef readonly int64_t trace_ns     # print a line every so often; 0 never
     cdef bint lowered                  # the switch interval is ours
+    cdef int64_t crowded               # the words' that has been looked at
     cdef int64_t stuck_ns              # when somebody was last seen without a P
     cdef int poll(self, int64_t now, uintptr_t *words) noexcept nogil
     cdef void handed_over(self) noexcept nogil
@@ -52,4 +53,5 @@ cdef class Sysmon:
     cdef int attend(self, int want, int64_t before) except -1
     cdef bint watch(self, Slice *s, int64_t now) noexcept nogil
     cdef int retake(self, int i, int64_t waited, int64_t now) except -1
+    cdef int lower(self) except -1
     cdef int judge(self, Slice *s, int64_t waited) except -1

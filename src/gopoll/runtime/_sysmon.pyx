@@ -45,9 +45,11 @@ cdef enum:
     LATE = 1                       # what look() has found
     STALL = 2
     CALM = 4
+    CROWDED = 8
 
-# While a goroutine runs without a P (B4), and for a second after: who computes once mostly does it
-# again, and sysmon would have to wait for the GIL for as long as the usual interval.
+# While a goroutine runs without a P, or a thread of the program has kept one that came out of the
+# network from the GIL (B4), and for a second after: who computes once mostly does it again, and
+# sysmon would have to wait for the GIL for as long as the usual interval.
 SWITCH_INTERVAL = 0.0005
 
 
@@ -174,6 +176,11 @@ cdef class Sysmon:
             self.stuck[k] = s[0]
             k += 1
         self.nstuck = k
+        if load_i64(&self.sched.words.crowded) > self.crowded:
+            self.crowded = load_i64(&self.sched.words.crowded)
+            self.stuck_ns = now
+            if not self.lowered:
+                want |= CROWDED
         if k:
             self.stuck_ns = now
         elif self.lowered and now - self.stuck_ns >= CALM_AFTER_NS:
@@ -243,6 +250,8 @@ cdef class Sysmon:
                 self.retake(i, waited, nanotime())
         for i in range(self.nstuck):
             self.judge(&self.stuck[i], waited)
+        if want & CROWDED:
+            self.lower()
         if want & CALM and self.nstuck == 0:
             self.lowered = False
             self.sched.restore_switch_interval()
@@ -266,11 +275,15 @@ cdef class Sysmon:
             self.stuck[self.nstuck] = seen.slice
             self.nstuck += 1
         self.stuck_ns = now
+        self.lower()
+        self.sched.handoffp(p)
+        return 1
+
+    cdef int lower(self) except -1:
         if not self.lowered:
             self.lowered = True
             self.sched.lower_switch_interval(SWITCH_INTERVAL)
-        self.sched.handoffp(p)
-        return 1
+        return 0
 
     cdef int judge(self, Slice *s, int64_t waited) except -1:
         """Tell sched.py what a slice stalls in, if it is due by now. Looks at its thread twice.
