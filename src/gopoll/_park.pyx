@@ -51,20 +51,40 @@ cdef extern from *:
       Py_DECREF(stop);
       return NULL;
     }
-    static PyObject *gopoll_next(PyObject *self, gopoll_step step) {
-      PyObject *v = NULL, *stop;
-      int rc = step(self, &v);
-      if (rc == 0) return v;
-      if (rc < 0 || v == NULL) return gopoll_failed();
-      if (v == Py_None) { Py_DECREF(v); return NULL; }
-      if (rc == 2)
-        PyErr_SetObject(PyExc_StopIteration, v);
-      else if (PyTuple_Check(v) || PyExceptionInstance_Check(v)) {
+    /* Raise StopIteration(v), whose reference it takes. From 3.12 on the interpreter makes an object
+       of each, by a call of the type, and looks for a context: this makes the object alone. */
+    static void gopoll_stop(PyObject *v) {
+      PyObject *stop;
+    #if PY_VERSION_HEX >= 0x030C0000
+      PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
+      PyObject *args = PyTuple_Pack(1, v);
+      stop = args ? type->tp_new(type, args, NULL) : NULL;
+      Py_XDECREF(args);
+      if (stop) {
+        Py_XSETREF(((PyStopIterationObject *)stop)->value, v);
+        PyErr_SetRaisedException(stop);
+        return;
+      }
+    #else
+      if (PyTuple_Check(v) || PyExceptionInstance_Check(v)) {
         stop = PyObject_CallFunctionObjArgs(PyExc_StopIteration, v, NULL);
         if (stop) { PyErr_SetObject(PyExc_StopIteration, stop); Py_DECREF(stop); }
       } else
         PyErr_SetObject(PyExc_StopIteration, v);
+    #endif
       Py_DECREF(v);
+    }
+    static PyObject *gopoll_next(PyObject *self, gopoll_step step) {
+      PyObject *v = NULL;
+      int rc = step(self, &v);
+      if (rc == 0) return v;
+      if (rc < 0 || v == NULL) return gopoll_failed();
+      if (v == Py_None) { Py_DECREF(v); return NULL; }
+      if (rc == 2) {
+        PyErr_SetObject(PyExc_StopIteration, v);
+        Py_DECREF(v);
+      } else
+        gopoll_stop(v);
       return NULL;
     }
     /* Who steps is attached: with a GIL nobody comes between the look and the store. */
