@@ -1,4 +1,4 @@
-"""Bars as SVG: one panel a workload, one bar a server. Nothing is needed to draw them.
+"""Bars as SVG: a panel a workload or group, a bar a server or side. No library is needed.
 
 Called by report.py.
 """
@@ -16,7 +16,7 @@ OURS, CONTROL, RIVAL, BELOW = "#c2410c", "#9ca3af", "#2563eb", "#d1d5db"
 
 @dataclass(frozen=True)
 class Bar:
-    """A server: *value* in all, of which *floor* is what the floor costs too."""
+    """A server or side: *value* in all, of which *floor* is what the floor costs too."""
 
     name: str
     value: float
@@ -27,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Panel:
-    """The servers under one workload."""
+    """The servers under one workload, the sides of one group."""
 
     title: str
     bars: Sequence[Bar]

@@ -2,8 +2,8 @@
 
 Run by hand from the top of the tree after a result has been added: python -m bench.report. With
 --check it writes nothing, and its status is 1 if something is not what the results say. Every
-bench/results/*.json of bench.macro and bench.interference has its tables, in the order of their
-names; every server that was measured has its row, in the order of what it costs, whoever wins.
+bench/results/*.json of bench.macro, bench.interference and bench/micro has its tables, in the order
+of their names; everybody who was measured has a row, in the order of what it costs, whoever wins.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from bench.macro import table
 from bench.macro.rivals import CONTROLS
 from bench.macro.summary import Broken, Row, rows
 from bench.macro.workloads import WORKLOADS
+from bench.micro import summary as micro
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
@@ -49,10 +50,11 @@ def caption(result: Result) -> str:
     if result["changed"]:
         code += " with changes"
     others = ", ".join(f"{k} {v}" for k, v in versions.items() if k not in ("python", "cc"))
+    length = f" of {options['seconds']:g} s" if "seconds" in options else ""
     return (
         f"{machine['cpu']}, a {kind} of {machine['cpus']} CPUs, Linux {machine['kernel']}; "
-        f"{versions['python']}, {others}; medians of {options['rounds']} rounds of "
-        f"{options['seconds']:g} s, {result['taken'][:10]}, {code}."
+        f"{versions['python']}, {others}; medians of {options['rounds']} rounds{length}, "
+        f"{result['taken'][:10]}, {code}."
     )
 
 
@@ -119,6 +121,30 @@ def kind(server: str) -> str:
     return "control" if server in CONTROLS or server.startswith("c-") else "rival"
 
 
+def operations(result: Result) -> str:
+    """Return all tables of a result of the micro suite."""
+    found = micro.tables(result)
+    parts = [table.markdown(micro.brief(found), words=micro.BRIEF_WORDS)]
+    parts += [table.markdown(micro.cells(t)) for t in found]
+    parts += [f"Not measured: {line}." for line in micro.missing(found)]
+    return "\n\n".join(parts)
+
+
+def operations_picture(result: Result) -> str:
+    """Return its plot: a panel a group, the floor's share in grey."""
+    panels = []
+    for t in micro.tables(result):
+        floor = next((r.ns for r in t.rows if r.side == t.floor), 0.0)
+        kinds = {"ours": "ours", "rival": "rival"}
+        bars = [
+            plot.Bar(r.side, r.ns, floor, f"{micro.nanos(r.ns)} ns", kinds.get(r.kind, "control"))
+            for r in t.rows
+        ]
+        panels.append(plot.Panel(f"{t.title}: ns per {t.unit}", bars))
+    where = f"grey: what C spends too; {result['versions']['python']}, {result['taken'][:10]}"
+    return plot.draw("Single operations", where, panels)
+
+
 def between(text: str, inner: str) -> str:
     """Return *text* with *inner* between its two markers. Raises ValueError without them."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
@@ -149,13 +175,20 @@ def beside(result: Result) -> str:
     return "\n\n".join(parts)
 
 
-def docs_part(found: dict[str, Result], disturbed: dict[str, Result]) -> str:
+def docs_part(
+    found: dict[str, Result], disturbed: dict[str, Result], single: dict[str, Result]
+) -> str:
     """Return what stands between the markers of docs/benchmarks.md."""
     parts = [
         f"### {name}\n\n{caption(r)}\n\n![CPU per message]({name}.svg)\n\n{full(r)}"
         for name, r in found.items()
     ]
     parts += [f"### {name}\n\n{caption(r)}\n\n{beside(r)}" for name, r in disturbed.items()]
+    parts += [
+        f"### {name}: single operations\n\n{caption(r)}\n\n![ns per operation]({name}.svg)\n\n"
+        f"{operations(r)}"
+        for name, r in single.items()
+    ]
     return "\n\n".join(parts)
 
 
@@ -163,10 +196,13 @@ def files(root: Path) -> dict[Path, str]:
     """Return what each file that shows results has to hold now."""
     found = results(root / "bench" / "results")
     disturbed = results(root / "bench" / "results", "interference")
+    single = results(root / "bench" / "results", "micro")
     parts = {root / "README.md": readme_part(found)}
-    parts[root / "docs" / "benchmarks.md"] = docs_part(found, disturbed)
+    parts[root / "docs" / "benchmarks.md"] = docs_part(found, disturbed, single)
     wanted = {path: between(path.read_text("utf-8"), part) for path, part in parts.items()}
-    return wanted | {root / "docs" / f"{name}.svg": picture(r) for name, r in found.items()}
+    plots = {name: picture(r) for name, r in found.items()}
+    plots |= {name: operations_picture(r) for name, r in single.items()}
+    return wanted | {root / "docs" / f"{name}.svg": text for name, text in plots.items()}
 
 
 def main(root: Path = ROOT) -> int:

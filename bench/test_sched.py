@@ -1,13 +1,9 @@
-"""What the scheduler costs: switch, spawn and join, a trip over channels, timers, memory, two Ps.
+"""What the scheduler costs: switch, spawn and join, a wake-up, timers, memory, two Ps.
 
-Run by `pytest bench/ --benchmark-only`, with the extra [bench]; uvloop, rloop and trio stand beside
-where they are installed. Each side of a group does the same in one run. A round starts a whole
-scheduler or loop; what it does there is long enough for that not to show.
+Run by `pytest bench --benchmark-only`, with the extra [bench]: docs/benchmarks.md.
 """
 
-import asyncio
 import gc
-import importlib.util
 import os
 import statistics
 import subprocess
@@ -18,236 +14,25 @@ import time
 import pytest
 
 import gopoll
+from bench.micro import tasks
+from bench.micro.contest import Group, contestants
 
-pytestmark = [
-    pytest.mark.benchmark(disable_gc=True),
-    # rloop leaves its sockets to the collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+GROUPS = [
+    Group("switch", f"a switch, {tasks.TASKS} tasks in turn", "switch", 20_000, tasks.SWITCH),
+    Group("spawn", "spawn and join", "task", 5000, tasks.SPAWN),
+    Group("channel", "wake another and wait for it", "round trip", 5000, tasks.CHANNEL),
+    Group("timers", f"{tasks.TIMERS:,} timers, moved later", "move", 30_000, tasks.TIMER),
 ]
 
-TASKS = 100
-SWITCHES = 200
-SPAWNS = 5000
-TRIPS = 5000
-TIMERS = 10_000
-MOVES = 100
-PARKED = 100_000
 
-
-def there(name):
-    """Report whether a rival is installed."""
-    return importlib.util.find_spec(name) is not None
-
-
-def on_asyncio(main):
-    """Run main() on asyncio's own loop."""
-    asyncio.run(main())
-
-
-def on_uvloop(main):
-    """Run main() on uvloop."""
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-
-
-def on_rloop(main):
-    """Run main() on rloop."""
-    import rloop
-
-    with asyncio.Runner(loop_factory=rloop.new_event_loop) as runner:
-        runner.run(main())
-
-
-def name_of(side):
-    """Return the name of a side, for the table."""
-    return side if isinstance(side, str) else "gopoll" if side is None else side.__name__[3:]
-
-
-LOOPS = [on_asyncio] + [on_uvloop] * there("uvloop") + [on_rloop] * there("rloop")
-
-
-# -- a switch --------------------------------------------------------------------------------------
-
-
-def gopoll_switches():
-    """Have TASKS goroutines yield SWITCHES times each."""
-
-    async def turns():
-        for _ in range(SWITCHES):
-            await gopoll.gosched()
-
-    async def main():
-        for g in [gopoll.go(turns) for _ in range(TASKS)]:
-            await g
-
-    gopoll.run(main, procs=1)
-
-
-async def asyncio_switches():
-    """The same with asyncio.sleep(0)."""
-
-    async def turns():
-        for _ in range(SWITCHES):
-            await asyncio.sleep(0)
-
-    for task in [asyncio.create_task(turns()) for _ in range(TASKS)]:
-        await task
-
-
-def trio_switches():
-    """The same with trio's cheapest checkpoint."""
-    import trio
-
-    async def turns():
-        for _ in range(SWITCHES):
-            await trio.lowlevel.cancel_shielded_checkpoint()
-
-    async def main():
-        async with trio.open_nursery() as nursery:
-            for _ in range(TASKS):
-                nursery.start_soon(turns)
-
-    trio.run(main)
-
-
-@pytest.mark.parametrize("side", [None, *LOOPS, *["trio"] * there("trio")], ids=name_of)
-def test_sched_ns_per_switch(side, measure, benchmark):
-    benchmark.group = f"a switch, {TASKS} of them: ns"
-    if side is None:
-        function = gopoll_switches
-    elif side == "trio":
-        function = trio_switches
-    else:
-
-        def function():
-            side(asyncio_switches)
-
-    measure(function, per_round=TASKS * SWITCHES, unit="switch", rounds=15)
-
-
-# -- spawn and join --------------------------------------------------------------------------------
-
-
-async def nothing():
-    """End at once."""
-
-
-def gopoll_spawns():
-    """Start a goroutine and await it, SPAWNS times."""
-
-    async def main():
-        for _ in range(SPAWNS):
-            await gopoll.go(nothing)
-
-    gopoll.run(main, procs=1)
-
-
-async def asyncio_spawns():
-    """Start a task and await it."""
-    for _ in range(SPAWNS):
-        await asyncio.create_task(nothing())
-
-
-@pytest.mark.parametrize("side", [None, *LOOPS], ids=name_of)
-def test_sched_ns_per_spawn_and_join(side, measure, benchmark):
-    benchmark.group = "spawn and join: ns"
-    function = gopoll_spawns if side is None else lambda: side(asyncio_spawns)
-    measure(function, per_round=SPAWNS, unit="spawn", rounds=15)
-
-
-# -- a trip over channels --------------------------------------------------------------------------
-
-
-def gopoll_trips():
-    """Send a value to a goroutine that waits for it and wait for the answer, TRIPS times."""
-
-    async def answer(there, back):
-        async for value in there:
-            await back.send(value)
-
-    async def main():
-        out, back = gopoll.Chan(), gopoll.Chan()
-        g = gopoll.go(answer, out, back)
-        for i in range(TRIPS):
-            await out.send(i)
-            await back.recv()
-        out.close()
-        await g
-
-    gopoll.run(main, procs=1)
-
-
-async def asyncio_trips():
-    """The same with futures, asyncio's cheapest way."""
-    loop = asyncio.get_running_loop()
-    box = [loop.create_future(), loop.create_future()]
-
-    async def answer():
-        for _ in range(TRIPS):
-            await box[0]
-            box[0] = loop.create_future()
-            box[1].set_result(None)
-
-    task = loop.create_task(answer())
-    await asyncio.sleep(0)
-    for _ in range(TRIPS):
-        box[0].set_result(None)
-        await box[1]
-        box[1] = loop.create_future()
-    await task
-
-
-@pytest.mark.parametrize("side", [None, *LOOPS], ids=name_of)
-def test_sched_ns_per_round_trip(side, measure, benchmark):
-    benchmark.group = "wake another and wait for it: ns"
-    function = gopoll_trips if side is None else lambda: side(asyncio_trips)
-    measure(function, per_round=TRIPS, unit="trip", rounds=15)
-
-
-# -- timers ----------------------------------------------------------------------------------------
-
-
-def gopoll_timers():
-    """Make TIMERS timers and move each MOVES times to later."""
-    poller = gopoll.Poller()
-    begin = time.monotonic_ns() + 3600 * 10**9
-    timers = [poller.call_at_ns(begin, None) for _ in range(TIMERS)]
-    for i in range(MOVES):
-        when = begin + i * 10**6
-        for timer in timers:
-            timer.move(when)
-    for timer in timers:
-        timer.stop()
-    poller.close()
-
-
-async def asyncio_timers():
-    """The same with call_later: cancel and make anew."""
-    loop = asyncio.get_running_loop()
-
-    def ring():
-        pass
-
-    timers = [loop.call_later(3600, ring) for _ in range(TIMERS)]
-    for i in range(MOVES):
-        for k, timer in enumerate(timers):
-            timer.cancel()
-            timers[k] = loop.call_later(3600 + i / 1000, ring)
-    for timer in timers:
-        timer.cancel()
-
-
-@pytest.mark.parametrize("side", [None, *LOOPS[:2]], ids=name_of)
-def test_sched_ns_per_timer_move(side, measure, benchmark):
-    benchmark.group = f"{TIMERS} timers, each moved {MOVES} times: ns a move"
-    function = gopoll_timers if side is None else lambda: side(asyncio_timers)
-    measure(function, per_round=TIMERS * MOVES, unit="move", rounds=3)
+@contestants(GROUPS)
+def test_sched(group, side, contest):
+    contest(group, side)
 
 
 # -- memory ----------------------------------------------------------------------------------------
+
+PARKED = 100_000
 
 MEMORY = """
 import asyncio, gc, sys

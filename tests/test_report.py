@@ -48,6 +48,28 @@ RESULT = {
     "points": POINTS,
 }
 
+SINGLE = {
+    **{key: RESULT[key] for key in ("format", "taken", "machine", "versions", "commit", "changed")},
+    "suite": "micro",
+    "options": {"rounds": 2, "scale": 1.0},
+    "groups": {
+        "switch": {
+            "title": "a switch",
+            "unit": "switch",
+            "kinds": {"gopoll": "ours", "c": "floor", "quick": "rival", "<bare>": "control"},
+            "ns": {
+                "gopoll": [20.0, 40.0],
+                "c": [5.0, 10.0],
+                "quick": [10.0, 20.0],
+                "<bare>": [1.0, 2.0],
+            },
+            "preempted_per_second": 0.0,
+            "skipped": {"go": "no Go tool chain"},
+            "errors": {},
+        }
+    },
+}
+
 
 def disturbed(n, server, beside, rate, p99_ms, **more):
     """Return a point of bench.interference."""
@@ -156,6 +178,20 @@ def test_a_plot_has_a_bar_for_every_row_that_has_figures():
         assert sum(widths) <= 600.1
 
 
+def test_single_operations_have_a_line_a_table_and_a_panel_whoever_wins():
+    lines = report.operations(SINGLE).splitlines()
+    assert lines[1] == "| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |"
+    assert lines[2] == "| a switch | gopoll | 30.0 | 7.5 | 4.00 | quick | 15.0 | 2.00 |"
+    sides = [line.split(" | ")[0].lstrip("| ") for line in lines[6:10]]
+    assert sides == ["<bare> (control)", "c", "quick", "gopoll"]
+    assert lines[-1] == "Not measured: go: no Go tool chain (switch)."
+    root = ET.fromstring(report.operations_picture(SINGLE))
+    bars = root.findall(".//{*}g[@class='bar']/{*}title")
+    assert [bar.text for bar in bars] == [
+        *("<bare>: 1.5 ns", "c: 7.5 ns", "quick: 15.0 ns", "gopoll: 30.0 ns"),
+    ]
+
+
 @pytest.fixture
 def tree(tmp_path):
     """Return a tree with the files that show results, and one result."""
@@ -167,6 +203,7 @@ def tree(tmp_path):
     other = RESULT | {"suite": "interference", "points": DISTURBED}
     other["options"] = RESULT["options"] | {"cpus": ["two"], "beside": ["none", "hog"]}
     (tmp_path / "bench" / "results" / "noise.json").write_text(json.dumps(other))
+    (tmp_path / "bench" / "results" / "single.json").write_text(json.dumps(SINGLE))
     return tmp_path
 
 
@@ -191,18 +228,24 @@ def test_report_writes_what_check_wants(tree, monkeypatch, capsys):
     assert "**hog, over TLS: " in docs
     assert "trio: 1 failed: it died" in docs
     assert not (tree / "docs" / "noise.svg").exists()
+    assert report.operations(SINGLE) in docs
+    assert "![ns per operation](single.svg)" in docs
+    assert "medians of 2 rounds, 2026-01-02, commit 0123456789ab." in docs
+    assert (tree / "docs" / "single.svg").exists()
     for result in (tree / "bench" / "results").iterdir():
         result.unlink()
     monkeypatch.setattr(sys, "argv", ["report"])
     assert report.main(tree) == 0
     # nothing measured, nothing shown
-    assert f"{report.BEGIN}\n{report.END}" in (tree / "README.md").read_text()
+    for name in ("README.md", "docs/benchmarks.md"):
+        assert f"{report.BEGIN}\n{report.END}" in (tree / name).read_text()
 
 
 def test_results_of_another_format_and_other_suites(tree):
     folder = tree / "bench" / "results"
     (folder / "other.json").write_text('{"suite": "another"}')
     assert list(report.results(folder)) == ["here"]
+    assert list(report.results(folder, "micro")) == ["single"]
     (folder / "old.json").write_text('{"suite": "macro", "format": 0}')
     with pytest.raises(ValueError, match=r"old\.json: format 0 is not 1"):
         report.results(folder)

@@ -1,9 +1,9 @@
-"""Compile the load, the C servers and the Go server, once for each state of their sources.
+"""Compile the load, the servers and the sides in C and Go, once for each state of their sources.
 
 Also the certificate of the servers that speak TLS.
 
-Called by rivals.py and by the runner. The programs are kept in the user's cache folder under the
-hash of all that went into them; a build that is cut short leaves none.
+Called by rivals.py, by the runners and by bench/micro. The programs are kept in the user's cache
+folder under the hash of all that went into them; a build that is cut short leaves none.
 """
 
 from __future__ import annotations
@@ -61,22 +61,32 @@ def first_line(*command: str) -> str:
 def compile_c(name: str) -> Path:
     """Compile *name*.c of this folder or of servers/; return the program. Raises Missing."""
     source = next(p for p in (HERE / f"{name}.c", HERE / "servers" / f"{name}.c") if p.exists())
+    return compiled(name, source, FLAGS)
+
+
+def compile_library(source: Path) -> Path:
+    """Compile a C file to a shared library; return that. Raises Missing."""
+    return compiled(f"{source.stem}.so", source, [*FLAGS, "-shared", "-fPIC", "-pthread"])
+
+
+def compiled(name: str, source: Path, flags: list[str]) -> Path:
+    """Compile a C file, with the headers beside it. Raises Missing."""
     cc = find_cc()
     parts = [source, *sorted(source.parent.glob("*.h"))]
     version = first_line(*cc, "--version")
-    command = [*cc, *FLAGS, str(source), *LIBRARIES, "-o"]
-    return made(name, parts, [version, *FLAGS], lambda out: [*command, out])
+    command = [*cc, *flags, str(source), *LIBRARIES, "-o"]
+    return made(name, parts, [version, *flags], lambda out: [*command, out])
 
 
-def compile_go() -> Path:
-    """Compile the Go server; return the program. Raises Missing.
+def compile_go(source: Path = HERE / "servers" / "echo.go") -> Path:
+    """Compile a Go file, the server unless told; return the program. Raises Missing.
 
     The first build of a machine compiles Go's own packages: a minute or two.
     """
-    go, source = find_go(), HERE / "servers" / "echo.go"
+    go = find_go()
     command = [go, "build", "-o"]
     version = first_line(go, "version")
-    return made("echo-go", [source], [version], lambda out: [*command, out, str(source)])
+    return made(f"{source.stem}-go", [source], [version], lambda out: [*command, out, str(source)])
 
 
 def certificate() -> Path:

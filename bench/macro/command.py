@@ -1,6 +1,7 @@
 """What the commands share that run for long: their arguments, their progress, their end.
 
-Called by the runners, bench.macro and bench.interference, on their main threads.
+Called by the runners, bench.macro and bench.interference, and by bench/conftest.py, on their main
+threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Rows as text, for a terminal and for Markdown.
 
-Called by the runners and by bench/report.py; cells() is for rows of bench.macro.
+Called by the runners, by bench/report.py and by bench/conftest.py; cells() is for rows of
+bench.macro.
 """
 
 from __future__ import annotations
@@ -61,20 +62,20 @@ def text(rows: Sequence[Row | Broken]) -> str:
     return aligned(cells(rows))
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return a head and a body of cells with numbers to the right, for a terminal."""
+def aligned(lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+    """Return a head and a body of cells in columns, *words* to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if n == 0 else cell.rjust(width)
+            cell.ljust(width) if n in words else cell.rjust(width)
             for n, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
 
 
-def markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown: a head and a body of cells, numbers to the right."""
+def markdown(lines: Sequence[Sequence[str]], words: Sequence[int] = (0,)) -> str:
+    """Return a table in Markdown: a head and a body of cells, *words* left, numbers right."""
     head, *body = lines
-    rule = ["---", *["---:"] * (len(head) - 1)]
+    rule = ["---" if n in words else "---:" for n in range(len(head))]
     return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *body])
