@@ -51,8 +51,8 @@ cdef extern from *:
       Py_DECREF(stop);
       return NULL;
     }
-    /* Raise StopIteration(v), whose reference it takes. From 3.12 on the interpreter makes an object
-       of each, by a call of the type, and looks for a context: this makes the object alone. */
+    /* Raise StopIteration(v), whose reference it takes. From 3.12 on the interpreter makes an
+       object of each, by a call of the type, and looks for a context: this makes the object. */
     static void gopoll_stop(PyObject *v) {
       PyObject *stop;
     #if PY_VERSION_HEX >= 0x030C0000

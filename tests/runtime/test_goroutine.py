@@ -5,6 +5,7 @@ Go: runtime/proc.go; handles, states and results are ours.
 
 import contextvars
 import re
+import traceback
 
 import pytest
 
@@ -60,6 +61,41 @@ def test_every_await_of_a_failed_goroutine_raises_its_error(run):
             assert caught.value is error
 
     run(main)
+
+
+@pytest.mark.parametrize("procs", [1, 4])
+def test_an_error_may_be_raised_by_many_at_once(run, procs):
+    """Without a GIL two threads that raise one object spoil its traceback: others get copies."""
+
+    class Own(Exception):
+        def __init__(self, a, b):
+            super().__init__(f"{a} and {b}")  # so it cannot be copied by its args
+            self.b = b
+
+    cause = KeyError("cause")
+
+    async def failing(error):
+        await gopoll.gosched()
+        raise error from cause
+
+    async def join(g):
+        try:
+            await g
+        except (OSError, Own) as exc:
+            return exc
+
+    async def main():
+        for error in (OSError(5, "five"), Own(1, 2)):
+            for _ in range(100):
+                g = gopoll.go(failing, error)
+                for exc in [await j for j in [gopoll.go(join, g) for _ in range(4)]]:
+                    assert type(exc) is type(error)
+                    assert vars(exc).items() >= vars(error).items()
+                    assert (str(exc), exc.__cause__) == (str(error), cause)
+                    names = [frame.name for frame in traceback.extract_tb(exc.__traceback__)]
+                    assert (names[0], names[-1]) == ("join", "failing")
+
+    run(main, procs=procs)
 
 
 def test_awaiting_one_that_has_ended_does_not_park(run):

@@ -55,19 +55,6 @@ UnixStreamNetwork: TypeAlias = Literal["unix", "unixpacket"]  # those with liste
 UnixgramNetwork: TypeAlias = Literal["unixgram"]
 UnixNetwork: TypeAlias = UnixStreamNetwork | UnixgramNetwork
 
-# The families of each network; AF_UNSPEC is "whichever the address has".
-_FAMILIES = {
-    "tcp": ("tcp", socket.AF_UNSPEC),
-    "tcp4": ("tcp", socket.AF_INET),
-    "tcp6": ("tcp", socket.AF_INET6),
-    "udp": ("udp", socket.AF_UNSPEC),
-    "udp4": ("udp", socket.AF_INET),
-    "udp6": ("udp", socket.AF_INET6),
-    "unix": ("unix", socket.AF_UNIX),
-    "unixgram": ("unixgram", socket.AF_UNIX),
-    "unixpacket": ("unixpacket", socket.AF_UNIX),
-}
-
 # For machines without /etc/services, as in slim containers; the names Go builds in.
 _WELL_KNOWN_PORTS = {
     "domain": 53,
@@ -101,6 +88,20 @@ class Network(NamedTuple):
     family: socket.AddressFamily  # AF_UNSPEC where the name leaves it open
 
 
+# The families of each network; AF_UNSPEC is "whichever the address has".
+_NETWORKS = {
+    "tcp": Network("tcp", socket.AF_UNSPEC),
+    "tcp4": Network("tcp", socket.AF_INET),
+    "tcp6": Network("tcp", socket.AF_INET6),
+    "udp": Network("udp", socket.AF_UNSPEC),
+    "udp4": Network("udp", socket.AF_INET),
+    "udp6": Network("udp", socket.AF_INET6),
+    "unix": Network("unix", socket.AF_UNIX),
+    "unixgram": Network("unixgram", socket.AF_UNIX),
+    "unixpacket": Network("unixpacket", socket.AF_UNIX),
+}
+
+
 class IPAddr(NamedTuple):
     """An IP address in the shape the socket module wants."""
 
@@ -119,10 +120,10 @@ def parse_network(network: str, *, op: str = "") -> Network:
     """Return the base and the family of *network*; UnknownNetworkError if it is none of ours."""
     if not isinstance(network, str):
         raise TypeError(f"network must be a str such as 'tcp', not {type(network).__name__}")
-    found = _FAMILIES.get(network)
+    found = _NETWORKS.get(network)
     if found is None:
         raise UnknownNetworkError(op, network)
-    return Network(*found)
+    return found
 
 
 def split_host_port(address: object, *, op: str = "", net: str = "") -> tuple[str, int]:

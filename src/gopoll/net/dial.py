@@ -43,7 +43,7 @@ from gopoll.net.resolve import (
     resolve_local_addr,
 )
 from gopoll.net.sock import Control, Plan, internet_socket, map_err
-from gopoll.net.sockopt import KeepAlive, check_keep_alive, tune_tcp
+from gopoll.net.sockopt import DEFAULT_KEEP_ALIVE, KeepAlive, check_keep_alive, tune_tcp
 from gopoll.net.udp import UDPConn, new_udp_conn
 from gopoll.net.unix import UnixConn, unix_maker, unix_socket
 from gopoll.runtime._sched import current_poller
@@ -116,7 +116,7 @@ class Dialer:
         deadline: float | None = None,
         local_addr: Address | None = None,
         fallback_delay: float = _FALLBACK_DELAY,
-        keep_alive: KeepAlive = 15.0,
+        keep_alive: KeepAlive = DEFAULT_KEEP_ALIVE,
         resolver: AddrResolver | None = None,
         control: Control | None = None,
     ) -> None:

@@ -28,7 +28,7 @@ from gopoll.net.conn import PacketConn
 from gopoll.net.listener import Listener, TCPListener
 from gopoll.net.resolve import DEFAULT_RESOLVER, AddrResolver, resolve_addr_list
 from gopoll.net.sock import Control, Plan, internet_socket
-from gopoll.net.sockopt import KeepAlive, check_keep_alive, tune_tcp
+from gopoll.net.sockopt import DEFAULT_KEEP_ALIVE, KeepAlive, check_keep_alive, tune_tcp
 from gopoll.net.udp import UDPConn, new_udp_conn
 from gopoll.net.unix import UnixConn, UnixListener, unix_maker, unix_socket
 from gopoll.runtime.context import current_context
@@ -78,7 +78,7 @@ class ListenConfig:
         self,
         *,
         control: Control | None = None,
-        keep_alive: KeepAlive = 15.0,
+        keep_alive: KeepAlive = DEFAULT_KEEP_ALIVE,
         reuse_port: bool = False,
         exclusive: bool = False,
         backlog: int | None = None,

@@ -14,6 +14,7 @@ from typing import TypeAlias
 from gopoll.net.checks import INT_MAX, check_int, check_seconds
 
 __all__ = [
+    "DEFAULT_KEEP_ALIVE",
     "KeepAlive",
     "KeepAliveConfig",
     "check_keep_alive",
@@ -69,12 +70,16 @@ def _check_enable(enable: object) -> None:
 
 KeepAlive: TypeAlias = float | KeepAliveConfig
 
+DEFAULT_KEEP_ALIVE = 15.0
+_DEFAULT = KeepAliveConfig(idle=DEFAULT_KEEP_ALIVE)
 _KEEP_ALIVE_SECONDS = 15
 _KEEP_ALIVE_COUNT = 9
 
 
 def check_keep_alive(value: object) -> KeepAliveConfig:
     """Return the configuration that *value* stands for: seconds set idle, below 0 is off."""
+    if value is DEFAULT_KEEP_ALIVE:
+        return _DEFAULT
     if isinstance(value, KeepAliveConfig):
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):

@@ -28,6 +28,7 @@ cdef class GBase:
     cdef readonly object home          # the dict of live goroutines that it stands in
     cdef readonly object result        # written before done
     cdef readonly object error         # likewise
+    cdef tuple told                    # how the error was when it came, without a GIL; likewise
     cdef object cancel_cause           # written before canceled
     cdef uintptr_t pending             # an exception to throw in at the next resume; atomic
     cdef PyObject *park                # what it waits in, owned; guarded by plock (G1)
@@ -42,6 +43,7 @@ cdef class GBase:
     cdef int canceled                  # 0, 1 about to be, 2 cancelled; atomic (G1)
     cdef int finished                  # atomic; after result and error
     cdef int awaited                   # somebody has seen, or will see, its outcome; atomic
+    cdef uintptr_t raiser              # who raises the error itself, as of seize(); atomic
     cdef int shielded                  # changed by itself alone; atomic
     cdef int handles                   # atomic
     cdef int lockcount                 # lock_os_thread calls; changed by itself alone
@@ -57,6 +59,7 @@ cdef class GBase:
     cdef int abort(self) noexcept
     cdef int let_look(self) except -1
     cdef PyObject *end(self, object result, object error) except? NULL
+    cdef object to_raise(self)
     cdef PyObject *finish(self, object result, object error) noexcept
 
 cdef class Handle:

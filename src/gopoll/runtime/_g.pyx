@@ -16,6 +16,8 @@ J2: a goroutine that its run leaves behind is marked as ended too, with an error
     has never begun, and that no M has (mid), is closed.
 """
 
+import copy
+
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uintptr_t
@@ -23,16 +25,38 @@ from libc.stdint cimport int64_t, uintptr_t
 from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake, load_int,
                              load_word, peek_i64, peek_int, poke_i64, poke_int, slock, store_int,
                              sunlock, swap_word)
-from gopoll._park cimport Awaitable, ParkRequest
+from gopoll._park cimport Awaitable, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 
 from gopoll.errors import Canceled
 
 
 cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define GOPOLL_FREE_THREADED 1
+    #else
+    #define GOPOLL_FREE_THREADED 0
+    #endif
+    """
+    bint FREE_THREADED "GOPOLL_FREE_THREADED"
     object PyContext_CopyCurrent()
 
 STATES = ("runnable", "running", "waiting", "dead", "left behind")
+
+
+cdef object copied(object error):
+    """A copy of an exception, but for what raising it has added."""
+    kind = type(error)
+    try:
+        made = copy.copy(error)
+        if type(made) is kind:
+            return made
+    except Exception:
+        pass                                 # its arguments are not those of its __init__
+    made = kind.__new__(kind, *error.args)
+    made.__dict__.update(error.__dict__)
+    return made
 
 
 cdef class ContextBase:
@@ -161,7 +185,11 @@ cdef class GBase:
 
     cdef PyObject *end(self, object result, object error) except? NULL:
         """Store the outcome; the list of Joins to wake, owned by the caller. Once."""
-        cdef PyObject *first = self.finish(result, error)
+        cdef PyObject *first
+        if FREE_THREADED and error is not None:
+            self.told = (error.__traceback__, error.__cause__, error.__context__,
+                         error.__suppress_context__)
+        first = self.finish(result, error)
         poke_int(&self.state, G_DEAD)
         poke_i64(&self.since_ns, nanotime())
         self.coro = None
@@ -178,6 +206,31 @@ cdef class GBase:
         self.first = self.last = NULL
         sunlock(&self.jlock)
         return first
+
+    cdef object to_raise(self):
+        """The error, for one who raises it; without a GIL a copy for all but the first goroutine.
+
+        Who raises an exception writes its traceback, frame by frame, and no lock guards that: two
+        threads at once would spoil it. What cannot be copied is raised as it is.
+        """
+        cdef ThreadWords *tw = thread_words()
+        cdef uintptr_t me = <uintptr_t>(tw.current if tw.current != NULL else <PyObject *>tw)
+        if (not FREE_THREADED or self.told is None or cas_word(&self.raiser, 0, me)
+                or load_word(&self.raiser) == me):
+            return self.error
+        try:
+            made = copied(self.error)
+        except Exception:
+            return self.error
+        (made.__traceback__, made.__cause__, made.__context__,
+         made.__suppress_context__) = self.told
+        made.__dict__["_gopoll_origin"] = self.error         # for who looks whether it is the same
+        return made
+
+    def raise_error(self):
+        """Raise the error, if it has ended with one (to_raise)."""
+        if self.error is not None:
+            raise self.to_raise()
 
     @property
     def done(self):
@@ -363,7 +416,7 @@ cdef class Join(Awaitable):
             return 0
         if self.g.error is not None:
             store_int(&self.g.awaited, 1)
-            raise self.g.error
+            raise self.g.to_raise()
         value = self.g.result
         Py_INCREF(value)
         out[0] = <PyObject *>value

@@ -87,8 +87,7 @@ class Goroutine(Handle, Generic[_T]):
             if late and join.abort(ended.release):
                 raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
         g.claim()
-        if g.error is not None:
-            raise g.error
+        g.raise_error()
         value: _T = g.result
         return value
 

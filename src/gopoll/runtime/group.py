@@ -120,6 +120,7 @@ class Group:
 
     def _fail(self, error: BaseException) -> None:
         """Keep *error*, once however many have met it, and cancel the others. Any thread."""
+        error = getattr(error, "_gopoll_origin", error)  # GBase.to_raise
         with self._lock:
             if not any(known is error for known in self._errors):
                 self._errors.append(error)
