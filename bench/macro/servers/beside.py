@@ -18,13 +18,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 BLOCK_SECONDS = 0.1
 REST_SECONDS = 0.001
 DEADLINE_SECONDS = 30.0  # for each read: never over, always moved
 BLOCKING = ("sleep", "syscall", "compute")  # those for which the server has a task
-
-PR_SET_NAME = 15
 
 
 def what() -> str:
@@ -60,12 +59,14 @@ def hog() -> None:
     if what() == "hog":
         import threading  # here, since it would be seen in the memory of every server
 
-        threading.Thread(target=_hog, daemon=True).start()
+        named = threading.Event()
+        threading.Thread(target=_hog, args=(named.set,), daemon=True).start()
+        named.wait()
 
 
-def _hog() -> None:
-    import ctypes
-
-    ctypes.CDLL(None).prctl(PR_SET_NAME, b"hog", 0, 0, 0)
+def _hog(tell: Callable[[], None]) -> None:
+    with open("/proc/thread-self/comm", "w", encoding="ascii") as name:
+        name.write("hog")
+    tell()
     while True:
         compute(3600)
