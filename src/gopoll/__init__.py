@@ -47,9 +47,6 @@ from gopoll.runtime.context import (
     Context,
     background,
     current_context,
-    deadline,
-    shield,
-    timeout,
     with_cancel,
     with_deadline,
     with_timeout,
@@ -70,6 +67,7 @@ from gopoll.runtime.goroutine import (
 )
 from gopoll.runtime.group import Group
 from gopoll.runtime.notify import signal_notify, signal_stop
+from gopoll.runtime.scope import deadline, shield, timeout
 from gopoll.runtime.sync import Once, WaitGroup
 
 if TYPE_CHECKING:

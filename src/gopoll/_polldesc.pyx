@@ -277,6 +277,7 @@ cdef class Note(Awaitable):
     cdef int step(self, PyObject **out) except -1:
         cdef PyObject *value
         cdef bint done = load_word(&self.state) == pdReady
+        self.seize()                                 # asyncio asks who awaits it
         value = <PyObject *>None if done else <PyObject *>self
         Py_INCREF(<object>value)
         out[0] = value

@@ -8,8 +8,9 @@ import pytest
 
 import gopoll
 from gopoll import Canceled, DeadlineExceeded, Dialer, KeepAliveConfig, OpError
-from gopoll.runtime.context import background, timeout, with_cancel, with_timeout
+from gopoll.runtime.context import background, with_cancel, with_timeout
 from gopoll.runtime.debug import stats
+from gopoll.runtime.scope import timeout
 from helpers.netns import host, ip, two_hosts
 from net.certs import certs
 from net.tools import BIG, closed_port, needs_ipv6, open_fds, parked, until

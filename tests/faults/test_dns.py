@@ -8,7 +8,7 @@ import pytest
 
 import gopoll
 from gopoll import Canceled, DeadlineExceeded, DNSError
-from gopoll.runtime.context import timeout
+from gopoll.runtime.scope import timeout
 from helpers.netns import host, with_resolv_conf
 from net.tools import pair, parked
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import gopoll
 from gopoll import Canceled, ClosedError, DeadlineExceeded, OpError
-from gopoll.runtime.context import timeout
+from gopoll.runtime.scope import timeout
 from net.tlstools import tls_pair
 from net.tools import open_fds, pair, socket_pair, unix_pair
 from plugins.guard import wait_until

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from gopoll.errors import Canceled, OpError, op_error, timeout_error
 from gopoll.net.bufio import Writer
-from gopoll.runtime.context import timeout
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import timeout
 from net.steps import drive, park
 from net.tools import BIG, pair, parked
 

@@ -7,8 +7,8 @@ import pytest
 
 from gopoll.errors import ClosedError, DeadlineExceeded, OpError
 from gopoll.net.dial import dial
-from gopoll.runtime.context import timeout
 from gopoll.runtime.goroutine import go, gosched
+from gopoll.runtime.scope import timeout
 from net.tools import BIG, local_listener, pair, parked
 
 A_LONG_TIME_AGO = -1e9

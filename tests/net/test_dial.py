@@ -19,16 +19,9 @@ from gopoll.net import sock
 from gopoll.net.conn import TCPConn
 from gopoll.net.dial import Dialer, dial, partial_deadline, self_connect, spurious_enotavail
 from gopoll.net.listen import listen
-from gopoll.runtime.context import (
-    background,
-    deadline,
-    timeout,
-    with_cancel,
-    with_deadline,
-    with_timeout,
-    with_value,
-)
+from gopoll.runtime.context import background, with_cancel, with_deadline, with_timeout, with_value
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import deadline, timeout
 from net.tools import (
     closed_port,
     full_backlog,

@@ -10,9 +10,10 @@ from gopoll.net.conn import TCPConn
 from gopoll.net.dial import Dialer, _SysDialer
 from gopoll.net.listen import listen
 from gopoll.net.sock import map_err
-from gopoll.runtime.context import background, timeout, with_cancel, with_deadline, with_timeout
+from gopoll.runtime.context import background, with_cancel, with_deadline, with_timeout
 from gopoll.runtime.debug import stats
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import timeout
 from net.tools import full_backlog, local_listener, needs_ipv6, parked, sockets, until
 
 A, B, C, D = (("10.0.0.1", 1), ("10.0.0.2", 1), ("::a", 1), ("::b", 1))

@@ -13,8 +13,8 @@ from gopoll.net.conn import INTERNAL
 from gopoll.net.dial import dial
 from gopoll.net.ipsock import supports_ipv6
 from gopoll.net.listen import listen
-from gopoll.runtime.context import timeout
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import timeout
 from net.tools import (
     local_listener,
     needs_ipv4_map,

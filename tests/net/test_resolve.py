@@ -18,9 +18,10 @@ from gopoll.errors import (
 from gopoll.net import resolve
 from gopoll.net.addr import IPAddr
 from gopoll.net.resolve import Resolver, resolve_addr_list, resolve_local_addr
-from gopoll.runtime.context import background, current_context, timeout, with_cancel, with_timeout
+from gopoll.runtime.context import background, current_context, with_cancel, with_timeout
 from gopoll.runtime.debug import stats
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import timeout
 from net.tools import parked, until
 
 V4, V6 = socket.AF_INET, socket.AF_INET6

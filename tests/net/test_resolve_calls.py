@@ -18,8 +18,9 @@ from gopoll.net.listen import ListenConfig
 from gopoll.net.resolve import DEFAULT_RESOLVER, WORKERS, Resolver
 from gopoll.runtime._sched import current_sched
 from gopoll.runtime.blocking import MAX_THREADS
-from gopoll.runtime.context import current_context, shield, with_cancel
+from gopoll.runtime.context import current_context, with_cancel
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import shield
 from net.tools import parked, until
 from plugins.guard import wait_until
 

@@ -17,8 +17,9 @@ from gopoll.net.listen import listen
 from gopoll.net.serve import serve
 from gopoll.net.unix import UnixConn
 from gopoll.runtime.blocking import blocking
-from gopoll.runtime.context import current_context, shield, timeout, with_value
+from gopoll.runtime.context import current_context, with_value
 from gopoll.runtime.goroutine import go, sleep
+from gopoll.runtime.scope import shield, timeout
 from helpers.child import run_python
 from net.certs import certs
 from net.tools import local_listener, parked, short_folder, sockets, until

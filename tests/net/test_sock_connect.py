@@ -14,8 +14,9 @@ from gopoll.net.conn import TCPConn
 from gopoll.net.dial import Dialer, dial
 from gopoll.net.sock import Plan, internet_socket
 from gopoll.runtime._sched import current_poller
-from gopoll.runtime.context import background, current_context, timeout, with_cancel, with_deadline
+from gopoll.runtime.context import background, current_context, with_cancel, with_deadline
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import timeout
 from net.tools import closed_port, full_backlog, local_listener, parked, sockets
 
 

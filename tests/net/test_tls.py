@@ -22,8 +22,8 @@ from gopoll.net.dial import dial
 from gopoll.net.listen import listen
 from gopoll.net.serve import serve
 from gopoll.net.tlsconn import TLSConn
-from gopoll.runtime.context import timeout
 from gopoll.runtime.goroutine import go
+from gopoll.runtime.scope import timeout
 from net.certs import certs
 from net.tlstools import tls_pair
 from net.tools import local_listener, pair, parked, short_folder

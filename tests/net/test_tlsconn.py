@@ -10,8 +10,8 @@ import pytest
 from gopoll.errors import Canceled, ClosedError, OpError, timeout_error
 from gopoll.net.bufio import Writer
 from gopoll.net.tlsconn import TLSConn
-from gopoll.runtime.context import timeout
 from gopoll.runtime.goroutine import go, gosched
+from gopoll.runtime.scope import timeout
 from net.certs import certs
 from net.tlstools import DATA, read_all, read_exactly, tls_pair
 from net.tools import BIG, parked

@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from helpers.child import run_python
 from runtime.tools import said
 
 TEXT = (
@@ -430,3 +431,51 @@ gopoll.run(main, {options})
 """
     )
     assert lines == ["ended with 5"]
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_who_wakes_a_goroutine_of_the_parent_in_the_child_wakes_nobody(procs):
+    """A9: a channel, a WaitGroup and a Mutex know who waits; the child has nobody to run that."""
+    done = run_python(
+        f"""
+        import os, time
+        import gopoll
+
+        async def receives(ch):
+            print("got", await ch.recv(), os.getpid() == parent, flush=True)
+
+        async def waits(wg):
+            await wg.wait()
+            print("waited", os.getpid() == parent, flush=True)
+
+        async def locks(mutex):
+            async with mutex:
+                print("locked", os.getpid() == parent, flush=True)
+
+        async def main():
+            gopoll.lock_os_thread()
+            ch, wg, mutex = gopoll.Chan(), gopoll.WaitGroup(), gopoll.Mutex()
+            wg.add(1)
+            await mutex.lock()
+            gs = [gopoll.go(receives, ch), gopoll.go(waits, wg), gopoll.go(locks, mutex)]
+            await gopoll.sleep(0.05)
+            pid = os.fork()
+            if pid == 0:
+                ch.try_send(1)
+                wg.done()
+                mutex.unlock()
+                time.sleep(0.1)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            ch.try_send(2)
+            wg.done()
+            mutex.unlock()
+            for g in gs:
+                await g
+
+        parent = os.getpid()
+        gopoll.run(main, procs={procs})
+        """
+    )
+    assert sorted(done.stdout.splitlines()) == ["got 2 True", "locked True", "waited True"]
+    assert done.stderr == ""

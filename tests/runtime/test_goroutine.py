@@ -67,10 +67,19 @@ def test_every_await_of_a_failed_goroutine_raises_its_error(run):
 def test_an_error_may_be_raised_by_many_at_once(run, procs):
     """Without a GIL two threads that raise one object spoil its traceback: others get copies."""
 
+    made = []
+
     class Own(Exception):
-        def __init__(self, a, b):
-            super().__init__(f"{a} and {b}")  # so it cannot be copied by its args
-            self.b = b
+        __slots__ = ("c",)
+
+        def __init__(self, a, *, b):
+            super().__init__(f"no such user: {a}")  # not what it was called with
+            self.b, self.c = b, [b]
+            made.append(self)
+
+    class OwnOS(OSError):
+        def __init__(self, *, path):
+            super().__init__(2, "gone", path)
 
     cause = KeyError("cause")
 
@@ -81,19 +90,29 @@ def test_an_error_may_be_raised_by_many_at_once(run, procs):
     async def join(g):
         try:
             await g
-        except (OSError, Own) as exc:
+        except BaseException as exc:
             return exc
 
     async def main():
-        for error in (OSError(5, "five"), Own(1, 2)):
-            for _ in range(100):
+        errors = [
+            OSError(5, "five", "file"),
+            Own(1, b=2),
+            OwnOS(path="x"),
+            ExceptionGroup("two", [cause]),
+        ]
+        errors.append(ImportError("no", name="module", path="p"))
+        for error in errors:
+            for _ in range(40):
                 g = gopoll.go(failing, error)
                 for exc in [await j for j in [gopoll.go(join, g) for _ in range(4)]]:
                     assert type(exc) is type(error)
                     assert vars(exc).items() >= vars(error).items()
-                    assert (str(exc), exc.__cause__) == (str(error), cause)
+                    assert (str(exc), exc.args, exc.__cause__) == (str(error), error.args, cause)
+                    for name in ("errno", "filename", "c", "name", "exceptions"):
+                        assert getattr(exc, name, None) == getattr(error, name, None)
                     names = [frame.name for frame in traceback.extract_tb(exc.__traceback__)]
                     assert (names[0], names[-1]) == ("join", "failing")
+        assert len(made) == 1, "it is not made again"
 
     run(main, procs=procs)
 

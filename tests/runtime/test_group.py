@@ -84,9 +84,12 @@ def test_goroutines_inherit_the_groups_context(run):
             inside = gopoll.current_context()
             assert inside is not limit.context
             assert inside.deadline == limit.when
-            assert await group.go(look) is inside
+            theirs = await group.go(look)
+            assert theirs.deadline == limit.when
             assert not inside.done
+            assert not theirs.done
         assert inside.done, "it is released in the end"
+        assert theirs.done
         assert gopoll.current_context() is before
 
     run(main)

@@ -8,8 +8,9 @@ import pytest
 
 import gopoll
 from gopoll.runtime._sched import current_sched
+from gopoll.runtime.sched import Scheduler
 from plugins.guard import wait_until
-from runtime.tools import ONE
+from runtime.tools import Bare
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -258,7 +259,7 @@ def test_the_switch_interval_is_lowered_while_a_goroutine_computes_without_a_p(r
 
 
 @pytest.mark.skipif(not GIL, reason="there is no switch interval without the GIL")
-@pytest.mark.parametrize("options", [ONE, {"procs": 1}, {"procs": 2}], ids=str)
+@pytest.mark.parametrize("options", [{"procs": 1}, {"procs": 2}], ids=str)
 def test_the_switch_interval_is_lowered_while_a_thread_keeps_the_gil_from_the_network(run, options):
     """Who has events in hand waits for as long as the interval, each time that all have waited."""
     usual = sys.getswitchinterval()
@@ -282,6 +283,30 @@ def test_the_switch_interval_is_lowered_while_a_thread_keeps_the_gil_from_the_ne
 
     run(main, **options)
     assert sys.getswitchinterval() == usual
+
+
+@pytest.mark.skipif(not GIL, reason="there is no switch interval without the GIL")
+def test_the_switch_interval_is_low_until_the_last_wants_it_no_more():
+    """The interpreter has one, whichever run has lowered it."""
+    usual = sys.getswitchinterval()
+    one, two = Bare(), Bare()
+    lower, restore = Scheduler.lower_switch_interval, Scheduler.restore_switch_interval
+    try:
+        lower(one, 0.0005)
+        lower(two, 0.0005)
+        restore(one)
+        assert sys.getswitchinterval() == 0.0005
+        restore(two)
+        assert sys.getswitchinterval() == usual
+        lower(one, 0.0005)
+        sys.setswitchinterval(0.002)  # by the program: that stays
+        restore(one)
+        restore(one)
+        assert sys.getswitchinterval() == 0.002
+    finally:
+        sys.setswitchinterval(usual)
+        one.poller.close()
+        two.poller.close()
 
 
 @pytest.mark.parametrize("procs", [1, 2])

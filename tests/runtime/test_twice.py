@@ -138,3 +138,23 @@ def test_what_has_been_handed_over_is_not_taken_by_another(run):
         assert got == ["for the first"]
 
     run(main, **ONE)
+
+
+def test_a_gosched_belongs_to_who_awaited_it_first(run):
+    async def awaits(op):
+        await op
+        return "yielded"
+
+    async def main():
+        op = gopoll.gosched()
+        one, two = gopoll.go(awaits, op), gopoll.go(awaits, op)
+        outcomes = []
+        for g in (one, two):
+            try:
+                outcomes.append(await g)
+            except RuntimeError as exc:
+                outcomes.append(str(exc))
+        assert sorted(outcomes) == ["cannot await the same gosched() twice", "yielded"]
+
+    for options in ({"procs": 1, "handoff": False}, {"procs": 4}):
+        run(main, **options)

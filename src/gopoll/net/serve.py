@@ -21,8 +21,9 @@ from gopoll.errors import ClosedError, DeadlineExceeded, OpError
 from gopoll.net.checks import check_has, check_int, check_seconds
 from gopoll.net.conn import Conn
 from gopoll.runtime._sched import current_poller
-from gopoll.runtime.context import current_context, shield, timeout, with_cancel, without_cancel
+from gopoll.runtime.context import current_context, with_cancel, without_cancel
 from gopoll.runtime.goroutine import go, sleep
+from gopoll.runtime.scope import shield, timeout
 
 __all__ = ["serve"]
 

@@ -27,7 +27,7 @@ from gopoll.net.dial import Dialer
 from gopoll.net.listener import ListenerBase
 from gopoll.net.tlsconn import TLSConn
 from gopoll.runtime.blocking import blocking
-from gopoll.runtime.context import deadline
+from gopoll.runtime.scope import deadline
 
 __all__ = ["TLSConn", "TLSListener", "client", "dial_tls", "listener", "server"]
 

@@ -15,6 +15,7 @@ cdef enum GState:
 
 cdef class ContextBase:
     cdef int ended                     # set once, when the context is done; atomic (G1)
+    cdef int left_                     # its block was left while something was below; atomic
     cdef public bint root              # background(), which nobody has to leave
 
 cdef class GBase:

@@ -10,6 +10,7 @@ STATES: tuple[str, str, str, str, str]
 @disjoint_base
 class ContextBase:
     done_word: bool
+    left: bool
     root: bool
 
 @disjoint_base
@@ -69,6 +70,8 @@ class GBase:
     def raise_error(self) -> None: ...
     def hold(self) -> bool: ...
     def release(self) -> None: ...
+    @property
+    def shield_count(self) -> int: ...
     def shield(self, delta: int) -> None: ...
 
 @disjoint_base

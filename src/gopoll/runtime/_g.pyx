@@ -16,7 +16,7 @@ J2: a goroutine that its run leaves behind is marked as ended too, with an error
     has never begun, and that no M has (mid), is closed.
 """
 
-import copy
+from types import MemberDescriptorType
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
@@ -46,15 +46,19 @@ STATES = ("runnable", "running", "waiting", "dead", "left behind")
 
 
 cdef object copied(object error):
-    """A copy of an exception, but for what raising it has added."""
+    """A copy of an exception, but for what raising it has added. Its __init__ is not called."""
     kind = type(error)
-    try:
-        made = copy.copy(error)
-        if type(made) is kind:
-            return made
-    except Exception:
-        pass                                 # its arguments are not those of its __init__
     made = kind.__new__(kind, *error.args)
+    for base in kind.__mro__:
+        for name, field in vars(base).items():
+            if isinstance(field, MemberDescriptorType):          # of C, or a slot
+                try:
+                    value = getattr(error, name)
+                    if getattr(made, name, made) is not value:
+                        setattr(made, name, value)
+                except AttributeError:
+                    pass                     # it is not set, or cannot be: __new__ has done it
+    made.args = error.args
     made.__dict__.update(error.__dict__)
     return made
 
@@ -70,6 +74,15 @@ cdef class ContextBase:
     @done_word.setter
     def done_word(self, bint done):
         store_int(&self.ended, done)
+
+    @property
+    def left(self):
+        """Whether its block has been left out of order: who is under it steps over it."""
+        return bool(load_int(&self.left_))
+
+    @left.setter
+    def left(self, bint left):
+        store_int(&self.left_, left)
 
 
 cdef class GBase:
@@ -319,6 +332,11 @@ cdef class GBase:
                     break
                 futex_wait(&self.looked, n, -1)
         return 0
+
+    @property
+    def shield_count(self):
+        """How many shields it is in."""
+        return self.shielded
 
     def shield(self, int delta):
         """Enter (1) or leave (-1) a shield. By itself."""

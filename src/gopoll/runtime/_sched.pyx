@@ -37,7 +37,7 @@ from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64,
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
-from gopoll._pollserver cimport netpollGenericInit
+from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._base cimport SchedWords, WordsBase
@@ -68,6 +68,8 @@ cdef int ready_g(GBase g, bint soon=True) except -1:
     cdef SchedBase sched = <SchedBase>g.sched
     cdef MBase m
     cdef PBase p
+    if pollserver_forked(sched.ps):              # the parent's: it is never run here (A9)
+        return 0
     poke_int(&g.state, G_RUNNABLE)
     if tw.owner == <PyObject *>sched and tw.m != NULL:
         m = <MBase>tw.m

@@ -178,9 +178,10 @@ cdef class Sysmon:
         self.nstuck = k
         if load_i64(&self.sched.words.crowded) > self.crowded:
             self.crowded = load_i64(&self.sched.words.crowded)
-            self.stuck_ns = now
-            if not self.lowered:
-                want |= CROWDED
+            if self.sched.handoff:                                               # B4
+                self.stuck_ns = now
+                if not self.lowered:
+                    want |= CROWDED
         if k:
             self.stuck_ns = now
         elif self.lowered and now - self.stuck_ns >= CALM_AFTER_NS:

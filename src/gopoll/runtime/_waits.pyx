@@ -19,17 +19,16 @@ cdef class Gosched(Awaitable):
     """Yield once. Go: Gosched."""
 
     cdef int step(self, PyObject **out) except -1:
+        if thread_words().current == NULL:
+            raise RuntimeError("gosched() outside a goroutine: await it inside gopoll.run(...), "
+                               "and asyncio.sleep(0) in a task of asyncio")
+        if not self.seize() or self.steps > 1:                               # K2
+            raise RuntimeError("cannot await the same gosched() twice")
         self.steps += 1
         if self.steps == 2:
             Py_INCREF(None)
             out[0] = <PyObject *>None
             return 1
-        if self.steps > 2:
-            raise RuntimeError("cannot await the same gosched() twice")
-        if thread_words().current == NULL:
-            self.steps = 0
-            raise RuntimeError("gosched() outside a goroutine: await it inside gopoll.run(...), "
-                               "and asyncio.sleep(0) in a task of asyncio")
         Py_INCREF(GOSCHED)
         out[0] = <PyObject *>GOSCHED
         return 0

@@ -13,12 +13,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from gopoll._polldesc import Note
 from gopoll._poller import Poller
-from gopoll.errors import Canceled, DeadlineExceeded
+from gopoll.errors import DeadlineExceeded
 from gopoll.runtime._g import ContextBase, GBase
 from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime._sched import current_poller as _current_poller
@@ -27,11 +26,12 @@ from gopoll.runtime.report import tell
 
 __all__ = [
     "Context",
+    "Shielded",
+    "ambient",
     "background",
+    "check_when",
     "current_context",
-    "deadline",
-    "shield",
-    "timeout",
+    "step_over",
     "with_cancel",
     "with_deadline",
     "with_timeout",
@@ -53,6 +53,7 @@ class Context(ContextBase):
         "__weakref__",
         "_cause",
         "_children",
+        "_entered_by",
         "_funcs",
         "_goroutines",
         "_key",
@@ -81,6 +82,7 @@ class Context(ContextBase):
         self._cause: object = None
         # Who ends it at its deadline, and how to stop them: the poller of a run(), or the clock.
         self._timers: tuple[tuple[Poller | Alarm, Callable[[], object]], ...] = ()
+        self._entered_by: GBase | None = None  # whose block it is; changed by that alone
         self._key: Hashable = None  # constant
         self._value: object = None  # constant
         self._when = when  # its own end; moved by reschedule() alone
@@ -161,6 +163,17 @@ class Context(ContextBase):
                 return
         child._finish(self._cause)
 
+    def _move_up(self) -> None:
+        """End with what _up is from now on, not with the parent."""
+        parent, outer = self._parent, self._up
+        assert parent is not None
+        assert outer is not None
+        with parent._lock:
+            parent._children.discard(self)
+        self._parent = outer = outer._scope
+        if outer._parent is not None:
+            outer._adopt(self)
+
     def _show(self, view: Context) -> None:
         """Make *view* end with this scope."""
         view._view_of = self
@@ -192,6 +205,10 @@ class Context(ContextBase):
         if scope._parent is not None:
             with scope._lock:
                 scope._goroutines.discard(g)
+
+    def _over(self, g: GBase) -> None:
+        """The block has been left, and *g* is under it no more. On the thread that runs it."""
+        self._finish(None)
 
     def _finish(self, cause: object) -> None:
         """End this node and all below it, once. Any thread."""
@@ -326,7 +343,28 @@ def background() -> Context:
 def current_context() -> Context:
     """Return the ambient context: that of the running goroutine, else background()."""
     g = current_g()
-    return _background if g is None else g.context
+    return _background if g is None else ambient(g)
+
+
+def ambient(g: GBase) -> Context:
+    """Return the ambient context of *g*. On the thread that runs it."""
+    ctx: Context = g.context
+    while ctx.left:
+        outer = step_over(ctx, g)
+        if ctx._entered_by is g:  # others have only inherited it
+            ctx._entered_by = None
+            ctx._over(g)
+        ctx = outer
+    return ctx
+
+
+def step_over(ctx: Context, g: GBase) -> Context:
+    """Make what is above *ctx* the ambient context of *g*, and return it."""
+    outer = ctx._up
+    assert outer is not None
+    ctx._leave(g)
+    outer._enter(g)
+    return outer
 
 
 def with_cancel(parent: Context) -> tuple[Context, Callable[..., None]]:
@@ -348,7 +386,7 @@ def _cancellable(ctx: Context) -> tuple[Context, Callable[..., None]]:
 def with_deadline(parent: Context, when: float) -> tuple[Context, Callable[..., None]]:
     """As with_cancel; the child ends at *when* too (time.monotonic() seconds). Go: WithDeadline."""
     _check_parent(parent)
-    _check_when("when", when)
+    check_when("when", when)
     return _with_deadline(parent, when)
 
 
@@ -361,7 +399,7 @@ def _with_deadline(parent: Context, when: float) -> tuple[Context, Callable[...,
 def with_timeout(parent: Context, timeout: float) -> tuple[Context, Callable[..., None]]:
     """As with_deadline, *timeout* seconds from now. Go: WithTimeout."""
     _check_parent(parent)
-    _check_when("timeout", timeout)
+    check_when("timeout", timeout)
     return _with_deadline(parent, time.monotonic() + timeout)
 
 
@@ -378,88 +416,12 @@ def with_value(parent: Context, key: Hashable, value: object) -> Context:
     return ctx
 
 
-def _running() -> GBase:
-    g: GBase | None = current_g()
-    if g is None:
-        raise RuntimeError("no goroutine runs here: use this inside gopoll.run(...)")
-    return g
-
-
-class _Deadline:
-    """The async context manager of timeout() and deadline()."""
-
-    __slots__ = ("_ctx", "_g", "_outer", "_own", "_when")
-
-    def __init__(self, when: float | None) -> None:
-        self._when = when
-        self._ctx: Context | None = None
-
-    @property
-    def context(self) -> Context | None:
-        """The derived context, inside the block."""
-        return self._ctx
-
-    @property
-    def when(self) -> float | None:
-        """When it expires (time.monotonic() seconds), or None."""
-        return self._when
-
-    def reschedule(self, when: float | None) -> None:
-        """Move the deadline to *when*; None removes it. RuntimeError once it has expired."""
-        ctx = self._ctx
-        if when is not None:
-            _check_when("when", when)
-        if ctx is None:
-            self._when = when
-            return
-        if ctx.done_word:
-            raise RuntimeError("the deadline has passed: it cannot be moved any more")
-        self._when = ctx._when = when
-        with ctx._lock:
-            timers, ctx._timers = ctx._timers, ()
-        for _, stop in timers:
-            stop()
-        if when is not None:
-            ctx._arm(when)
-
-    async def __aenter__(self) -> Self:
-        if self._ctx is not None:
-            raise RuntimeError("timeout() and deadline() objects are used once")
-        self._g = g = _running()
-        self._outer = outer = g.context
-        self._ctx = ctx = Context(outer, self._when)
-        outer._leave(g)
-        ctx._enter(g)
-        if self._when is not None:
-            ctx._arm_or_end(self._when)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        ctx, g = self._ctx, self._g
-        assert ctx is not None
-        ctx._leave(g)
-        self._outer._enter(g)
-        cause = ctx._cause
-        ctx._finish(None)
-        # Its own expiry, not that of a context above: they share the cause, which is one object.
-        if not isinstance(cause, DeadlineExceeded) or cause is self._outer._cause:
-            return
-        if isinstance(exc, Canceled) and exc.cause is cause:
-            cause.written = exc.written
-            raise cause from exc
-
-
 def _check_parent(parent: object) -> None:
     if not isinstance(parent, Context):
         raise TypeError(f"parent must be a Context, not {type(parent).__name__}")
 
 
-def _check_when(name: str, when: Any) -> None:
+def check_when(name: str, when: Any) -> None:
     try:
         nan = math.isnan(when)
     except TypeError:
@@ -478,59 +440,22 @@ def _earlier(a: float | None, b: float | None) -> float | None:
     return min(a, b)
 
 
-def timeout(seconds: float | None) -> _Deadline:
-    """Bound the body of an `async with`: DeadlineExceeded (a TimeoutError) after *seconds*.
-
-    Inside, parks raise Canceled; it becomes DeadlineExceeded on leaving. None means no bound; the
-    object's reschedule(when) moves it.
-    """
-    if seconds is None:
-        return _Deadline(None)
-    _check_when("timeout", seconds)
-    return _Deadline(time.monotonic() + seconds)
-
-
-def deadline(when: float | None) -> _Deadline:
-    """As timeout(), at *when* (time.monotonic() seconds)."""
-    if when is not None:
-        _check_when("when", when)
-    return _Deadline(when)
-
-
-class shield:  # noqa: N801  (used as a function: async with shield():)
-    """`async with shield():` the body does not see cancellation from outside.
-
-    For clean-up in `finally` blocks that must wait; bound it with timeout() inside.
-    """
-
-    __slots__ = ("_ctx", "_g", "_outer")
-
-    async def __aenter__(self) -> Self:
-        self._g = g = _running()
-        self._outer = g.context
-        self._ctx = _Shielded(self._outer)
-        self._outer._leave(g)
-        self._ctx._enter(g)
-        g.shield(1)
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        g = self._g
-        g.shield(-1)
-        self._ctx._leave(g)
-        self._outer._enter(g)
-
-
 def without_cancel(parent: Context) -> Context:
     """Return a context with the values of *parent* and without its end. Go: WithoutCancel."""
-    return _Shielded(parent)
+    return Shielded(parent)
 
 
-class _Shielded(Context):
+class Shielded(Context):
     """A context with its parent's values and without its end."""
 
-    __slots__ = ()
+    __slots__ = ("_off",)
 
     def __init__(self, values: Context) -> None:
         super().__init__(_background)
         self._up = values
+        self._off = False  # the block of shield() has been left
+
+    def _over(self, g: GBase) -> None:
+        if not self._off:
+            self._off = True
+            g.shield(-1)

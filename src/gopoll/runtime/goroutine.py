@@ -19,7 +19,7 @@ from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
 from gopoll.runtime._g import Handle, Join
 from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
 from gopoll.runtime._waits import Gosched, Sleep
-from gopoll.runtime.context import Context, background
+from gopoll.runtime.context import Context, ambient, background
 from gopoll.runtime.debug import check_environment, wait_reason, warn_once
 from gopoll.runtime.sched import Scheduler, name_of
 
@@ -268,7 +268,7 @@ def go(  # type: ignore[misc]  # as run
     coro = coroutine_of(fn, args, "go()")
     if context is None:
         g = current_g()
-        context = background() if g is None else g.context
+        context = background() if g is None else ambient(g)
     else:
         context._keep_time()
     made = sched.make_g(coro, context, name or name_of(fn))

@@ -20,9 +20,10 @@ from gopoll.runtime._base import do_all
 from gopoll.runtime._g import GBase, Join
 from gopoll.runtime._sched import current_g, current_sched
 from gopoll.runtime._sync import WaitCounter
-from gopoll.runtime.context import Context, shield, with_cancel
+from gopoll.runtime.context import Context, with_cancel
 from gopoll.runtime.goroutine import Goroutine, coroutine_of
 from gopoll.runtime.sched import TURNS, Scheduler, name_of
+from gopoll.runtime.scope import shield, step_in, step_out
 
 __all__ = ["Group"]
 
@@ -43,7 +44,7 @@ class Group:
     """
 
     __slots__ = (
-        "_all_ended", "_cancel", "_children", "_ctx", "_errors", "_in_body", "_lock", "_outer",
+        "_all_ended", "_body", "_cancel", "_children", "_ctx", "_errors", "_g", "_in_body", "_lock",
         "_sched",
     )  # fmt: skip
 
@@ -129,17 +130,18 @@ class Group:
     async def __aenter__(self) -> Self:
         if self._ctx is not None:
             raise RuntimeError("Group objects are used once")
-        g = current_g()
-        if g is None:
-            raise RuntimeError("no goroutine runs here: use Group inside gopoll.run(...)")
-        self._sched: Scheduler = g.sched
-        self._outer: Context = g.context
+        self._g, self._body = step_in("Group", self._begin)
+        self._sched: Scheduler = self._g.sched
+        return self
+
+    def _begin(self, outer: Context) -> Context:
+        """Return the context of the body, which is one of its own: see __aexit__."""
         self._all_ended.add(1)
         self._in_body = True
-        self._ctx, self._cancel = with_cancel(self._outer)
-        self._outer._leave(g)
-        self._ctx._enter(g)
-        return self
+        self._ctx, self._cancel = with_cancel(outer)
+        body = Context(self._ctx)
+        body._up = outer
+        return body
 
     async def __aexit__(
         self,
@@ -147,17 +149,15 @@ class Group:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        ctx, g = self._ctx, current_g()
-        assert ctx is not None
+        # Now only what comes from outside of the group ends a wait, not its own cancellation.
+        if not step_out(self._body, self._g):  # nor the waits of what goes on under it
+            self._body._move_up()
         if isinstance(exc, Canceled):
             self._cancel(exc.cause)
         elif isinstance(exc, GeneratorExit):  # an async generator with this block is closed
             self._cancel(exc)
         elif exc is not None:
             self._fail(exc)
-        # Now only what comes from outside of the group ends a wait, not its own cancellation.
-        ctx._leave(g)
-        self._outer._enter(g)
         canceled = await self._wait()
         self._cancel(None)
         errors, self._errors = self._errors, []

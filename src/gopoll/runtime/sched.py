@@ -45,6 +45,44 @@ TURNS = 16  # so often may a signal handler raise in one step of the end
 MAX_DEATHS = 8  # exceptions of the scheduler's own that a run survives
 
 
+class _SwitchInterval:
+    """The interpreter has one switch interval, however many runs want it low. Any thread."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.usual = self.low = 0.0
+        self.wanted: set[int] = set()  # by whom it is low: the ids of their schedulers
+
+    def lower(self, whose: object, seconds: float) -> None:
+        with self.lock:
+            was = sys.getswitchinterval()
+            if was > seconds:
+                self.usual = was
+                sys.setswitchinterval(seconds)
+                self.low = sys.getswitchinterval()
+            if self.low:
+                self.wanted.add(id(whose))
+
+    def restore(self, whose: object) -> None:
+        """Put it back if nobody wants it low any more, unless the program has set it meanwhile."""
+        with self.lock:
+            self.wanted.discard(id(whose))
+            if self.low and not self.wanted:
+                if sys.getswitchinterval() == self.low:
+                    sys.setswitchinterval(self.usual)
+                self.low = 0.0
+
+    def forked(self) -> None:
+        """In a child nobody wants it, and nobody has the lock."""
+        self.lock = threading.RLock()
+        self.wanted.clear()
+        self.restore(None)
+
+
+_interval = _SwitchInterval()
+os.register_at_fork(after_in_child=_interval.forked)
+
+
 class Scheduler(ExecBase):
     """What one run() is: its goroutines, its Ps and Ms, its poller and its sysmon."""
 
@@ -63,7 +101,6 @@ class Scheduler(ExecBase):
         self._closing_ns = 0  # when the last async generator began to be closed
         self.has_outcome = False  # what run() raises or returns is decided
         self._patience: Any = None  # the timer of _abandon()
-        self._switch_interval = 0.0
         self.leftovers = Leftovers(self)
         self._others: set[int] = set()  # threads of the program, when we last looked for a deadlock
         self._look_ns = LOOK_AGAIN_NS  # and in how long we look again
@@ -201,16 +238,12 @@ class Scheduler(ExecBase):
 
     def lower_switch_interval(self, seconds: float) -> None:
         """Have threads that hold the GIL give it up sooner, while one has lost its P (B4)."""
-        was = sys.getswitchinterval()
-        if was > seconds and getattr(sys, "_is_gil_enabled", lambda: True)():
-            self._switch_interval = was
-            sys.setswitchinterval(seconds)
+        if getattr(sys, "_is_gil_enabled", lambda: True)():
+            _interval.lower(self, seconds)
 
     def restore_switch_interval(self) -> None:
         """Undo lower_switch_interval."""
-        was, self._switch_interval = self._switch_interval, 0.0
-        if was:
-            sys.setswitchinterval(was)
+        _interval.restore(self)
 
     # Async generators (A12): the hooks belong to threads, a goroutine may change its thread.
 
