@@ -57,3 +57,9 @@ def test_tls_echo_server_says_what_it_lacks(args, text):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert text in done.stderr
+
+
+def test_own_loop_runs_to_its_end():
+    command = [sys.executable, "-W", "error", "-X", "dev", str(EXAMPLES / "own_loop.py"), "2000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "echoed 2000 messages\n", "")

@@ -2,8 +2,13 @@
 
 from gopoll._pollerbase cimport PollerBase
 
-cdef enum:
-    ABI_VERSION = 1
+cdef extern from *:
+    """
+    #define GOPOLL_ABI_VERSION 1
+    """
+    enum:
+        # Raised with every change of what __init__.pxd exports or of a struct it reaches.
+        ABI_VERSION "GOPOLL_ABI_VERSION"
 
 cdef class Poller(PollerBase):
     pass
