@@ -1,6 +1,7 @@
 """docs/api.md, gopoll.__all__ and the classes: one list of names."""
 
 import collections
+import importlib
 import re
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def test_every_documented_name_is_there(section, text):
         assert name in (SOURCES / "runtime" / "debug.py").read_text()
     elif name.startswith("."):
         assert all(hasattr(owner, name[1:]) for owner in OWNERS[section])
+    elif name.startswith("embed."):
+        module, _, inner = name.rpartition(".")
+        assert inner in importlib.import_module(f"gopoll.{module}").__all__
     elif "." in name:
         owner, method = name.split(".")
         assert hasattr(getattr(gopoll, owner), method)

@@ -3,6 +3,7 @@
 An ignored error is one that must be found: mypy complains of an ignore that is not needed.
 """
 
+import selectors
 import ssl
 from collections.abc import Awaitable
 from pathlib import Path
@@ -23,6 +24,7 @@ from gopoll import (
     UnixConn,
     UnixListener,
 )
+from gopoll.embed.selector import NetpollSelector
 
 
 async def length(text: str, times: int = 1) -> int:
@@ -260,3 +262,14 @@ def runs() -> None:
     gopoll.run(length, procs=1)  # type: ignore[call-arg,arg-type]
     gopoll.run(starts, procs="1")  # type: ignore[call-overload,call-arg]
     gopoll.run(starts, 1)  # type: ignore[arg-type]
+
+
+def selects(file: int) -> None:
+    """Use a selector where any will do."""
+    selector: selectors.BaseSelector = NetpollSelector()
+    assert_type(NetpollSelector().register(file, selectors.EVENT_READ), selectors.SelectorKey)
+    for key, events in NetpollSelector().select(0.5):
+        assert_type(key, selectors.SelectorKey)
+        assert_type(events, int)
+    NetpollSelector().select("1")  # type: ignore[arg-type]
+    selector.close()
