@@ -159,6 +159,7 @@ def in_trio(fd, guest):
     trio.run(main)
 
 
+NEEDS = {in_uvloop: "uvloop", in_trio: "trio"}
 HOSTS = [in_select, in_poll, in_epoll, in_edge_epoll, in_asyncio, in_uvloop, in_trio]
 
 
@@ -187,6 +188,9 @@ def pairs():
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.__name__)
 def test_a_loop_loses_nothing_and_does_not_spin(poller, pairs, host):
     """A2. A level-triggered host polls once for each time it is told, an edge one to the end."""
+
+    if host in NEEDS:
+        needs(NEEDS[host])
 
     def send():
         order = random.Random(7)

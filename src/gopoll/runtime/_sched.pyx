@@ -60,10 +60,8 @@ cdef void wake_sysmon(SchedWords *words) noexcept nogil:
 # -- making a goroutine runnable -------------------------------------------------------------------
 
 cdef int ready_g(GBase g, bint soon=True) except -1:
-    """Make *g* runnable: on the P of the calling thread, else through the global queue.
-
-    soon: before what is queued there already. Any attached thread. Go: goready.
-    """
+    """Make *g* runnable: on the P of the calling thread, else through the global queue. Soon is
+    before what is queued there already. Any attached thread. Go: goready."""
     cdef ThreadWords *tw = thread_words()
     cdef SchedBase sched = <SchedBase>g.sched
     cdef MBase m

@@ -268,7 +268,10 @@ def go(  # type: ignore[misc]  # as run
     coro = coroutine_of(fn, args, "go()")
     if context is None:
         g = current_g()
-        context = background() if g is None else ambient(g)
+        context = background() if g is None else g.context
+        if context.left:
+            assert g is not None
+            context = ambient(g)
     else:
         context._keep_time()
     made = sched.make_g(coro, context, name or name_of(fn))
