@@ -182,11 +182,23 @@ async def exchange(conn: gopoll.Conn, message: bytes) -> bytes:
         await conn.write(message)
         return await receive(conn, len(message))
     # With full buffers both ends would write and neither read.
-    writer = gopoll.go(conn.write(message))
+    writer = gopoll.go(send, conn, message)
     try:
-        return await receive(conn, len(message))
+        answer = await receive(conn, len(message))
     finally:
-        await writer  # one that nobody awaits would tell of the same failure again
+        failed = await writer
+    if failed is not None:
+        raise failed
+    return answer
+
+
+async def send(conn: gopoll.Conn, message: bytes) -> gopoll.OpError | None:
+    """Write *message*; return the error: raised, it would be told of where Ctrl-C has ended us."""
+    try:
+        await conn.write(message)
+    except gopoll.OpError as exc:
+        return exc
+    return None
 
 
 async def receive(conn: gopoll.Conn, size: int) -> bytes:
