@@ -23,7 +23,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint32_t
 from libc.stdlib cimport free, malloc
 
 from gopoll._atomic cimport add_int, cas_int, load_int
-from gopoll._epoll cimport (EPOLLIN, EPOLLOUT, EVENTS, Epoll, epoll_event, netpollarm,
+from gopoll._epoll cimport (EPOLLIN, EPOLLOUT, EVENTS, epoll_event, netpollarm,
                             netpollBreak, netpollclose, netpolldrain, netpollfini, netpollinit,
                             netpollinit_errno, netpollopen, netpollwait)
 from gopoll._timers cimport nanotime
@@ -80,13 +80,6 @@ cdef int64_t _delay_ns(timeout) except? -2:
 
 cdef class SelectorCore:
     """An epoll instance and the keys of what is registered in it."""
-
-    cdef Epoll ep
-    cdef int closed                # atomic (S2)
-    cdef int active                # threads inside; far below zero: ep is gone; atomic (S2)
-    cdef dict keys                 # fd -> SelectorKey; critical section
-    cdef object map                # the KeyMap, once asked for
-    cdef object __weakref__
 
     def __cinit__(self):
         self.ep.epfd = -1
@@ -322,8 +315,6 @@ cdef class SelectorCore:
 
 cdef class MapCore:
     """A view of a selector's keys, by file object or descriptor."""
-
-    cdef SelectorCore selector
 
     def __init__(self, SelectorCore selector not None):
         self.selector = selector
