@@ -146,6 +146,17 @@ def test_peek_over_the_limit_is_refused_at_once() -> None:
     assert conn.asked == []
 
 
+def test_buffered_is_what_needs_no_read_of_the_connection() -> None:
+    """A server of pipelined requests flushes when it is 0."""
+    conn = FakeConn(b"one\ntwo\nth", b"ree\n")
+    reader = Reader(conn)
+    seen = [reader.buffered]
+    for _ in range(3):
+        drive(reader.read_line())
+        seen.append(reader.buffered)
+    assert (seen, len(conn.asked)) == ([0, 6, 2, 0], 2)
+
+
 def test_read_gives_what_is_buffered_before_it_asks() -> None:
     conn = FakeConn(b"a\nbcd", b"ef")
     reader = Reader(conn)

@@ -71,6 +71,11 @@ class Reader:
         self._sep = b""
         self._busy = False  # somebody is inside conn.read
 
+    @property
+    def buffered(self) -> int:
+        """How many bytes can be had without a read of the connection. Go: Reader.Buffered."""
+        return self._unread()
+
     async def read_line(self) -> bytes:
         """Return the next line with its newline; the rest at end of file, then b"".
 
@@ -259,7 +264,7 @@ class Writer:
 
     @property
     def buffered(self) -> int:
-        """How many bytes wait for a flush."""
+        """How many bytes wait for a flush. Go: Writer.Buffered."""
         return len(self._buffer)
 
     @property
