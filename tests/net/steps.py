@@ -5,9 +5,9 @@ Called by tests, on any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gopoll.errors import Canceled
 
@@ -20,8 +20,14 @@ def park() -> Generator[str, None, None]:
     yield "park"
 
 
-def drive(coro: Coroutine[Any, Any, T], cancel_at: int = -1) -> T:
-    """Run *coro* to its end; raise Canceled at its park number *cancel_at*."""
+async def awaiting(op: Awaitable[T]) -> T:
+    """Await *op*: a coroutine to step by hand."""
+    return await op
+
+
+def drive(op: Awaitable[T], cancel_at: int = -1) -> T:
+    """Run *op*, or a coroutine, to its end; raise Canceled at its park number *cancel_at*."""
+    coro = op if isinstance(op, Coroutine) else awaiting(op)
     parks = 0
     step: Callable[[], object] = lambda: coro.send(None)  # noqa: E731
     while True:

@@ -6,7 +6,10 @@ No scheduler: a hand-driven coroutine is stepped at each park of the fake connec
 from __future__ import annotations
 
 import copy
+import gc
+import itertools
 import pickle
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gopoll.errors import Canceled, LimitError
-from gopoll.net.bufio import Reader
-from net.steps import drive, park
+from gopoll.net.bufio import Reader, Writer
+from gopoll.runtime.goroutine import go, gosched
+from net.steps import awaiting, drive, park
 
 
 class FakeConn:
@@ -37,6 +41,16 @@ class FakeConn:
         if len(piece) > n:
             self.pieces.insert(0, piece[n:])
         return piece[:n]
+
+
+class NullSink:
+    async def write(self, data: Any) -> int:
+        return len(data)
+
+
+def forget(make: Any) -> None:
+    make()
+    gc.collect()
 
 
 async def collect(lines: AsyncIterator[bytes]) -> list[bytes]:
@@ -189,7 +203,7 @@ def test_a_cancelled_read_loses_nothing_and_frees_the_reader() -> None:
 
 def test_two_readers_at_once_are_refused() -> None:
     reader = Reader(FakeConn(b"a\n"))
-    first = reader.read_line()
+    first = awaiting(reader.read_line())
     assert first.send(None) == "park"
     with pytest.raises(RuntimeError, match="waiting for another goroutine"):
         drive(reader.read_exactly(1))
@@ -202,19 +216,53 @@ def test_end_of_file_is_asked_for_again() -> None:
     assert drive(reader.read_line()) == b"b\n"
 
 
-def test_a_long_line_in_small_pieces_is_searched_once() -> None:
-    class Counting(bytearray):
-        looked = 0
-
-        def find(self, sub: Any, start: Any = 0, end: Any = None, /) -> int:
-            Counting.looked += min(end, len(self)) - start
-            return super().find(sub, start, end)
-
+@pytest.mark.parametrize("sep", [b"\n", b"\r\n.\r\n"])
+def test_a_long_line_in_small_pieces_is_searched_once(sep: bytes) -> None:
+    """What has been searched in vain is left out, but for the beginning of a separator."""
     size = 20_000
-    reader = Reader(FakeConn(*[b"x"] * size, b"\n"))
-    reader._buffer = Counting()
-    assert len(drive(reader.read_line())) == size + 1
-    assert Counting.looked <= 2 * (size + 1)
+    reader = Reader(FakeConn(*[b"x"] * size, sep))
+    line = awaiting(reader.read_until(sep))
+    for fed in range(size):
+        assert line.send(None) == "park"
+        assert reader._scanned == max(0, fed - len(sep) + 1)
+    assert drive(line) == b"x" * size + sep
+    assert reader._scanned == 0
+
+
+def test_pieces_of_any_size_are_put_together() -> None:
+    """The buffer grows, is used again from the front, and takes a piece as it is where it can."""
+    sizes = [1, 700, 3, 65536, 2, 2, 511, 1, 40_000, 9]
+    stream = bytes(i * 7 % 251 for i in range(sum(sizes)))
+    for take in (1, 2, 500, 600, 65535, 70_000):
+        pieces, at = [], 0
+        for size in sizes:
+            pieces.append(stream[at : at + size])
+            at += size
+        reader = Reader(FakeConn(*pieces))
+        got = b""
+        while len(got) + take <= len(stream):
+            assert drive(reader.peek(min(take, 60_000))) == stream[len(got) :][: min(take, 60_000)]
+            got += drive(reader.read_exactly(take))
+        with pytest.raises(EOFError) as caught:
+            drive(reader.read_exactly(take))
+        assert got + caught.value.partial == stream  # type: ignore[attr-defined]
+
+
+def test_a_connection_may_give_any_bytes_like_piece() -> None:
+    reader = Reader(FakeConn(bytearray(b"a\nb"), memoryview(b"c\n")))  # type: ignore[arg-type]
+    assert [drive(reader.read_line()) for _ in range(3)] == [b"a\n", b"bc\n", b""]
+
+
+def test_an_operation_is_awaited_once_and_not_forgotten() -> None:
+    conn = FakeConn(b"a\n", b"b\n")
+    reader, writer = Reader(conn), Writer(NullSink())
+    for op in (reader.read_line(), reader.read_line(), writer.write(b"x"), writer.flush()):
+        drive(op)
+        with pytest.raises(RuntimeError, match="cannot await an operation twice"):
+            drive(op)
+    for make, name in ((reader.read_line, "read_line"), (writer.flush, "flush")):
+        with pytest.warns(RuntimeWarning, match=f"^{name} was never awaited$"):
+            forget(make)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
@@ -240,6 +288,53 @@ def test_bad_arguments_are_named() -> None:
         with pytest.raises(TypeError, match="n must be an int, not str"):
             drive(method("1"))
     assert drive(reader.read()) == b"abc"
+
+
+def test_goroutines_that_share_a_reader_by_mistake_lose_no_byte(run: Any) -> None:
+    """On many Ps too: every byte goes to one of them, in some order."""
+
+    class Endless:
+        """Counts; gives way now and then, as a connection does."""
+
+        left, given, lock = 3000, 0, threading.Lock()
+
+        async def read(self, n: int) -> bytes:
+            with self.lock:  # two may be here at once
+                self.left -= 1
+                data = b"ab\n" * (self.left % 50) + b"c" if self.left > 0 else b""
+                self.given += len(data)
+            if len(data) % 7 == 0:
+                await gosched()
+            return data
+
+    async def take(reader: Reader, calls: list[Any]) -> int:
+        got = 0
+        for call in itertools.cycle(calls):
+            try:
+                data = await call()
+            except RuntimeError:
+                await gosched()
+                continue
+            except EOFError as exc:
+                data = exc.partial  # type: ignore[attr-defined]
+            got += len(data)
+            if not data and conn.left <= 0:
+                return got
+        raise AssertionError
+
+    async def main() -> int:
+        reader = Reader(conn, limit=1 << 20)
+        calls = [
+            reader.read_line,
+            lambda: reader.read_exactly(5),
+            reader.read,
+            lambda: reader.read(1),
+        ]
+        gs = [go(take, reader, calls[i:] + calls[:i]) for i in range(4)]
+        return sum([await g for g in gs])
+
+    conn = Endless()
+    assert run(main, procs=4) == conn.given
 
 
 class Model:

@@ -17,7 +17,7 @@ from gopoll.errors import Canceled, OpError, op_error, timeout_error
 from gopoll.net.bufio import Writer
 from gopoll.runtime.goroutine import go
 from gopoll.runtime.scope import timeout
-from net.steps import drive, park
+from net.steps import awaiting, drive, park
 from net.tools import BIG, pair, parked
 
 
@@ -202,7 +202,7 @@ def test_two_writers_at_once_are_refused() -> None:
     sink = Sink()
     writer = Writer(sink)
     drive(writer.write(b"abc"))
-    first = writer.flush()
+    first = awaiting(writer.flush())
     assert first.send(None) == "park"
     for other in (writer.write(b"d"), writer.flush()):
         with pytest.raises(RuntimeError, match="sending for another goroutine"):

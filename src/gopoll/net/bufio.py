@@ -7,11 +7,13 @@ Go: bufio/bufio.go (go1.27), with Python's readline habits.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from gopoll.errors import Canceled, LimitError, OpError
+from gopoll.errors import Canceled, OpError
+from gopoll.net._bufio import ReaderBase, WriterBase
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "Writer"]
 
 _CHUNK = 65536  # bytes asked of the connection at a time
-_SMALL = 8192  # bytes below which a second copy costs less than a memoryview does
 _MAX_CHUNK = 4 * _CHUNK  # the same when read_exactly knows that it needs more
+_MAX_SIZE = sys.maxsize >> 2  # of a limit or a size: above it none can be told from none
 
 
 class _Source(Protocol):
@@ -42,7 +44,7 @@ class _IncompleteRead(EOFError):
         return f"end of file after {len(self.partial)} bytes, before {wanted}"
 
 
-class Reader:
+class Reader(ReaderBase):
     """Read lines, tokens and exact counts from *conn*, an object whose read(n) is awaitable.
 
     limit: the longest line, token or peek in bytes, terminator not counted.
@@ -59,89 +61,37 @@ class Reader:
             raise TypeError(
                 f"conn must have an awaitable read(n), as connections do; {kind} has none"
             )
-        if isinstance(limit, bool) or not isinstance(limit, int):
-            raise TypeError(f"limit must be an int, not {type(limit).__name__}")
-        if limit <= 0:
-            raise ValueError(f"limit must be above 0, not {limit}")
-        self._conn = conn
-        self._limit = limit
-        self._buffer = bytearray()
-        self._start = 0  # unread bytes are _buffer[_start:]
-        self._scanned = 0  # so many unread bytes cannot begin _sep
-        self._sep = b""
-        self._busy = False  # somebody is inside conn.read
+        super().__init__(conn, _check_size("limit", limit))
 
-    @property
-    def buffered(self) -> int:
-        """How many bytes can be had without a read of the connection. Go: Reader.Buffered."""
-        return self._unread()
+    # Where the operations go on that cannot end in the buffer.
 
-    async def read_line(self) -> bytes:
-        """Return the next line with its newline; the rest at end of file, then b"".
+    async def _read_line(self) -> bytes:
+        size = await self._find(b"\n")
+        return self._take(size if size > 0 else self.buffered)
 
-        Raises LimitError if the line is longer than the limit.
-        """
-        size = self._search(b"\n")  # most lines are here already: spare them a coroutine
-        if size < 0:
-            size = await self._find(b"\n")
-        return self._take(size if size > 0 else self._unread())
-
-    async def read_until(self, sep: bytes | bytearray = b"\n") -> bytes:
-        """Return everything up to and including *sep*.
-
-        Raises EOFError, with the rest in .partial, if the stream ends first, and LimitError if
-        there are more than limit bytes before *sep*.
-        """
-        if not isinstance(sep, (bytes, bytearray)):
-            raise TypeError(f"sep must be bytes, not {type(sep).__name__}")
-        if not sep:
-            raise ValueError("sep must not be empty")
-        size = await self._find(bytes(sep))
-        if size < 0:
-            raise _IncompleteRead(self._take(self._unread()), None)
-        return self._take(size)
-
-    async def read_exactly(self, n: int) -> bytes:
-        """Return *n* bytes, however many that is.
-
-        Raises EOFError, with what there was in .partial, if the stream ends first.
-        """
-        _check_count(n)
-        while self._unread() < n:
-            if not await self._fill(n - self._unread()):
-                raise _IncompleteRead(self._take(self._unread()), n)
-        return self._take(n)
-
-    async def peek(self, n: int) -> bytes:
-        """Return the next *n* bytes, fewer only at end of file, and leave them unread.
-
-        Raises LimitError if *n* is above the limit.
-        """
-        _check_count(n)
-        if n > self._limit:
-            raise self._over_limit("peek")
-        while self._unread() < n:
-            if not await self._fill(n - self._unread()):
-                break
-        return self._copy(min(n, self._unread()))
-
-    async def read(self, n: int = _CHUNK) -> bytes:
-        """Return at most *n* bytes, b"" at end of file; what is buffered comes first, at once."""
-        _check_count(n)
-        unread = self._unread()
-        if unread or not n:
-            return self._take(min(n, unread))
-        return await self._receive(n)
-
-    def __aiter__(self) -> Reader:
-        return self
-
-    async def __anext__(self) -> bytes:
-        size = self._search(b"\n")
-        line = self._take(size) if size > 0 else await self.read_line()
+    async def _next_line(self) -> bytes:
+        line = await self._read_line()
         if not line:
             raise StopAsyncIteration
         return line
+
+    async def _read_until(self, sep: bytes) -> bytes:
+        size = await self._find(sep)
+        if size < 0:
+            raise _IncompleteRead(self._take(self.buffered), None)
+        return self._take(size)
+
+    async def _read_exactly(self, n: int) -> bytes:
+        while self.buffered < n:
+            if not await self._fill(n - self.buffered):
+                raise _IncompleteRead(self._take(self.buffered), n)
+        return self._take(n)
+
+    async def _peek(self, n: int) -> bytes:
+        while self.buffered < n:
+            if not await self._fill(n - self.buffered):
+                break
+        return self._copy(n)
 
     async def _find(self, sep: bytes) -> int:
         """Wait for *sep* and return the size up to its end, or -1 if the stream ends first."""
@@ -149,23 +99,6 @@ class Reader:
             if not await self._fill(0):
                 return -1
         return size
-
-    def _search(self, sep: bytes) -> int:
-        """Return the size up to the end of *sep* in what is buffered, or -1; or LimitError."""
-        start = self._start
-        reach = self._limit + len(sep)  # sep ends here at the latest
-        if sep != self._sep:
-            self._sep = sep
-            self._scanned = 0
-        # Restart where the last search gave up: else a line in n pieces costs n * n.
-        found = self._buffer.find(sep, start + self._scanned, start + reach)
-        if found >= 0:
-            return found - start + len(sep)
-        unread = len(self._buffer) - start
-        if unread >= reach:
-            raise self._over_limit("line")
-        self._scanned = max(0, unread - len(sep) + 1)
-        return -1
 
     async def _fill(self, need: int) -> bool:
         """Append what one read of the connection brings; False at end of file.
@@ -175,11 +108,7 @@ class Reader:
         data = await self._receive(min(max(need, _CHUNK), _MAX_CHUNK))
         # Nothing awaits between the arrival of data and its place in the buffer, so a
         # cancellation cannot come between them.
-        if self._start:
-            # Cheap for a bytearray: it moves its start, and copies only once half is free.
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        self._feed(data)
         return bool(data)
 
     async def _receive(self, n: int) -> bytes:
@@ -189,35 +118,10 @@ class Reader:
             raise RuntimeError("reader is waiting for another goroutine (give it a Mutex)")
         self._busy = True
         try:
-            return await self._conn.read(n)
+            data: bytes = await self._conn.read(n)
         finally:
             self._busy = False
-
-    def _unread(self) -> int:
-        return len(self._buffer) - self._start
-
-    def _copy(self, n: int) -> bytes:
-        """Return the first *n* unread bytes."""
-        end = self._start + n
-        if n <= _SMALL:
-            return bytes(self._buffer[self._start : end])
-        return bytes(memoryview(self._buffer)[self._start : end])
-
-    def _take(self, n: int) -> bytes:
-        """Return the first *n* unread bytes and consume them."""
-        data = self._copy(n)
-        self._start += n
-        self._scanned = self._scanned - n if self._scanned > n else 0
-        if self._start == len(self._buffer):
-            self._buffer.clear()
-            self._start = 0
         return data
-
-    def _over_limit(self, what: str) -> LimitError:
-        return LimitError(
-            f"{what} longer than the limit of {self._limit} bytes "
-            "(its bytes stay readable; give Reader a higher limit)"
-        )
 
 
 class _Sink(Protocol):
@@ -229,7 +133,7 @@ class _Sink(Protocol):
     def write(self, data: ReadableBuffer, /) -> Awaitable[int]: ...
 
 
-class Writer:
+class Writer(WriterBase):
     """Gather small writes to *conn*, an object whose write(data) is awaitable.
 
     size: so many bytes are gathered; a write of as many goes straight through, behind the others.
@@ -250,51 +154,22 @@ class Writer:
             raise TypeError(
                 f"conn must have an awaitable write(data), as connections do; {kind} has none"
             )
-        if isinstance(size, bool) or not isinstance(size, int):
-            raise TypeError(f"size must be an int, not {type(size).__name__}")
-        if size <= 0:
-            raise ValueError(f"size must be above 0, not {size}")
-        self._conn = conn
+        super().__init__(conn, _check_size("size", size))
         self._writev = getattr(conn, "writev", None)
-        self._size = size
-        # Never resized once it has been handed to conn, which may still look at it.
-        self._buffer = bytearray()
-        self._busy = False  # somebody is inside conn.write
-        self._error: Exception | None = None  # what every later call raises
 
-    @property
-    def buffered(self) -> int:
-        """How many bytes wait for a flush. Go: Writer.Buffered."""
-        return len(self._buffer)
+    # Where the operations go on that cannot end in the buffer.
 
-    @property
-    def available(self) -> int:
-        """How many bytes a write may have to be no more than a copy."""
-        return max(0, self._size - len(self._buffer))
-
-    async def write(self, data: ReadableBuffer) -> int:
-        """Take all of *data* and return its length; send only what does not fit. An op.
-
-        Raises what the connection raises; see the class for what is left then.
-        """
-        self._check()
+    async def _write(self, data: ReadableBuffer) -> int:
         view = memoryview(data).cast("B")
         if len(view) >= self._size:
             await self._send(view)
         else:
-            if len(view) > self.available:
-                await self._send(view[:0])
-            self._buffer += view
+            await self._send(view[:0])
+            self._gather(view)
         return len(view)
 
-    async def flush(self) -> None:
-        """Send what is buffered. An op.
-
-        Raises what the connection raises: its .written is how much has left, the rest stays.
-        """
-        self._check()
-        if self._buffer:
-            await self._send(None)
+    async def _flush(self) -> None:
+        await self._send(None)
 
     async def _send(self, data: memoryview | None) -> None:
         """Send what is buffered, then *data*; the .written of an error is that of *data* if any."""
@@ -362,8 +237,9 @@ class Writer:
             await self.flush()
 
 
-def _check_count(n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"n must be an int, not {type(n).__name__}")
-    if n < 0:
-        raise ValueError(f"n must not be negative, not {n}")
+def _check_size(name: str, size: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise TypeError(f"{name} must be an int, not {type(size).__name__}")
+    if size <= 0:
+        raise ValueError(f"{name} must be above 0, not {size}")
+    return min(size, _MAX_SIZE)
