@@ -30,11 +30,11 @@ def test_tls_echo_server(tls_server):
     *said, host, port = tls_server.stdout.readline().split()
     assert said == ["listening", "on"]
     ctx = certs().client_context()
-    with socket.create_connection((host, int(port)), timeout=10) as plain:
+    with socket.create_connection((host, int(port)), timeout=60) as plain:
         plain.sendall(b"GET / HTTP/1.0\r\n\r\n")  # is told off, and harms nobody
         while plain.recv(1000):
             pass
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         with ctx.wrap_socket(raw, server_hostname="localhost") as conn:
             conn.sendall(b"hello")
             assert conn.recv(100) == b"hello"
@@ -42,7 +42,7 @@ def test_tls_echo_server(tls_server):
             conn.sendall(b"more")  # there is time to finish
             assert conn.recv(100) == b"more"
             conn.unwrap()
-    _, errors = tls_server.communicate(timeout=10)
+    _, errors = tls_server.communicate(timeout=60)
     assert tls_server.returncode == 130
     (line,) = errors.splitlines()
     assert "http request" in line

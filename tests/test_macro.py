@@ -186,7 +186,8 @@ def test_what_is_wrong_is_an_error(how, load, marker, tmp_path):
     script = tmp_path / "server.py"
     script.write_text(SERVER.format(wrong=wrong))
     with pytest.raises(processes.Failed, match=error):
-        tiny(load, [sys.executable, str(script)], WORKLOADS["a0"], seconds=5, patience=0.5)
+        patience = 0.5 if how == "is silent" else 20
+        tiny(load, [sys.executable, str(script)], WORKLOADS["a0"], seconds=5, patience=patience)
 
 
 def test_a_server_that_cannot_be_started_fails(load, marker):
@@ -219,15 +220,15 @@ def test_a_run_that_is_ended_leaves_no_process(how, load, marker):
         try:
             until(lambda: sum("--server-pid" in line for line in left(marker)) == 1)
             process.send_signal(how)
-            assert process.wait(20) != 0
+            assert process.wait(60) != 0
         finally:
             process.kill()
     until(lambda: left(marker) == [])
 
 
 def until(condition):
-    """Look again and again; fail after 20 s."""
-    end = time.monotonic() + 20
+    """Look again and again; fail after a minute."""
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

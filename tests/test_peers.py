@@ -212,7 +212,7 @@ def test_gopoll_dials_a_socket_server_in_a_thread(run):
 
     with listener:
         run(main)
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
 
 
@@ -237,7 +237,7 @@ def test_a_socket_client_in_a_thread_dials_gopoll(run):
 
 def nc_options(nc):
     """Return what makes this nc hand on the end of its stdin; four programs have that name."""
-    done = subprocess.run([nc, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+    done = subprocess.run([nc, "-h"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     said = (done.stdout + done.stderr).split()
     if b"-N" in said:
         return ["-N"]  # OpenBSD's
@@ -258,7 +258,7 @@ def test_nc_talks_to_gopoll(run):
                 [nc, *nc_options(nc), host, str(port)],
                 input=b"one\ntwo\n",
                 capture_output=True,
-                timeout=30,
+                timeout=60,
             )
         await serving
         return done

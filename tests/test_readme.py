@@ -31,11 +31,11 @@ def test_the_echo_server_has_twelve_lines_and_echoes():
     ) as server:
         try:
             host, port = server.stdout.readline().split()
-            with socket.create_connection((host, int(port)), timeout=10) as sock:
+            with socket.create_connection((host, int(port)), timeout=60) as sock:
                 sock.sendall(b"hello")
                 assert sock.recv(100) == b"hello"
             server.send_signal(signal.SIGINT)
-            _, errors = server.communicate(timeout=10)
+            _, errors = server.communicate(timeout=60)
         finally:
             server.kill()
     assert errors.strip().endswith("KeyboardInterrupt")

@@ -231,7 +231,7 @@ def connected_and_cut(run, client, **server_side):
     with two_hosts(loss=0.0, seed=1) as (here, there, wire):
 
         async def main():
-            async with await gopoll.dial("tcp", bound.get(timeout=20)) as conn:
+            async with await gopoll.dial("tcp", bound.get(timeout=60)) as conn:
                 assert await conn.read() == b"hello"
                 wire.loss = 1.0
                 await client(conn)

@@ -133,7 +133,7 @@ def test_the_error_says_whether_asking_again_can_help(run, with_server, code):
 
     with host("10.77.0.1/24") as here:
         answering = here.start(server)
-        ready.get(timeout=20)
+        ready.get(timeout=60)
         try:
             with_server(here, "127.0.0.1", run, main)
         finally:

@@ -85,7 +85,7 @@ def test_megabytes_both_ways_are_echoed_intact(run, kind, procs):
 
     with two_hosts(loss=0.05, seed=4) as (here, there, wire):
         serving = there.start(run, server, procs=procs)
-        here.run(run, client, bound.get(timeout=20), procs=procs)
+        here.run(run, client, bound.get(timeout=60), procs=procs)
         serving.join()
     total = wire.carried + wire.lost
     assert total > 2 * CONNECTIONS * SIZE / 1500
@@ -137,7 +137,7 @@ def test_datagrams_are_lost_as_a_whole_or_not_at_all(run):
 
     with two_hosts(loss=0.05, seed=4) as (here, there, wire):
         serving = there.start(run, server)
-        address = bound.get(timeout=20)
+        address = bound.get(timeout=60)
         came = here.run(run, client, address)
         wire.loss = 0.0
         here.run(run, end, address)

@@ -37,7 +37,7 @@ def in_child(check):
     pid = os.fork()
     if pid == 0:
         try:
-            signal.alarm(20)
+            signal.alarm(50)
             check()
         except BaseException:
             traceback.print_exc()

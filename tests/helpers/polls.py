@@ -69,14 +69,14 @@ def is_readable(fd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def wait_readable(fd: int, *, seconds: float = 20) -> None:
+def wait_readable(fd: int, *, seconds: float = 60) -> None:
     """Wait as a host does until *fd* is readable."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     assert poll.poll(seconds * 1000), "the host was never told"
 
 
-def until(condition: Callable[[], object], *, seconds: float = 20) -> None:
+def until(condition: Callable[[], object], *, seconds: float = 60) -> None:
     """Give way to the other threads until condition() is true. For what no event tells."""
     end = time.monotonic() + seconds
     while not condition():
@@ -104,7 +104,7 @@ class Running:
         """Whether it has come to its end."""
         return not self.thread.is_alive()
 
-    def join(self, *, seconds: float = 20) -> Any:
+    def join(self, *, seconds: float = 60) -> Any:
         """Wait for the end."""
         self.thread.join(seconds)
         assert self.is_done, "the thread does not come back"

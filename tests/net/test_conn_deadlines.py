@@ -65,7 +65,7 @@ def test_a_read_gets_its_data_and_then_the_timeout(run):
     async def main():
         async with pair() as (a, b):
             await b.write(b"data")
-            a.set_read_timeout(0.05)
+            a.set_read_timeout(0.25)
             assert await a.read() == b"data"
             for _ in range(2):
                 with expired("read"):

@@ -172,5 +172,5 @@ print("ok")
 
 def test_a_socket_that_somebody_else_has_made_blocking_does_not_block():
     """Lesson 11: the flag belongs to all who share the socket, and in Go the next read hangs."""
-    done = run_python(SHARED, timeout=30)
+    done = run_python(SHARED)
     assert (done.stdout, done.stderr) == ("ok\n", ""), done.stderr

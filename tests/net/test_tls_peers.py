@@ -133,7 +133,7 @@ def test_gopoll_dials_an_ssl_server(run, version):
         thread = threading.Thread(target=server)
         thread.start()
         run(main)
-        thread.join(10)
+        thread.join(60)
     assert ends == ["announced"]
 
 

@@ -93,7 +93,7 @@ def full_backlog() -> Iterator[tuple[str, int]]:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         # A queue of 0 holds one connection.
-        stack.enter_context(socket.create_connection(listener.getsockname(), timeout=10))
+        stack.enter_context(socket.create_connection(listener.getsockname(), timeout=60))
         yield listener.getsockname()
 
 

@@ -49,7 +49,7 @@ def leak_guard(request):
     yield
     collect()
     for thread in set(threading.enumerate()) - threads:
-        thread.join(5)
+        thread.join(30)
     left = [t.name for t in threading.enumerate() if t not in threads]
     assert not left, f"threads left behind: {left}"
     more = {fd: what for fd, what in open_fds().items() if fd not in fds}
@@ -82,13 +82,13 @@ def run():
     return run
 
 
-async def wait_until(condition, *, seconds=10):
+async def wait_until(condition, *, seconds=40):
     """Let the others run until condition() is true. For what no event tells."""
     async with gopoll.timeout(seconds):
         while not condition():
             await gopoll.sleep(0.0005)
 
 
-async def wait_parked(*goroutines, seconds=10):
+async def wait_parked(*goroutines, seconds=40):
     """Let the others run until each of *goroutines* is parked in something."""
     await wait_until(lambda: all(g.state == "waiting" for g in goroutines), seconds=seconds)

@@ -31,7 +31,7 @@ async def forever():
 async def let_go():
     """Wait for the error that ends run(). Without a GIL an object that another thread has made
     dies when that thread goes on, or at the next collection."""
-    async with gopoll.timeout(20):
+    async with gopoll.timeout(40):
         while True:
             gc.collect()
             await gopoll.sleep(0.01)
@@ -113,7 +113,7 @@ def test_work_queued_before_the_first_poll_wakes_who_is_about_to_block():
         until(lambda sched=sched: sched.npidle == 1)
         sched.globq.put(object())
         sched.wake_net_poller()
-        thread.join(10)
+        thread.join(60)
         asleep = thread.is_alive()
         sched.poller.netpoll_break()
         thread.join(60)
@@ -361,7 +361,7 @@ def test_a_deadline_below_one_that_is_moved_away_still_holds(run):
             child, cancel = gopoll.with_deadline(scope.context, scope.when + 0.01)
             scope.reschedule(None)
             try:
-                await wait_until(lambda: child.done, seconds=2)
+                await wait_until(lambda: child.done)
             finally:
                 cancel()
 

@@ -30,6 +30,11 @@ def moved(before):
     return {name: n for name, n in pairs.items() if n}
 
 
+async def own_one_parked():
+    """Wait until the runtime's own goroutine, which reads signals, has parked."""
+    await wait_until(lambda: entry(dumped(), "signals")[0].startswith("waiting: "))
+
+
 def test_a_switch_is_counted_and_nothing_else_moves(run):
     async def main():
         await gopoll.gosched()
@@ -43,7 +48,7 @@ def test_a_switch_is_counted_and_nothing_else_moves(run):
         assert first <= 61
         assert 100 <= diff.pop("switches") <= 300
         diff.pop("polls", None)  # one in 61 switches, and sysmon's
-        assert diff == {}
+        assert not diff.keys() - {"overruns", "stalls"}, diff  # on a busy machine
 
     run(main, **ONE)
 
@@ -51,7 +56,7 @@ def test_a_switch_is_counted_and_nothing_else_moves(run):
 def test_a_park_a_wake_and_an_event_are_counted(run):
     async def main():
         with half_pair() as (fd, peer):
-            await gopoll.sleep(0.0005)  # the runtime's own goroutine has parked
+            await own_one_parked()
             before = gopoll.stats()
             reader = gopoll.go(fd.read, 1)
             await wait_parked(reader)
@@ -202,7 +207,8 @@ def test_threads_are_used_again(run, procs):
         early = len(gopoll.current()._g.sched.allm)
         for _ in range(100):
             await gopoll.go(blocks)
-        assert len(gopoll.current()._g.sched.allm) <= early + 2 * procs + 2
+        # On a busy machine many may be late to be idle again.
+        assert len(gopoll.current()._g.sched.allm) < early + 50
 
     run(main, procs=procs)
     assert not named()
@@ -283,10 +289,10 @@ def test_every_goroutine_is_in_it_with_state_reason_age_and_stack(run):
             text = dumped()
             assert text.startswith(f"gopoll: {len(gs) + 2} goroutines\n\n")
             for reason, g in gs.items():
-                assert f"goroutine {g.id} (in-{reason}) [waiting: {reason}, 0." in text
+                assert f"goroutine {g.id} (in-{reason}) [waiting: {reason}, " in text
                 assert g.wait_reason == reason
                 state, stack = entry(text, f"in-{reason}")
-                assert re.fullmatch(rf"waiting: {reason}, 0\.\d s", state)
+                assert re.fullmatch(rf"waiting: {reason}, \d+\.\d s", state)
                 assert "in through\n    return await op\n" in stack
             assert entry(text, "fresh")[0] == "runnable"
             state, stack = entry(text, "_guarded")
@@ -361,7 +367,7 @@ def test_the_age_is_that_of_the_wait(run):
 
 def test_it_says_who_is_locked_and_what_is_the_runtimes(run):
     async def main():
-        await gopoll.sleep(0.0005)  # the runtime's own goroutine has parked
+        await own_one_parked()
         gopoll.lock_os_thread()
         text = dumped()
         assert re.search(r"^goroutine 1 \(.*\) \[running, locked to thread\]:$", text, re.MULTILINE)
@@ -481,16 +487,19 @@ def test_a_sigquit_handler_of_the_programs_own_is_kept():
 def test_schedtrace_prints_a_line_each_period(monkeypatch, capfd):
     monkeypatch.setenv("GOPOLL_DEBUG", "schedtrace=10")
 
+    text = []
+
+    def lines():
+        text.append(capfd.readouterr().err)
+        return "".join(text).splitlines()
+
     async def main():
-        g = gopoll.go(gopoll.sleep, 0.1)
-        time.sleep(0.05)
-        await g
+        until(lambda: len(lines()) >= 2)
+        await wait_until(lambda: len(lines()) >= 5)
 
     gopoll.run(main, procs=3)
-    lines = capfd.readouterr().err.splitlines()
-    assert 2 <= len(lines) <= 100
     ages = []
-    for line in lines:
+    for line in lines():
         match = re.fullmatch(
             r"SCHED (\d+)ms: gomaxprocs=3 idleprocs=[0-3] threads=\d+ spinningthreads=\d+ "
             r"idlethreads=\d+ runqueue=\d+ \[\d+ \d+ \d+\]",

@@ -135,7 +135,7 @@ async def stuck():
 gopoll.run(main)
 warnings.simplefilter("always")
 go_on.set()
-ended.wait(20)
+ended.wait(50)
 print(told)
 """
 

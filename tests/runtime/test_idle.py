@@ -103,14 +103,16 @@ def calls(trace, since, until_):
 def test_an_idle_program_makes_no_system_call(traced, what, options):
     child, pid, trace = traced(PROGRAM.format(park=PARKS[what], options=options))
     until(lambda: has_settled(pid))
-    began = time.time()
-    time.sleep(WINDOW)
-    ended = time.time()
+
+    def is_silent():  # on a busy machine one of its threads may still have been on its way
+        began = time.time()
+        time.sleep(WINDOW)
+        return calls(trace, 0, began) and not calls(trace, began, time.time())
+
+    until(is_silent)
     assert len(switches(pid)) >= 2, "sysmon and run's own thread at least"
     os.kill(pid, signal.SIGKILL)
     child.wait(60)
-    assert calls(trace, 0, began), "it has been traced"
-    assert calls(trace, began, ended) == []
 
 
 def test_a_program_that_does_something_is_seen(traced):
@@ -129,8 +131,6 @@ def test_a_program_that_does_something_is_seen(traced):
         """
     )
     began = time.time()
-    until(lambda: time.time() > began + 0.1)
-    ended = time.time()
+    until(lambda: calls(trace, began, time.time()))
     os.kill(pid, signal.SIGKILL)
     child.wait(60)
-    assert calls(trace, began, ended)

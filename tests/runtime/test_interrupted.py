@@ -12,6 +12,7 @@ import gopoll
 from gopoll.runtime import sched
 from gopoll.runtime._sched import current_sched
 from helpers.child import run_python
+from plugins.guard import wait_until
 from runtime.tools import ONE, in_thread
 
 
@@ -102,7 +103,7 @@ def test_threads_that_end_leave_no_more_than_one_m():
         for _ in range(60):
             assert await gopoll.go(locked) != threading.get_ident()
         s = current_sched()
-        assert len(s.allm) < 12
+        await wait_until(lambda: len(s.allm) < 12)
         names = [g.name for g in s.goroutines() if not g.system]
         assert sum("parks" in name for name in names) == 1, "also after the thread that began it"
         chan.close()
@@ -290,7 +291,7 @@ before, n, where = fds(), 0, [True]
 while where:
     n += 1
     how, where = attempt(n, procs)
-    end = time.monotonic() + 5
+    end = time.monotonic() + 40
     while threading.active_count() > 1 and time.monotonic() < end:
         time.sleep(0.001)
     after = (

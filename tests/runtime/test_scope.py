@@ -4,6 +4,7 @@ In order: test_timeout.py, test_cancel.py, test_group.py. Go: none; contexts are
 """
 
 import asyncio
+import time
 
 import pytest
 
@@ -127,13 +128,14 @@ def test_a_generator_that_another_goroutine_ends(run, block):
 
 def test_what_is_above_still_ends_who_is_below_a_block_left_out_of_order(run, block):
     async def main():
-        agen, outer, inner = numbers(block), gopoll.timeout(0.05), gopoll.timeout(30)
+        agen, outer, inner = numbers(block), gopoll.timeout(None), gopoll.timeout(30)
 
         async def body():
             async with outer:
                 await anext(agen)
                 async with inner:
                     await agen.aclose()
+                    outer.reschedule(time.monotonic() + 0.01)
                     await gopoll.sleep(3600)
 
         with pytest.raises(DeadlineExceeded):

@@ -775,5 +775,5 @@ def test_stress(run, request, procs, handoff):
     assert world.mutex.try_lock()
     assert world.rw.try_lock()
     assert (world.inside, world.writers) == (0, 0)
-    assert sum(played.values()) > DRIVERS
+    assert sum(played.values()) >= DRIVERS
     print(sum(played.values()), "scenes:", dict(played))

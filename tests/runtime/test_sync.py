@@ -407,7 +407,7 @@ def test_an_exception_while_the_mutex_is_awaited_is_raised_with_it_held(run):
         await wait_parked(g)
         await mutex.lock()
         g.cancel()
-        await gopoll.sleep(0.002)
+        await wait_parked(g)  # now for the mutex
         g._g.set_pending(ZeroDivisionError())
         gopoll.runtime._sched.interrupt(g._g)
         mutex.unlock()

@@ -88,7 +88,7 @@ async def share(op, finish, n=4):
             refused.append(str(error))
 
     gs = [gopoll.go(one) for _ in range(n)]
-    async with gopoll.timeout(10):
+    async with gopoll.timeout(40):
         while sum(g.done for g in gs) < n - 1:
             await gopoll.gosched()
         while not finish():
