@@ -119,7 +119,7 @@ def test_many_readers_some_cancelled_get_each_descriptor_once(run):
             fd.close()
             peer.close()
 
-    run(main, procs=1)  # `got` is counted by all of them
+    run(main, procs=1, handoff=False)  # `got` is counted by all of them
 
 
 NO_MEMORY = """

@@ -185,8 +185,8 @@ def test_what_is_wrong_is_an_error(how, load, marker, tmp_path):
     wrong, error = WRONG[how]
     script = tmp_path / "server.py"
     script.write_text(SERVER.format(wrong=wrong))
+    patience = 0.5 if how == "is silent" else 20
     with pytest.raises(processes.Failed, match=error):
-        patience = 0.5 if how == "is silent" else 20
         tiny(load, [sys.executable, str(script)], WORKLOADS["a0"], seconds=5, patience=patience)
 
 

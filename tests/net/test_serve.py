@@ -278,7 +278,7 @@ def test_so_many_at_once_and_the_others_wait(run, limit):
                 client.close()
 
     serving_now = None
-    run(main, procs=1)  # the counters of the handler are its own
+    run(main, procs=1, handoff=False)  # the counters of the handler are its own
     assert state["most"] == limit
 
 
@@ -462,14 +462,17 @@ def test_a_timeout_around_it_is_an_end_too(run):
         limits[0].reschedule(time.monotonic() + 0.001)
         await echo(conn)
 
+    async def limited(listener):
+        async with timeout(None) as limit:
+            limits.append(limit)
+            await serve(listener, handler, grace=0)
+
     limits = []
 
     async def main():
         async with local_listener() as listener, await dial("tcp", listener.addr) as client:
             with pytest.raises(DeadlineExceeded):
-                async with timeout(None) as limit:
-                    limits.append(limit)
-                    await serve(listener, handler, grace=0)
+                await limited(listener)
             assert await client.read() == b""
 
     run(main)

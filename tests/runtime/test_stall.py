@@ -66,7 +66,8 @@ def spots(stall):
 @pytest.mark.parametrize(("kind", "block"), [("python", in_python), ("c_nogil", in_c)])
 def test_who_computes_and_who_sits_in_c_is_told_apart(run, heard, options, kind, block):
     async def stuck():
-        while not heard:  # to look at it takes its time on a busy machine
+        end = time.monotonic() + 60
+        while kind not in kinds() and time.monotonic() < end:
             block()
 
     async def main():
@@ -74,9 +75,14 @@ def test_who_computes_and_who_sits_in_c_is_told_apart(run, heard, options, kind,
         await g
         return g.id
 
+    def kinds():
+        return {stall.kind for stall in heard}
+
     number = run(main, **options)
+    # Who computes may get no CPU during the look, on a busy machine: that looks like sleep in C.
+    assert {kind} <= kinds() <= {kind, "c_nogil"}
     for stall in heard:  # one, unless it blocks again before it sees that
-        assert (stall.goroutine, stall.name, stall.kind) == (number, "the one", kind)
+        assert (stall.goroutine, stall.name) == (number, "the one")
         assert 0.05 <= stall.duration < 10
         assert spots(stall)[-2 - (kind == "python") :][:2] == ["stuck", block.__name__]
 
