@@ -28,7 +28,7 @@ def run_benches(build):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
     )
 
 

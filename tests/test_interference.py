@@ -112,7 +112,7 @@ def run(*words, status=0):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr

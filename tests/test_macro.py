@@ -137,7 +137,7 @@ def run(*words, status=0):
     """Run bench.macro with *words*; return (stdout, stderr)."""
     command, options = macro(*words)
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=110, **options
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=250, **options
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout, done.stderr

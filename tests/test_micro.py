@@ -42,7 +42,7 @@ def run(*words, status=pytest.ExitCode.OK):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout
@@ -95,7 +95,7 @@ def test_options_that_make_no_sense_are_refused(words, error):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
     )
     assert done.returncode != 0
     assert error in done.stdout + done.stderr

@@ -14,6 +14,9 @@ from helpers.go import build_go
 from net.tools import needs_ipv6, short_folder
 
 
+pytestmark = pytest.mark.timeout(600)  # Go's first build takes its time
+
+
 @pytest.fixture(scope="session")
 def go_echo(tmp_path_factory):
     """Return the built Go program."""

@@ -22,7 +22,7 @@ MODULE = (sys.executable, "-m", "gopoll")
 WAYS = [(SCRIPT,), MODULE]  # the two ways to call it
 WAY_IDS = ["script", "module"]
 
-PATIENCE = 60.0  # seconds for anything that is bound to happen
+PATIENCE = 120.0  # seconds for anything that is bound to happen
 
 # dial as it would be on a machine that is never too busy to answer within a second.
 UNHURRIED = f"""if 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 
 
-def run_python(code: str, *args: object, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, *args: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run *code* in an interpreter like this one, which sees the same gopoll and these helpers."""
     path = [str(HERE), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(

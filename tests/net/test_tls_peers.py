@@ -68,7 +68,7 @@ async def serving(ctx, alpn=()):
 # -- Go
 
 
-building_takes_its_time = pytest.mark.timeout(400)
+building_takes_its_time = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="session")

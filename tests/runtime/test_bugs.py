@@ -431,7 +431,7 @@ def test_a_signal_handler_may_use_the_context_that_it_interrupts():
             global calls
             calls += 1
 
-        faulthandler.dump_traceback_later(30, exit=True)
+        faulthandler.dump_traceback_later(100, exit=True)
         gopoll.run(main, procs=1)
         print("never waited for itself")
         """

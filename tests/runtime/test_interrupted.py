@@ -172,7 +172,7 @@ import gopoll
 from gopoll.runtime import sched
 
 procs, seed, rounds = map(int, sys.argv[1:])
-faulthandler.dump_traceback_later(50, exit=True)
+faulthandler.dump_traceback_later(100, exit=True)
 sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 2 * 10**7
 sys.unraisablehook = lambda info: None  # a handler that raises in a finaliser
 threading.excepthook = lambda info: None
