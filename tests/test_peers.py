@@ -13,7 +13,6 @@ import gopoll
 from helpers.go import build_go
 from net.tools import needs_ipv6, short_folder
 
-
 pytestmark = pytest.mark.timeout(600)  # Go's first build takes its time
 
 
