@@ -478,15 +478,19 @@ def test_repr_shows_how_much_was_written() -> None:
     )
 
 
-WORDS = st.text(st.characters(exclude_categories=["Z", "C"]), max_size=5)  # without white space
+# By name and not by category: for those Hypothesis goes through all of Unicode, which on a build
+# without a GIL takes a minute where the machine has other work.
+LETTERS = "aZ09-.:%[]'\"\\\xe4\u20ac\u0301\u4e2d\U0001f600"
+WORDS = st.text(LETTERS, max_size=5)  # without white space
+TEXTS = st.text(LETTERS + " \t\n\0\x1b\x7f\xa0\u200b\u2028\ud800", max_size=8)
 
 
 @given(
     WORDS,
     WORDS,
-    st.one_of(st.none(), st.tuples(st.text(max_size=5), st.integers())),
-    st.one_of(st.none(), st.text(max_size=5)),
-    st.one_of(st.integers(0, 200), st.text(max_size=8)),
+    st.one_of(st.none(), st.tuples(TEXTS, st.integers())),
+    st.one_of(st.none(), TEXTS),
+    st.one_of(st.integers(0, 200), TEXTS),
 )
 def test_any_error_has_a_text_and_a_round_trip(
     op: str, net: str, source: tuple[str, int] | None, addr: str | None, err: int | str

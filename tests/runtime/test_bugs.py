@@ -103,7 +103,7 @@ def test_a_goroutine_is_not_resumed_while_its_stack_is_read(run):
 
 
 @pytest.mark.leaks("the thread that nobody wakes, if the test fails")
-def test_work_queued_before_the_first_poll_wakes_who_is_about_to_block():
+def test_work_queued_before_the_first_poll_wakes_who_is_about_to_block(probe):
     """S1: wake_net_poller looked at `inited`, which the first netpoll sets after lastpoll = 0 and
     after the look at the global queue. What was queued in between broke nobody."""
     for _ in range(100):

@@ -466,7 +466,9 @@ def test_many_errors_at_the_end_do_not_cut_short_who_cleans_up():
 
 LEFT_BEHIND = """
 import threading, time, warnings, gopoll
+from gopoll.runtime import sched
 
+sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**8
 warnings.simplefilter("ignore")
 begun, go_on, handles, told = threading.Event(), threading.Event(), [], []
 

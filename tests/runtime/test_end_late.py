@@ -111,7 +111,9 @@ def test_what_a_run_that_is_cut_short_has_never_begun_is_closed():
 
 TOO_LATE = """
 import threading, warnings, gopoll
+from gopoll.runtime import sched
 
+sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**8
 warnings.simplefilter("ignore")
 begun, go_on, ended, told = threading.Event(), threading.Event(), threading.Event(), []
 

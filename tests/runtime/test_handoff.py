@@ -355,7 +355,9 @@ def test_locked_goroutines_wake_on_their_own_thread(run):
     run(main, procs=4)
 
 
-def test_a_goroutine_left_in_c_does_not_hang_the_end():
+def test_a_goroutine_left_in_c_does_not_hang_the_end(monkeypatch):
+    for name in ("PATIENCE_NS", "LOOK_AGAIN_NS"):
+        monkeypatch.setattr(f"gopoll.runtime.sched.{name}", 10**8)
     release = threading.Event()
 
     async def stuck():

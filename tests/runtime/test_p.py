@@ -18,7 +18,7 @@ IDLE, SCHED, RUN, RETAKEN = range(4)  # the states of a P's status word
 
 
 @pytest.fixture
-def sched():
+def sched(probe):  # which takes its time to build
     s = Bare()
     yield s
     s.poller.close()

@@ -34,7 +34,7 @@ class Sched(Bare):
 
 
 @pytest.fixture
-def sched():
+def sched(probe):  # which takes its time to build
     s = Sched()
     yield s
     s.poller.close()
@@ -259,15 +259,15 @@ def test_sysmon_of_an_idle_program_makes_no_wake_ups_at_all():
     try:
         until(lambda: sched.sysmon.sleeps >= 1)  # more, where main was slow to park
 
-        def is_still():
-            seen = voluntary_switches(watcher)
-            threading.Event().wait(0.2)  # at its shallowest sleep it would wake 20 times
-            return voluntary_switches(watcher) == seen
+        def looks():
+            return voluntary_switches(watcher), sched.sysmon.sleeps
+
+        def is_still():  # in the end: on a busy machine it may still be on its way to sleep
+            seen = looks()
+            threading.Event().wait(0.4)  # at its shallowest sleep it would wake 40 times
+            return looks() == seen
 
         until(is_still)
-        slept = sched.sysmon.sleeps
-        assert is_still()
-        assert sched.sysmon.sleeps == slept
     finally:
         cancel()
         thread.join(60)
