@@ -157,6 +157,30 @@ def test_a_goroutine_that_comes_too_late_is_refused_or_waited_for(run, procs):
     run(main, procs=procs)
 
 
+def test_a_group_is_whole_as_soon_as_others_can_see_its_context(run):
+    """go() on another thread, which begins with that look, met a group without a scheduler."""
+    missing = []
+
+    class Watched(Group):
+        @property
+        def _ctx(self):
+            return self.seen
+
+        @_ctx.setter
+        def _ctx(self, ctx):
+            self.seen = ctx
+            if ctx is not None:
+                needed = set(Group.__slots__) - {"_body", "_g"}  # those are for the block's end
+                missing.extend(name for name in needed if not hasattr(self, name))
+
+    async def main():
+        async with Watched() as group:
+            group.go(value)
+
+    run(main)
+    assert missing == []
+
+
 # -- where it may be used --------------------------------------------------------------------------
 
 

@@ -131,15 +131,16 @@ class Group:
         if self._ctx is not None:
             raise RuntimeError("Group objects are used once")
         self._g, self._body = step_in("Group", self._begin)
-        self._sched: Scheduler = self._g.sched
         return self
 
     def _begin(self, outer: Context) -> Context:
         """Return the context of the body, which is one of its own: see __aexit__."""
         self._all_ended.add(1)
         self._in_body = True
-        self._ctx, self._cancel = with_cancel(outer)
-        body = Context(self._ctx)
+        self._sched: Scheduler = current_sched()
+        ctx, self._cancel = with_cancel(outer)
+        self._ctx = ctx  # last: go() on another thread begins as soon as it sees that
+        body = Context(ctx)
         body._up = outer
         return body
 
