@@ -4,6 +4,7 @@ In order: test_timeout.py, test_cancel.py, test_group.py. Go: none; contexts are
 """
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 import gopoll
 from gopoll import Canceled, DeadlineExceeded
 from gopoll.runtime._sched import current_g
+from gopoll.runtime.context import Context
+from plugins.guard import wait_parked, wait_until
 from runtime.tools import ONE
 
 BLOCKS = {
@@ -198,5 +201,312 @@ def test_what_waits_for_a_note_says_in_a_task_of_asyncio_why_it_cannot(run):
 
     async def main():
         asyncio.run(tasks())
+
+    run(main)
+
+
+async def numbers_in_time(seconds):
+    async with gopoll.timeout(seconds):
+        for n in range(3):
+            yield n
+
+
+async def expired():
+    """Return a generator whose bound has just ended the goroutine's wait, and its context."""
+    agen = numbers_in_time(0.001)
+    await anext(agen)
+    ctx = gopoll.current_context()
+    with pytest.raises(Canceled):
+        await gopoll.sleep(3600)
+    return agen, ctx
+
+
+async def close_elsewhere(agen):
+    await gopoll.go(agen.aclose(), context=gopoll.background())
+
+
+async def in_vain(agen):
+    """Have another goroutine close *agen*: the wait for that is under the bound, which is over."""
+    async with gopoll.shield():
+        await close_elsewhere(agen)
+
+
+async def sleeps():
+    before = time.monotonic()
+    await gopoll.sleep(0.01)
+    assert time.monotonic() - before >= 0.01
+
+
+async def receives():
+    chan = gopoll.Chan()
+    g = gopoll.go(chan.recv(), context=gopoll.background())
+    await wait_parked(g)
+    await chan.send(1)
+    assert await g == 1
+    g = gopoll.go(sends_late(chan), context=gopoll.background())
+    assert await chan.recv() == 2
+    await g
+
+
+async def sends_late(chan):
+    await gopoll.sleep(0.002)
+    await chan.send(2)
+
+
+async def locks():
+    mutex = gopoll.Mutex()
+    await mutex.lock()
+    g = gopoll.go(unlocks_late(mutex), context=gopoll.background())
+    await mutex.lock()
+    mutex.unlock()
+    await g
+
+
+async def unlocks_late(mutex):
+    await gopoll.sleep(0.002)
+    mutex.unlock()
+
+
+async def selects():
+    assert await gopoll.select(gopoll.Chan().recv_case(), timeout=0.002) == (-1, None)
+
+
+async def joins():
+    async def late():
+        await gopoll.sleep(0.002)
+        return 3
+
+    assert await gopoll.go(late, context=gopoll.background()) == 3
+
+
+async def blocks():
+    assert await gopoll.blocking(time.sleep, 0.002) is None
+
+
+async def waits_for_another_context():
+    ctx, cancel = gopoll.with_timeout(gopoll.background(), 0.002)
+    await ctx.wait()
+    cancel()
+
+
+async def signals():
+    mutex = gopoll.Mutex()
+    cond = gopoll.Cond(mutex)
+    happened = []
+
+    async def late():
+        await gopoll.sleep(0.002)
+        async with mutex:
+            happened.append(1)
+            cond.signal()
+
+    async with mutex:
+        g = gopoll.go(late, context=gopoll.background())
+        while not happened:
+            await cond.wait()
+        assert not mutex.try_lock()
+    await g
+
+
+async def reads():
+    async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+        g = gopoll.go(gopoll.dial("tcp", listener.addr), context=gopoll.background())
+        async with await listener.accept() as there, await g as here:
+            g = gopoll.go(writes_late(there), context=gopoll.background())
+            assert await here.read(1) == b"x"
+            await g
+
+
+async def writes_late(conn):
+    await gopoll.sleep(0.002)
+    await conn.write(b"x")
+
+
+WAITS = [
+    sleeps, receives, locks, selects, joins, blocks, waits_for_another_context, signals, reads,
+    gopoll.gosched,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize("options", [ONE, {"procs": 4}], ids=str)
+def test_a_bound_that_has_passed_ends_no_wait_once_its_block_is_left(run, wait, options):
+    """No block is entered or left after that: it is stepped over where the wait begins."""
+
+    async def main():
+        outer = gopoll.current_context()
+        agen, ctx = await expired()
+        closer = gopoll.go(agen.aclose(), context=gopoll.background())
+        while not closer.done:  # awaiting anything may raise yet
+            with contextlib.suppress(Canceled):
+                await gopoll.gosched()
+        for _ in range(2):
+            await wait()
+        assert ctx.done
+        assert gopoll.current_context() is outer
+        await is_untouched(outer)
+
+    run(main, **options)
+
+
+def test_a_bound_that_has_passed_still_ends_who_has_entered_a_block_below_it(run):
+    """That block is done, and stays so: what is above it counts when it has been left."""
+
+    async def main():
+        outer = gopoll.current_context()
+        agen = numbers_in_time(0.001)
+        await anext(agen)
+        async with gopoll.timeout(30) as inner:
+            with pytest.raises(Canceled):
+                await gopoll.sleep(3600)
+            async with gopoll.shield():
+                await agen.aclose()
+            for _ in range(2):
+                with pytest.raises(Canceled):
+                    await gopoll.sleep(0)
+            assert inner.context.done
+        await gopoll.sleep(0.001)
+        await is_untouched(outer)
+
+    run(main)
+
+
+def test_what_was_started_under_a_bound_that_has_passed_stays_cancelled(run):
+    """It has only inherited the context: leaving the block out of order takes nothing back."""
+    seen = []
+
+    async def heir():
+        try:
+            await gopoll.sleep(3600)
+        except Canceled:
+            for wait in (gopoll.sleep(0), gopoll.Chan().recv()):
+                with pytest.raises(Canceled):
+                    await wait
+            async with gopoll.shield():
+                await gopoll.sleep(0.001)
+            with pytest.raises(Canceled):
+                await gopoll.sleep(0)
+            seen.append(gopoll.current_context())
+
+    async def main():
+        agen = numbers_in_time(0.02)
+        await anext(agen)
+        ctx = gopoll.current_context()
+        g = gopoll.go(heir)
+        await wait_parked_under_nothing(g)
+        with pytest.raises(Canceled):
+            await gopoll.sleep(3600)
+        await in_vain(agen)
+        await g
+        assert seen == [ctx]
+
+    run(main, **ONE)
+
+
+async def wait_parked_under_nothing(g):
+    await gopoll.go(wait_parked(g), context=gopoll.background())
+
+
+def test_a_bound_that_passes_just_as_its_block_is_left_out_of_order(run, monkeypatch):
+    """The look whether it has was one thing, and taking it off another: a RuntimeError."""
+    done_word = Context.done_word
+    late = []
+
+    def looks_done(ctx):
+        done = done_word.__get__(ctx)
+        if late and ctx is late[0] and not done:
+            late.clear()
+            ctx._finish(DeadlineExceeded())
+        return done
+
+    async def main():
+        outer = gopoll.current_context()
+        agen = numbers_in_time(30)
+        await anext(agen)
+        ctx = gopoll.current_context()
+        async with gopoll.timeout(30):
+            late.append(ctx)
+            await agen.aclose()
+            assert not late
+        await is_untouched(outer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "done_word", property(looks_done, done_word.__set__))
+        run(main)
+
+
+def test_a_bound_that_is_taken_off_while_it_passes_ends_nothing(run, monkeypatch):
+    """It has passed, the timer is out of the heap, and the block is left before the end of it."""
+    left = []
+
+    async def main():
+        outer = gopoll.current_context()
+        agen = numbers_in_time(30)
+        await anext(agen)
+        ctx = gopoll.current_context()
+        finish = Context._finish
+
+        def finishes_late(self, cause, when=None):
+            if self is ctx and when is not None:
+                with pytest.raises(StopIteration):
+                    agen.aclose().send(None)
+                left.append(self)
+            finish(self, cause, when)
+
+        async with gopoll.timeout(30) as inner:
+            with monkeypatch.context() as patch:
+                patch.setattr(Context, "_finish", finishes_late)
+                ctx._when = time.monotonic()
+                ctx._expire()
+            assert left == [ctx]
+            assert not inner.context.done
+            await gopoll.sleep(0.001)
+        await is_untouched(outer)
+
+    run(main)
+
+
+@pytest.mark.parametrize("first", ["left", "ended"])
+def test_a_block_whose_goroutine_has_ended_leaves_nothing_with_the_context_above(run, block, first):
+    async def begins(agen):
+        await anext(agen)
+        if first == "left":
+            await gopoll.go(agen.aclose(), context=gopoll.background())
+
+    async def main():
+        ctx, cancel = gopoll.with_cancel(gopoll.background())
+        agens = [numbers(block) for _ in range(10)]
+        for agen in agens:
+            await gopoll.go(begins, agen, context=ctx)
+            await agen.aclose()
+        await wait_until(lambda: not (ctx._children or ctx._goroutines))  # just after their ends
+        cancel()
+
+    run(main)
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_a_shield_left_out_of_order_shields_no_more(run, parked):
+    async def shielded(agen, gate, closed):
+        await anext(agen)
+        if parked:
+            await gate.recv()
+            raise AssertionError("there is nothing to receive")
+        await gate.recv()
+        while not closed:
+            await gopoll.gosched()
+        await gopoll.sleep(3600)
+
+    async def main():
+        agen, gate, closed = numbers(gopoll.shield), gopoll.Chan(), []
+        g = gopoll.go(shielded, agen, gate, closed)
+        await wait_parked(g)
+        g.cancel()
+        if not parked:
+            await gate.send(None)
+        await agen.aclose()
+        closed.append(True)
+        with pytest.raises(Canceled):
+            await g
 
     run(main)

@@ -360,7 +360,8 @@ cdef class ExecBase(FindBase):
             poke_int(&g.state, G_RUNNABLE)
             return self.queue(m, g)
         # K1: it may run elsewhere by now. G1: our park is published; look at the state.
-        if ((load_int(&g.canceled) == 2 and not peek_int(&g.shielded))
+        if ((load_int(&g.canceled) == 2 and (not peek_int(&g.shielded)
+                                             or load_int(&(<ContextBase>context).left_)))
                 or load_int(&(<ContextBase>context).ended)
                 or load_word(&g.pending)):
             unpark_g(g)

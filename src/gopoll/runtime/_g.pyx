@@ -9,6 +9,9 @@ G1: cancellation is a state. Who cancels sets it first and then aborts the park;
     taking the park back happen under plock, so that nobody aborts a park that is over.
 G2: who reads the stack of a goroutine counts itself in `looked`, then looks at `mid`; who resumes
     one sets mid, then looks at looked, and waits. Nobody reads a coroutine that runs.
+G3: who leaves a block out of order says so in its context (`left`), then looks whether the
+    goroutine that entered it has ended (_entered_by); who ends says that, then looks whether its
+    blocks have been left. One of them ends the context, which would stay with that above for ever.
 J1: who waits for the end lists itself under jlock, where it sees whether the end has come; the end
     is marked and the list taken under the same lock. Every joiner is woken, once.
 J2: a goroutine that its run leaves behind is marked as ended too, with an error, once no M can
@@ -77,7 +80,7 @@ cdef class ContextBase:
 
     @property
     def left(self):
-        """Whether its block has been left out of order: who is under it steps over it."""
+        """Whether its block has been left out of order: who is under it steps over it (G3)."""
         return bool(load_int(&self.left_))
 
     @left.setter
@@ -105,12 +108,21 @@ cdef class GBase:
     # -- cancellation (G1)
 
     cdef bint cancelled_now(self) noexcept:
-        """Whether a park of this goroutine must raise."""
-        return ((load_int(&self.canceled) == 2 and not self.shielded)
+        """Whether a park of this goroutine must raise, unless why_canceled() knows better."""
+        return ((load_int(&self.canceled) == 2
+                 and (not self.shielded or load_int(&(<ContextBase>self.context).left_)))
                 or load_int(&(<ContextBase>self.context).ended))
 
     cdef object why_canceled(self):
-        """What a park raises now: the cause of the goroutine's own cancel, else the context's."""
+        """What a park raises now: the cause of the goroutine's own cancel, else the context's.
+
+        None if it has only been under blocks that were left out of order: it is not any more, and
+        parks again. By its M, between two slices.
+        """
+        if load_int(&(<ContextBase>self.context).left_):
+            self.context._in_force(self)
+            if not self.cancelled_now():
+                return None
         if load_int(&self.canceled) == 2 and not self.shielded:
             return Canceled(self.cancel_cause)
         return Canceled(self.context.cause)

@@ -173,6 +173,9 @@ class Context(ContextBase):
         self._parent = outer = outer._scope
         if outer._parent is not None:
             outer._adopt(self)
+            if self.done_word:
+                with outer._lock:
+                    outer._children.discard(self)
 
     def _show(self, view: Context) -> None:
         """Make *view* end with this scope."""
@@ -210,8 +213,37 @@ class Context(ContextBase):
         """The block has been left, and *g* is under it no more. On the thread that runs it."""
         self._finish(None)
 
-    def _finish(self, cause: object) -> None:
-        """End this node and all below it, once. Any thread."""
+    def _in_force(self, g: GBase) -> Context:
+        """Step over the blocks above *g* that were left out of order; return what it is under then.
+
+        self: its ambient context. On the thread that runs it, maybe between two slices.
+        """
+        ctx = self
+        while ctx.left:
+            mine = ctx._entered_by is g
+            if not mine and ctx.done_word:  # others have only inherited it: it has ended for them
+                break
+            outer = step_over(ctx, g)
+            if mine:
+                ctx._entered_by = None
+                ctx._over(g)
+            ctx = outer
+        return ctx
+
+    def _forsake(self, g: GBase) -> None:
+        """*g* has ended under this: what is left of its blocks from here on is nobody's (G3)."""
+        node: Context | None = self
+        while node is not None and node._entered_by is g:
+            node._entered_by = None
+            if node.left:
+                node._finish(None)
+            node = node._up
+
+    def _finish(self, cause: object, when: float | None = None) -> None:
+        """End this node and all below it, once. Any thread.
+
+        when: only if that is its own end still, which may be moved until this has the lock.
+        """
         if self.done_word:
             return
         ended: list[tuple[list[GBase], list[Callable[[], object]]]] = []
@@ -221,6 +253,8 @@ class Context(ContextBase):
             with node._lock:
                 if node.done_word:
                     continue
+                if node is self and when is not None and when != node._when:
+                    return
                 # G1: the state first, then the parked goroutines.
                 node._cause = cause
                 node.done_word = True
@@ -250,7 +284,22 @@ class Context(ContextBase):
         """Its time has come, unless it has been moved since the timer was taken out of the heap."""
         when = self._when
         if when is not None and time.monotonic_ns() >= _to_ns(when):
-            self._finish(DeadlineExceeded())
+            self._finish(DeadlineExceeded(), when)
+
+    def _move_end(self, when: float | None) -> bool:
+        """Have its own end at *when*, None for never; False if it has ended. Once this has
+        returned True nothing ends it at the old one any more.
+        """
+        with self._lock:
+            if self.done_word:
+                return False
+            self._when = when
+            timers, self._timers = self._timers, ()
+        for _, stop in timers:
+            stop()
+        if when is not None:
+            self._arm(when)
+        return True
 
     def _look(self) -> None:
         """End if a deadline here or above has passed: the run() that kept it may have ended."""
@@ -274,7 +323,7 @@ class Context(ContextBase):
 
     def _arm_or_end(self, when: float) -> None:
         if when <= time.monotonic():
-            self._finish(DeadlineExceeded())
+            self._finish(DeadlineExceeded(), when)
         else:
             self._arm(when)
 
@@ -349,13 +398,7 @@ def current_context() -> Context:
 def ambient(g: GBase) -> Context:
     """Return the ambient context of *g*. On the thread that runs it."""
     ctx: Context = g.context
-    while ctx.left:
-        outer = step_over(ctx, g)
-        if ctx._entered_by is g:  # others have only inherited it
-            ctx._entered_by = None
-            ctx._over(g)
-        ctx = outer
-    return ctx
+    return ctx._in_force(g) if ctx.left else ctx
 
 
 def step_over(ctx: Context, g: GBase) -> Context:

@@ -13,7 +13,7 @@ from typing import Self
 
 from gopoll.errors import Canceled, DeadlineExceeded
 from gopoll.runtime._g import GBase
-from gopoll.runtime._sched import current_g
+from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime.context import Context, Shielded, ambient, check_when, step_over
 
 __all__ = ["deadline", "shield", "step_in", "step_out", "timeout"]
@@ -50,6 +50,8 @@ def step_out(ctx: Context, g: GBase) -> bool:
     """
     if g is not current_g() or g.context is not ctx:
         ctx.left = True
+        if ctx._entered_by is None:  # G3: *g* has ended, nothing of it is below
+            ctx._finish(None)
         return False
     step_over(ctx, g)
     ctx._entered_by = None
@@ -84,15 +86,9 @@ class _Deadline:
         if ctx is None:
             self._when = when
             return
-        if ctx.done_word:
+        if not ctx._move_end(when):
             raise RuntimeError("the deadline has passed: it cannot be moved any more")
-        self._when = ctx._when = when
-        with ctx._lock:
-            timers, ctx._timers = ctx._timers, ()
-        for _, stop in timers:
-            stop()
-        if when is not None:
-            ctx._arm(when)
+        self._when = when
 
     async def __aenter__(self) -> Self:
         if self._ctx is not None:
@@ -114,9 +110,8 @@ class _Deadline:
             cause = ctx._cause
             ctx._finish(None)
         else:
+            ctx._move_end(None)  # what is below goes on, without this bound, if that is to come
             cause = ctx._cause
-            if not ctx.done_word:
-                self.reschedule(None)  # what is below goes on, without this bound
         outer = ctx._up
         assert outer is not None
         # Its own expiry, not that of a context above: they share the cause, which is one object.
@@ -166,3 +161,5 @@ class shield:  # noqa: N801  (used as a function: async with shield():)
         self._ctx._move_up()  # what is below goes on without it
         if self._g is current_g():
             self._ctx._over(self._g)
+        else:
+            interrupt(self._g)  # it may have been cancelled, and wait
