@@ -3,11 +3,13 @@
 import gc
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from gopoll.runtime import stacks
 from helpers.child import run_python
+from plugins.header import FREE_THREADED
 
 # A thread ends when a finaliser runs; the collector runs at each point of the walk in turn.
 COLLECTED_IN_A_WALK = """
@@ -80,3 +82,26 @@ def test_the_innermost_frame_comes_last_with_its_line():
     names = [frame.name for frame in found]
     assert found.index(ours) > names.index("pytest_pyfunc_call")
     assert "stacks.of_threads()" in ours.line
+
+
+ASKED_FOR = """
+import sys
+from gopoll.runtime._frames import have_gil
+print(have_gil(), getattr(sys, "_is_gil_enabled", lambda: True)())
+"""
+
+
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_whether_there_is_a_gil_is_what_the_interpreter_says(monkeypatch, asked):
+    """Without one it may be asked for, in the environment or by a module that is imported."""
+    monkeypatch.delenv("PYTHON_GIL", raising=False)
+    if FREE_THREADED:  # others refuse it
+        monkeypatch.setenv("PYTHON_GIL", asked)
+    done = run_python(ASKED_FOR)
+    assert done.stdout.split() == [str(asked == "1" or not FREE_THREADED)] * 2, done.stderr
+
+
+def test_whether_there_is_a_gil_is_asked_in_one_place():
+    folder = Path(__file__).parents[2] / "src"
+    found = [p.name for p in folder.rglob("*.py*") if "is_gil_enabled" in p.read_text()]
+    assert found == ["_frames.pyx"]

@@ -1,1 +1,3 @@
-"""The Python stacks of all threads. See _frames.pyx: nothing of it is for other modules' C."""
+"""Whether there is a GIL. See _frames.pyx."""
+
+cpdef bint have_gil() except -1

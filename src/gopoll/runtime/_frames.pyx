@@ -1,6 +1,6 @@
-"""The Python stacks of all threads, walked in one go.
+"""Whether there is a GIL, and, where there is one, the Python stacks of all threads in one go.
 
-Called by stacks, where there is a GIL, on any thread. Go: none.
+Called by stacks, on any thread; have_gil() by all of the runtime. Go: none.
 
 F1: from the moment that the frames are asked for until the last has been read no bytecode runs
     and no garbage is collected: the threads stand still. Python 3.11 collects while it makes the
@@ -24,6 +24,15 @@ cdef extern from "Python.h":
     int PyFrame_GetLineNumber(PyFrameObject *frame)
     int PyGC_Disable()
     int PyGC_Enable()
+
+
+_is_gil_enabled = getattr(sys, "_is_gil_enabled", None)
+
+
+cpdef bint have_gil() except -1:
+    """Whether threads take turns in running Python. It may be asked for late, by a module that is
+    imported, and then stays. No bytecode runs in here."""
+    return _is_gil_enabled is None or _is_gil_enabled()
 
 
 def of_threads():

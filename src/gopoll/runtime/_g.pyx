@@ -30,19 +30,12 @@ from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake,
                              sunlock, swap_word)
 from gopoll._park cimport Awaitable, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
+from gopoll.runtime._frames cimport have_gil
 
 from gopoll.errors import Canceled
 
 
 cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED
-    #define GOPOLL_FREE_THREADED 1
-    #else
-    #define GOPOLL_FREE_THREADED 0
-    #endif
-    """
-    bint FREE_THREADED "GOPOLL_FREE_THREADED"
     object PyContext_CopyCurrent()
 
 STATES = ("runnable", "running", "waiting", "dead", "left behind")
@@ -211,7 +204,7 @@ cdef class GBase:
     cdef PyObject *end(self, object result, object error) except? NULL:
         """Store the outcome; the list of Joins to wake, owned by the caller. Once."""
         cdef PyObject *first
-        if FREE_THREADED and error is not None:
+        if error is not None and not have_gil():
             self.told = (error.__traceback__, error.__cause__, error.__context__,
                          error.__suppress_context__)
         first = self.finish(result, error)
@@ -240,7 +233,7 @@ cdef class GBase:
         """
         cdef ThreadWords *tw = thread_words()
         cdef uintptr_t me = <uintptr_t>(tw.current if tw.current != NULL else <PyObject *>tw)
-        if (not FREE_THREADED or self.told is None or cas_word(&self.raiser, 0, me)
+        if (self.told is None or cas_word(&self.raiser, 0, me)
                 or load_word(&self.raiser) == me):
             return self.error
         try:

@@ -2,8 +2,6 @@ import threading
 
 from typing_extensions import disjoint_base
 
-FREE_THREADED: bool
-
 class Watcher(threading.Thread): ...
 
 def set_stall(ns: int, wanted: bool) -> None: ...

@@ -15,6 +15,7 @@ from libc.stdint cimport int64_t, uint64_t
 from gopoll._atomic cimport (add_int, bump, futex_wait, futex_wake, load_i64, load_int, load_u64,
                              peek_i64, slock, store_i64, store_int, store_u64, sunlock)
 from gopoll._timers cimport nanotime
+from gopoll.runtime._frames cimport have_gil
 
 from gopoll.runtime import stacks
 
@@ -60,8 +61,6 @@ cdef enum:
     SAMPLES = 8
     LOOK_MIN_NS = 1000000          # a StallWatch looks no oftener
     LOOKS = 8                      # so often does it look in the time that is a stall
-
-FREE_THREADED = not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 # The least duration that is a stall, and whether somebody wants to hear of them. Atomic.
 cdef int64_t limit_ns = 50000000
@@ -128,20 +127,20 @@ cdef str stuck_in(Thread *t):
         before = cpu_ns(t.clock)
         futex_wait(&zero, 0, HOLD_NS)
         held += cpu_ns(t.clock) - before
-        if held > HOLD_NS // 2 and not FREE_THREADED:
+        if held > HOLD_NS // 2 and have_gil():
             return "c_nogil"
         before, all, began = cpu_ns(t.clock), cpus_ns(), nanotime()
         with nogil:
             futex_wait(&zero, 0, SAMPLE_NS)
         before, all = cpu_ns(t.clock) - before, cpus_ns() - all
-        if before > late and 2 * before > all and not FREE_THREADED:
+        if before > late and 2 * before > all and have_gil():
             return "gil_held"
         free += before
         cpus += all
         wall += nanotime() - began
         if wall > 2 * late or (free > 2 * SAMPLE_NS and wall < late):
             break
-    if FREE_THREADED:
+    if not have_gil():
         return "python" if 2 * attached > looks else "c_nogil"
     if wall > late and free and 2 * free < cpus:
         return "gil_starved"             # it looks up every few ms, so it has used something
@@ -161,7 +160,7 @@ cdef tuple look_at(Thread *t, int64_t waited, ident):
         return None if kind is None else (kind, None)
     stack = stacks.of_threads().get(ident)
     if load_u64(t.runword) != t.word:        # after the look: it is this slice's
-        if not FREE_THREADED:
+        if have_gil():
             return None
         stack = None                         # C that stays attached lets nobody look before its end
     return kind, stack

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import CoroutineType, FunctionType
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple, overload
 
 from gopoll._park import Awaitable as Op
 from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
+from gopoll.runtime._frames import have_gil
 from gopoll.runtime._g import Handle, Join
 from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
 from gopoll.runtime._waits import Gosched, Sleep
@@ -177,7 +177,7 @@ def default_procs() -> int:
         return MAX_PROCS if len(digits) > 9 else min(int(digits), MAX_PROCS)
     if text:
         warn_once(f"GOMAXPROCS={text!r} is ignored: it must be a number from 1 up")
-    return 1 if getattr(sys, "_is_gil_enabled", lambda: True)() else _usable_cpus()
+    return 1 if have_gil() else _usable_cpus()
 
 
 @overload

@@ -25,6 +25,7 @@ from gopoll.errors import Canceled, ClosedError, DeadlockError, InternalError
 from gopoll.runtime import debug, notify
 from gopoll.runtime._base import do_all
 from gopoll.runtime._exec import ExecBase
+from gopoll.runtime._frames import have_gil
 from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
 from gopoll.runtime._sched import current_g, current_poller, current_sched
@@ -53,7 +54,8 @@ class _SwitchInterval:
         self.usual = self.low = 0.0
         self.wanted: set[int] = set()  # by whom it is low: the ids of their schedulers
 
-    def lower(self, whose: object, seconds: float) -> None:
+    def lower(self, whose: object, seconds: float) -> bool:
+        """Make it at most *seconds*; False if the program has it so low already."""
         with self.lock:
             was = sys.getswitchinterval()
             if was > seconds:
@@ -62,6 +64,7 @@ class _SwitchInterval:
                 self.low = sys.getswitchinterval()
             if self.low:
                 self.wanted.add(id(whose))
+            return self.low > 0
 
     def restore(self, whose: object) -> None:
         """Put it back if nobody wants it low any more, unless the program has set it meanwhile."""
@@ -239,10 +242,12 @@ class Scheduler(ExecBase):
     def can_leave(self, m: MBase) -> bool:
         return m is not self.m0
 
-    def lower_switch_interval(self, seconds: float) -> None:
-        """Have threads that hold the GIL give it up sooner, while one has lost its P (B4)."""
-        if getattr(sys, "_is_gil_enabled", lambda: True)():
-            _interval.lower(self, seconds)
+    def lower_switch_interval(self, seconds: float) -> bool:
+        """Have threads that hold the GIL give it up sooner, while one has lost its P (B4).
+
+        False if there is nothing to lower.
+        """
+        return have_gil() and _interval.lower(self, seconds)
 
     def restore_switch_interval(self) -> None:
         """Undo lower_switch_interval."""

@@ -39,13 +39,9 @@ def _renew() -> None:
 os.register_at_fork(after_in_child=_renew)
 
 
-def _have_gil() -> bool:
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
-
-
 def of_threads() -> dict[int, traceback.StackSummary]:
     """Return the stack of every thread by its identifier, innermost last."""
-    if not _have_gil():
+    if not _frames.have_gil():
         return _parse(_written())
     return {
         ident: traceback.StackSummary.from_list(
@@ -80,7 +76,7 @@ def _parse(text: str) -> dict[int, traceback.StackSummary]:
 
 def spots() -> dict[int, object]:
     """Return where every thread is: two equal ones say that it has not moved."""
-    if not _have_gil():
+    if not _frames.have_gil():
         return dict(_parse(_written()))
     return {ident: (frame, frame.f_lasti) for ident, frame in sys._current_frames().items()}
 
