@@ -246,16 +246,46 @@ def test_the_switch_interval_is_lowered_while_a_goroutine_computes_without_a_p(r
             compute(0.05)
 
     async def main():
+        began = time.monotonic_ns()
+        assert (gopoll.stats().lowered, gopoll.stats().lowered_ns) == (0, 0)
         g = gopoll.go(stuck)
         while not g.done:
             seen.add(sys.getswitchinterval())
             await gopoll.sleep(0.001)
         await g
         await wait_until(lambda: sys.getswitchinterval() == usual)
+        times, ns = gopoll.stats().lowered, gopoll.stats().lowered_ns
+        assert times >= 1
+        # For a second after, each time.
+        assert times * 9 * 10**8 <= ns < time.monotonic_ns() - began
+        await gopoll.sleep(0.001)
+        assert gopoll.stats().lowered > times or gopoll.stats().lowered_ns == ns
 
     run(main, procs=1)
     assert 0.0005 in seen
     assert sys.getswitchinterval() == usual
+
+
+@pytest.mark.parametrize("options", [{"handoff": False}, {"procs": 1}], ids=str)
+def test_a_switch_interval_that_is_left_alone_is_not_counted(run, options):
+    """With handoff=False, without a GIL, and where the program has it as low."""
+    usual = sys.getswitchinterval()
+
+    async def stuck():
+        compute(0.1)
+
+    async def main():
+        await gopoll.go(stuck)
+        assert gopoll.stats().overruns
+        assert (gopoll.stats().lowered, gopoll.stats().lowered_ns) == (0, 0)
+
+    sys.setswitchinterval(0.0001)
+    low = sys.getswitchinterval()
+    try:
+        run(main, **options)
+        assert sys.getswitchinterval() == low
+    finally:
+        sys.setswitchinterval(usual)
 
 
 @pytest.mark.skipif(not GIL, reason="there is no switch interval without the GIL")
@@ -292,8 +322,8 @@ def test_the_switch_interval_is_low_until_the_last_wants_it_no_more():
     one, two = Bare(), Bare()
     lower, restore = Scheduler.lower_switch_interval, Scheduler.restore_switch_interval
     try:
-        lower(one, 0.0005)
-        lower(two, 0.0005)
+        assert lower(one, 0.0005)
+        assert lower(two, 0.0005)
         restore(one)
         assert sys.getswitchinterval() == 0.0005
         restore(two)

@@ -34,6 +34,9 @@ cdef struct Counts:            # written by sysmon alone; atomic
     int64_t starved            # Ps left alone because the GIL was not to be had
     int64_t stalls             # slices that lasted for the stall threshold
     int64_t sleeps             # deep sleeps
+    int64_t lowered            # how often the switch interval was lowered for us (B4)
+    int64_t lowered_ns         # for how long, all in all, when it is not
+    int64_t low_since          # since when it is; 0 it is not
 
 cdef class Sysmon:
     cdef ExecBase sched
@@ -42,7 +45,7 @@ cdef class Sysmon:
     cdef int nstuck
     cdef Counts counts
     cdef readonly int64_t trace_ns     # print a line every so often; 0 never
-    cdef bint lowered                  # the switch interval is ours
+    cdef bint low                      # the switch interval is ours
     cdef int64_t crowded               # the words' that has been looked at
     cdef int64_t stuck_ns              # when somebody was last seen without a P
     cdef int poll(self, int64_t now, uintptr_t *words) noexcept nogil
@@ -54,4 +57,5 @@ cdef class Sysmon:
     cdef bint watch(self, Slice *s, int64_t now) noexcept nogil
     cdef int retake(self, int i, int64_t waited, int64_t now) except -1
     cdef int lower(self) except -1
+    cdef int restore(self) except -1
     cdef int judge(self, Slice *s, int64_t waited) except -1

@@ -17,7 +17,7 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_int, bump, cas_i64, cas_u64, futex_wait, load_i64, load_int,
-                             load_u64, load_word, peek_i64, poke_int, store_int, store_u64)
+                             load_u64, load_word, peek_i64, poke_i64, poke_int, store_int, store_u64)
 from gopoll._epoll cimport netpollBreak
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
@@ -103,6 +103,17 @@ cdef class Sysmon:
         """How many deep sleeps it has had."""
         return peek_i64(&self.counts.sleeps)
 
+    @property
+    def lowered(self):
+        """How often the interpreter's switch interval has been lowered for this run (B4)."""
+        return peek_i64(&self.counts.lowered)
+
+    @property
+    def lowered_ns(self):
+        """For how long it has been so, in ns, up to now. In one piece with a GIL; without one 0."""
+        cdef int64_t since = peek_i64(&self.counts.low_since)
+        return peek_i64(&self.counts.lowered_ns) + (nanotime() - since if since else 0)
+
     # -- without the GIL
 
     cdef int poll(self, int64_t now, uintptr_t *words) noexcept nogil:
@@ -180,11 +191,11 @@ cdef class Sysmon:
             self.crowded = load_i64(&self.sched.words.crowded)
             if self.sched.handoff:                                               # B4
                 self.stuck_ns = now
-                if not self.lowered:
+                if not self.low:
                     want |= CROWDED
         if k:
             self.stuck_ns = now
-        elif self.lowered and now - self.stuck_ns >= CALM_AFTER_NS:
+        elif self.low and now - self.stuck_ns >= CALM_AFTER_NS:
             want |= CALM
         return want
 
@@ -254,8 +265,7 @@ cdef class Sysmon:
         if want & CROWDED:
             self.lower()
         if want & CALM and self.nstuck == 0:
-            self.lowered = False
-            self.sched.restore_switch_interval()
+            self.restore()
         return 0
 
     cdef int retake(self, int i, int64_t waited, int64_t now) except -1:
@@ -281,9 +291,20 @@ cdef class Sysmon:
         return 1
 
     cdef int lower(self) except -1:
-        if not self.lowered:
-            self.lowered = True
-            self.sched.lower_switch_interval(SWITCH_INTERVAL)
+        if not self.low:
+            self.low = True
+            if self.sched.lower_switch_interval(SWITCH_INTERVAL):
+                bump(&self.counts.lowered, 1)
+                poke_i64(&self.counts.low_since, nanotime())
+        return 0
+
+    cdef int restore(self) except -1:
+        cdef int64_t since = peek_i64(&self.counts.low_since)
+        self.low = False
+        if since:
+            bump(&self.counts.lowered_ns, nanotime() - since)
+            poke_i64(&self.counts.low_since, 0)
+        self.sched.restore_switch_interval()
         return 0
 
     cdef int judge(self, Slice *s, int64_t waited) except -1:
@@ -321,7 +342,7 @@ cdef class Sysmon:
                 note = load_int(&w.note)
                 futex_wait(&w.note, note, delay)
                 now = nanotime()
-                if load_int(&w.npidle) < load_int(&w.nprocs) or self.trace_ns or self.lowered:
+                if load_int(&w.npidle) < load_int(&w.nprocs) or self.trace_ns or self.low:
                     idle_since = 0
                 elif idle_since == 0:
                     idle_since = now

@@ -41,7 +41,9 @@ class Stats:
     spurious: events that found nobody waiting; stale: events of a descriptor closed since;
     overruns: slices of 10 ms or more; retakes: Ps that sysmon took from such; handoffs: Ps that
     syscall() gave up; steals: goroutines' queues robbed by an idle P; starved: Ps left alone
-    because the GIL was not to be had; stalls: slices over the stall threshold.
+    because the GIL was not to be had; stalls: slices over the stall threshold;
+    lowered, lowered_ns: how often the interpreter's switch interval has been lowered for this run,
+    beside a goroutine or thread that computes, and for how long.
     """
 
     polls: int
@@ -58,6 +60,8 @@ class Stats:
     retakes: int
     starved: int
     stalls: int
+    lowered: int
+    lowered_ns: int
     threads: int
     goroutines: int
     descriptors: int
@@ -306,6 +310,8 @@ def stats() -> Stats:
         retakes=mon.retakes,
         starved=mon.starved,
         stalls=mon.stalls,
+        lowered=mon.lowered,
+        lowered_ns=mon.lowered_ns,
         threads=1 + sum(m.thread is not None and m.thread.is_alive() for m in sched.allm),
         goroutines=sched.live,
     )
