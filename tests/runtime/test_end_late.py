@@ -146,3 +146,105 @@ def test_who_is_left_behind_can_start_nothing_more():
     done = run_python(TOO_LATE)
     text = "gopoll.run() has ended: nothing can be started in it any more"
     assert (done.stdout, done.stderr) == (f"['{text}']\n", "")
+
+
+# Globals die when the interpreter is about to be no more: no thread gets the GIL after that.
+AT_THE_END = """
+import os, sys, threading, time, warnings
+import gopoll
+from gopoll.runtime import blocking, sched
+
+class Last:
+    def __init__(self, fn):
+        self.fn = fn
+    def __del__(self, sleep=time.sleep, say=sys.stderr.write):
+        try:
+            self.fn()
+            sleep(0.05)
+        except BaseException as err:
+            say(repr(err))
+"""
+
+
+@pytest.mark.parametrize("procs", [1, 3])
+def test_calls_that_come_back_while_the_interpreter_ends_do_no_harm(procs):
+    """E10: stuck threads keep neither run() nor the interpreter from ending. They are daemons: what
+    they come back to, if they do, is an interpreter that lets nobody in.
+    """
+    done = run_python(
+        f"""{AT_THE_END}
+blocking.JOIN_SECONDS = 0.1
+sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**8
+r, w = os.pipe()
+begun = []
+
+def stuck():
+    begun.append(True)
+    return os.read(r, 1)
+
+async def stuck_itself():
+    stuck()
+
+async def stuck_in_syscall():
+    with gopoll.syscall():
+        stuck()
+
+async def main():
+    gopoll.lock_os_thread()  # so that it is not run()'s own thread that is stuck
+    for fn in stuck_itself, stuck_in_syscall, stuck_itself, stuck_in_syscall:
+        gopoll.go(fn)
+        gopoll.go(gopoll.blocking(stuck))
+    while len(begun) < 8:
+        await gopoll.sleep(0.001)
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    gopoll.run(main, procs={procs})
+print(sum("it is left behind" in str(c.message) for c in caught),
+      sum("is still in a blocking() call" in str(c.message) for c in caught), flush=True)
+last = Last(lambda write=os.write, w=w: write(w, b"x" * 8))
+"""
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "4 4\n"
+
+
+@pytest.mark.parametrize("procs", [1, 3])
+def test_a_run_on_a_daemon_thread_does_no_harm_while_the_interpreter_ends(procs):
+    """The program does not wait for that thread: all of the run's own go on till then."""
+    done = run_python(
+        f"""{AT_THE_END}
+async def again(fn):
+    while True:
+        await fn()
+
+async def computes():
+    sum(range(100_000))
+    await gopoll.gosched()
+
+async def calls():
+    with gopoll.syscall():
+        time.sleep(0.0004)
+    await gopoll.gosched()
+
+async def main():
+    listener = await gopoll.listen("tcp", "127.0.0.1:0")
+    gopoll.go(listener.accept())
+    for fn in (gopoll.gosched, computes, calls, lambda: gopoll.sleep(0.0005),
+               lambda: gopoll.blocking(time.sleep, 0.0003)):
+        gopoll.go(again(fn))
+    up.set()
+    await gopoll.sleep(3600)
+
+up = threading.Event()
+threading.Thread(target=gopoll.run, args=(main,), kwargs=dict(procs={procs}), daemon=True).start()
+up.wait()
+ctx, cancel = gopoll.with_timeout(gopoll.background(), 30)
+ctx.after_func(int)
+watch = gopoll.StallWatch()
+watch.tick()
+time.sleep(0.05)
+last = Last(int)
+"""
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
