@@ -447,12 +447,17 @@ def test_on_another_scheduler_it_says_so(run):
         with half_pair() as (fd, peer):
 
             async def stranger():
-                peer.send(b"x")
-                assert await fd.read(1) == b"x", "what needs no wait is nobody's business"
-                with pytest.raises(RuntimeError, match="belongs to another scheduler"):
-                    await fd.read(1)
+                for op in fd.read(1), fd.write(b"y"), fd.accept_conn(FD), fd.read(1):
+                    with pytest.raises(RuntimeError, match="belongs to another scheduler"):
+                        await op  # whether it would wait or not
 
+            peer.send(b"x")
             await gopoll.blocking(gopoll.run, stranger)
+            assert await fd.read(1) == b"x"
+            peer.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                peer.recv(1)
+            peer.setblocking(True)
             reader = gopoll.go(fd.read, 1)
             await wait_parked(reader)
 
@@ -466,6 +471,25 @@ def test_on_another_scheduler_it_says_so(run):
             await still_works(fd, peer)
 
     run(main)
+
+
+def test_of_a_scheduler_that_has_ended_it_says_that_it_is_closed(run):
+    kept = []
+
+    async def first():
+        kept.append(half_pair())
+        fd, peer = kept[0].__enter__()
+        peer.send(b"x")
+        kept.append(fd)
+
+    async def second():
+        for op in kept[1].read(1), kept[1].write(b"y"):
+            with pytest.raises(ClosedError):
+                await op
+
+    gopoll.run(first)
+    run(second)
+    kept[0].__exit__(None, None, None)
 
 
 def test_never_awaited_says_so(run):

@@ -42,6 +42,7 @@ cdef class Op(Awaitable):
     cdef int refuse_twice(self) except -1
     cdef int check_phase(self) except -1
     cdef int check_thread(self) except -1
+    cdef int check_foreign(self) except -1
     cdef int park(self, PyObject **out) except -1
     cdef int fail(self, int code) except -1
     cdef int fail_errno(self, int code) except -1

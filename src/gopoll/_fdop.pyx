@@ -29,8 +29,8 @@ from libc.stdint cimport uintptr_t
 from gopoll._atomic cimport load_int, load_word
 from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_closed, fdmutex_rwlock, muClosed,
                               muLocked, muOverflow, muQueued)
-from gopoll._park cimport (SLICE_END, SLICE_MORE, Awaitable, ThreadWords, slice_spent,
-                           thread_words)
+from gopoll._park cimport (SLICE_END, SLICE_FOREIGN, SLICE_IS_SPENT, SLICE_MORE, Awaitable,
+                           ThreadWords, slice_look, slice_spent, thread_words)
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
@@ -163,13 +163,16 @@ cdef class Op(Awaitable):
         cdef SysFD fd = self.fd
         cdef int rc
         if self.phase == NEW:
-            if slice_spent():
+            rc = slice_look(<PyObject *>fd.poller)
+            if rc == SLICE_IS_SPENT:
                 Py_INCREF(SLICE_END)
                 out[0] = <PyObject *>SLICE_END
                 return QUEUED
             self.phase = ENDED                       # refused here, it was awaited all the same
             fd.check_fork()
             self.phase = NEW
+            if rc == SLICE_FOREIGN:
+                self.check_foreign()
             rc = fdmutex_rwlock(&fd.mu, self.mode == modeRead, NULL)
             if rc == muQueued and self.queue() == QUEUED:
                 Py_INCREF(self.lockwait)
@@ -257,6 +260,16 @@ cdef class Op(Awaitable):
         raise RuntimeError(
             f"{self.name()} {self.fd.network}: the connection belongs to another scheduler "
             "(another gopoll.run): use it there")
+
+    cdef int check_foreign(self) except -1:
+        """Raise RuntimeError in another run than the connection's, which could complete by chance.
+
+        Not where it is closed, or that run has ended: then that is told.
+        """
+        cdef SysFD fd = self.fd
+        if fd.pd != NULL and not fdmutex_closed(&fd.mu) and not fd.poller.is_closed:
+            self.check_thread()
+        return 0
 
     cdef int park(self, PyObject **out) except -1:
         """Announce a wait: PARKED and ourselves to yield, or LOCKED if readiness came first."""

@@ -22,7 +22,13 @@ cdef enum:
     SLICE_OPS = 32
     SLICE_BYTES = 262144
 
+cdef enum:
+    SLICE_GOES_ON
+    SLICE_IS_SPENT
+    SLICE_FOREIGN
+
 cdef bint slice_spent() noexcept
+cdef int slice_look(PyObject *poller) noexcept
 
 cdef class ParkRequest:
     cdef bint commit_word(self, PyObject *waiter) noexcept

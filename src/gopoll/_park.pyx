@@ -160,6 +160,20 @@ cdef bint slice_spent() noexcept:
     return True
 
 
+cdef int slice_look(PyObject *poller) noexcept:
+    """As slice_spent(), for an operation on *poller*: SLICE_FOREIGN in a goroutine of another."""
+    cdef ThreadWords *tw = thread_words()
+    if tw.current == NULL:
+        return SLICE_GOES_ON
+    if tw.poller != poller:
+        return SLICE_FOREIGN
+    if tw.spent < SLICE_OPS and tw.spent_bytes < SLICE_BYTES:
+        return SLICE_GOES_ON
+    tw.spent = 0
+    tw.spent_bytes = 0
+    return SLICE_IS_SPENT
+
+
 cdef object running_loop():
     """The event loop of asyncio on this thread, or None."""
     asyncio = sys.modules.get("asyncio")
