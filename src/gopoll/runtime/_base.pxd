@@ -27,6 +27,7 @@ cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; 
     int handing                # threads that have goroutines in hand, on no list and no P (S8)
     int nms                    # Ms whose thread runs (U1)
     int nbound                 # those of them that only one goroutine can use (U1)
+    int exhausted              # it has been told that there are max_ms threads
     int ending                 # main has ended, or something fatal has happened
     int finished               # every goroutine has ended: the Ms leave
 
@@ -37,4 +38,5 @@ cdef class WordsBase:
     cdef bint seal(self, bint cut_short) noexcept
     cdef int refuse_fork(self) except -1
 
+cdef void wake_sysmon(SchedWords *words) noexcept nogil
 cdef int64_t *count_of(SchedWords *words, GBase g) noexcept

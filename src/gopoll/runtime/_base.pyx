@@ -10,7 +10,7 @@ J3: who starts a goroutine counts it in `live` before it is queued, and who post
 
 from libc.stdint cimport int64_t
 
-from gopoll._atomic cimport add_int, cas_i64, cas_int, load_i64, load_int
+from gopoll._atomic cimport add_int, cas_i64, cas_int, futex_wake, load_i64, load_int
 from gopoll._pollserver cimport pollserver_forked
 from gopoll.runtime._g cimport GBase
 
@@ -47,6 +47,12 @@ def give_back(obj, str name, fn):
     setattr(obj, name, None)
     if value is not None:
         fn(value)
+
+
+cdef void wake_sysmon(SchedWords *words) noexcept nogil:
+    """Wake sysmon, whatever it sleeps in."""
+    add_int(&words.note, 1)
+    futex_wake(&words.note, 1)
 
 
 cdef int64_t *count_of(SchedWords *words, GBase g) noexcept:

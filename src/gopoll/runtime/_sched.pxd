@@ -19,6 +19,7 @@ cdef class SchedBase(WordsBase):
     cdef PyObject *parray[MAX_PROCS]   # the same as borrowed words; written before nallp
     cdef int nallp                     # how many there have ever been; atomic
     cdef PyObject *marray[MAX_MS]      # of allm, likewise; its number - 1 is its place
+    cdef public int max_ms             # so many there may be, at most MAX_MS; tests have fewer
     cdef int nallm                     # the highest number so far; some places may be empty
     cdef list spare_ms                 # that have ended
     cdef int lock                      # guards both idle lists and every M's listed
@@ -47,4 +48,3 @@ cdef class SchedBase(WordsBase):
 cdef int ready_g(GBase g, bint soon=*) except -1
 cdef int unpark_g(GBase g) except -1
 cdef int wake_joins(PyObject *join) except -1
-cdef void wake_sysmon(SchedWords *words) noexcept nogil

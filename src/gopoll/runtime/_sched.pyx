@@ -40,7 +40,7 @@ from gopoll._poller cimport Poller
 from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
-from gopoll.runtime._base cimport SchedWords, WordsBase
+from gopoll.runtime._base cimport SchedWords, WordsBase, wake_sysmon
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, MBase, PBase, owns, word_sched)
 from gopoll.runtime._runq cimport RunQ
@@ -50,11 +50,6 @@ cdef enum:
 
 cdef extern from "Python.h":
     int Py_MakePendingCalls() except -1
-
-cdef void wake_sysmon(SchedWords *words) noexcept nogil:
-    """Wake sysmon, whatever it sleeps in."""
-    add_int(&words.note, 1)
-    futex_wake(&words.note, 1)
 
 
 # -- making a goroutine runnable -------------------------------------------------------------------
@@ -164,7 +159,7 @@ cdef class SchedBase(WordsBase):
         self.poller = Poller()
         self.ps = self.poller.ps
         self.globq = RunQ()
-        self.handoff = handoff
+        self.handoff, self.max_ms = handoff, MAX_MS
         self.allp = []
         self.allm = []
         self.spare_ms = []
@@ -327,8 +322,13 @@ cdef class SchedBase(WordsBase):
             return self.spare_ms.pop()
         except IndexError:
             number = add_int(&self.nallm, 1)
-            if number > MAX_MS:
+            if number > self.max_ms:
                 add_int(&self.nallm, -1)
+                if cas_int(&self.words.exhausted, 0, 1):
+                    try:
+                        self.thread_exhaustion()
+                    except BaseException as err:         # our caller has a P in its hands (S6)
+                        self.survive(err)
                 return None
         m = MBase(number)
         self.allm.append(m)

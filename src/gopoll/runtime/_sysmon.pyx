@@ -23,13 +23,12 @@ from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
-from gopoll.runtime._base cimport SchedWords
+from gopoll.runtime._base cimport SchedWords, wake_sysmon
 from gopoll.runtime._exec cimport ExecBase
 from gopoll.runtime._g cimport G_RUNNABLE, GBase
 from gopoll.runtime._p cimport (P_RETAKEN, P_RUN, MBase, PBase, midMask, stateBits,
                                 stateMask)
 from gopoll.runtime._runq cimport OUT_CAP
-from gopoll.runtime._sched cimport wake_sysmon
 from gopoll.runtime._stall cimport (Thread, cpu_ns, cpus_ns, gil_was_held, look_at, stall_limit,
                                     stall_wanted)
 

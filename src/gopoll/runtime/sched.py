@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
@@ -207,6 +208,15 @@ class Scheduler(ExecBase):
             return False  # no thread to be had
         m.thread = thread
         return True
+
+    def thread_exhaustion(self) -> None:
+        """Say, once, that there can be no more threads. Go: checkmcount, which ends the program."""
+        warnings.warn(
+            f"gopoll.run() has {self.max_ms} threads, all at work, and starts no more: goroutines "
+            "wait for one that comes back (what blocks so many?)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _mstart(self, m: MBase, boot: int, before: threading.Thread | None) -> None:
         """Be *m*, after the thread that was it *before*. Go: mstart."""
