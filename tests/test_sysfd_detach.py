@@ -8,7 +8,6 @@ import errno
 import gc
 import os
 import resource
-import select
 import socket
 import threading
 import time
@@ -17,11 +16,11 @@ import warnings
 import pytest
 
 import gopoll
-from gopoll import ClosedError, OpError, Poller
+from gopoll import ClosedError, OpError
 from gopoll._fd import FD
 from helpers.child import registrations, run_forking
 from helpers.fds import MORE_THAN_FITS, adopt, drain, half_pair, parked, registered
-from helpers.polls import Running, until, wait_readable
+from helpers.polls import Running
 from plugins.header import FREE_THREADED
 
 
@@ -333,19 +332,6 @@ gopoll.run(main)
 # -- one of many processes -------------------------------------------------------------------------
 
 
-def test_an_exclusive_one_is_registered_for_reading_alone(poller):
-    """A10: with OUT or RDHUP the kernel refuses it, and it is never modified."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        fd = FD(server.dup().detach(), "tcp")
-        fd.init(poller, exclusive=True)
-        events, _ = registrations(poller.fileno())[fd.fileno()]
-        always = select.EPOLLERR | select.EPOLLHUP
-        wanted = select.EPOLLIN | select.EPOLLET | select.EPOLLEXCLUSIVE
-        assert events & ~always == wanted & 0xFFFFFFFF
-        fd.close()
-    assert poller.stats()["descriptors"] == 0
-
-
 def test_an_exclusive_one_accepts_waits_and_has_deadlines(run):
     async def main():
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -369,28 +355,3 @@ def test_an_exclusive_one_accepts_waits_and_has_deadlines(run):
                 await acceptor
 
     run(main)
-
-
-def woken_by_one_connection(exclusive):
-    """Return how many of two pollers that wait for one listener are told of a connection."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        pollers = [Poller() for _ in range(2)]
-        for poller in pollers:
-            stack.callback(poller.close)
-            fd = FD(server.dup().detach(), "tcp")
-            stack.callback(fd.close)
-            fd.init(poller, exclusive)
-        sleepers = [Running(poller.netpoll, -1) for poller in pollers]
-        with socket.create_connection(server.getsockname()):
-            wait_readable(server.fileno())  # so they have been told
-            for poller, sleeper in zip(pollers, sleepers, strict=True):
-                poller.netpoll_break()
-                sleeper.join()
-        return sum(poller.stats()["events"] for poller in pollers)
-
-
-def test_of_two_that_wait_for_an_exclusive_one_one_is_woken():
-    """Of those that are asleep: one that is on its way to bed is told as well."""
-    assert woken_by_one_connection(False) == 2
-    until(lambda: woken_by_one_connection(True) == 1)

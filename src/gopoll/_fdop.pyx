@@ -34,7 +34,7 @@ from gopoll._park cimport (SLICE_END, SLICE_FOREIGN, SLICE_IS_SPENT, SLICE_MORE,
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
-                                pollErrTimeout, pollIsQuiet, pollNoError)
+                                pollErrNotPollable, pollErrTimeout, pollIsQuiet, pollNoError)
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._sysfd cimport SysFD
 from gopoll._throw cimport throw
@@ -301,7 +301,7 @@ cdef class Op(Awaitable):
         return netpollabort(self.fd.ps, pd, self.mode, <uintptr_t>waiter)
 
     cdef int fail(self, int code) except -1:
-        """Unlock and raise what a PollError stands for."""
+        """Unlock and raise what a PollError, or an errno above those, stands for."""
         cdef SysFD fd = self.fd
         written = self.progress()
         op = self.name()
@@ -311,6 +311,8 @@ cdef class Op(Awaitable):
         if code == pollErrClosing:
             raise closed_error(op, fd.network, fd.local_addr, peer, file=fd.is_file,
                                written=written)
+        if code > pollErrNotPollable:
+            raise op_error(op, fd.network, fd.local_addr, peer, code, written=written)
         if code == pollErrTimeout:
             raise timeout_error(op, fd.network, fd.local_addr, peer, written=written)
         raise not_pollable_error(op, fd.network, fd.local_addr, peer, hint=None)

@@ -11,6 +11,8 @@ cdef class AcceptOp(Op):
     cdef bint stream           # as its SysFD's
     cdef bint zero_is_eof
     cdef bint iterate          # that the listener is closed is the end of an iteration
+    cdef bint told             # the kernel may have told us alone of a connection (L3)
+    cdef int pass_on(self) except -1
     cdef object admit(self, int fd, sockaddr_storage *addr, socklen_t size)
 
 cdef class ConnectOp(Op):

@@ -2,6 +2,10 @@
 
 Made by FD's methods. Go: FD.Accept in internal/poll/fd_unix.go, netFD.connect in net/fd_unix.go
 (go1.27).
+
+L3: who has waited for an exclusive listener, and leaves it with a connection or without, may be the
+    only one who has been told of those that are there: he takes it out of epoll (L2), looks at the
+    queue, and if that is not empty has the kernel tell the next who waits.
 """
 
 cimport cython
@@ -13,8 +17,9 @@ from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EIS
 from gopoll._fdop cimport AGAIN, DONE, Op
 from gopoll._park cimport Awaitable, ThreadWords, thread_words
 from gopoll._polldesc cimport Note
-from gopoll._atomic cimport load_int, store_int
-from gopoll._pollcache cimport regEdge, regPlain
+from gopoll._atomic cimport load_int, load_u64, store_int
+from gopoll._pollcache cimport pollDisarm, regEdge, regExclusive, regPlain
+from gopoll._pollserver cimport pollserver_forked
 from gopoll._sockaddr cimport (SOCK_CLOEXEC, SOCK_NONBLOCK, accept4, getpeername, getsockname,
                                getsockopt, rawaddr_set, sockaddr, sockaddr_storage,
                                sockaddr_to_python, socklen_t)
@@ -22,6 +27,29 @@ from gopoll._sysfd cimport SysFD
 
 from gopoll.errors import ClosedError, OpError
 
+
+cdef extern from * nogil:
+    """
+    #include <netinet/in.h>
+    #include <netinet/tcp.h>
+    #include <poll.h>
+    #include <sys/socket.h>
+    #ifndef TCP_NOTSENT_LOWAT
+    #define TCP_NOTSENT_LOWAT 25
+    #endif
+    /* If there is a connection in the queue, wake the next who waits for it exclusively: TCP tells
+       those who wait for room to write, too (pollmask), when an option is set that may make some.
+       It keeps its value. Unix sockets have no such option. */
+    static void gopoll_pass_on(int fd) {
+      struct pollfd p = {fd, POLLIN, 0};
+      int value;
+      socklen_t size = sizeof value;
+      if (poll(&p, 1, 0) > 0
+          && getsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &value, &size) == 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &value, size);
+    }
+    """
+    void gopoll_pass_on(int fd)
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
@@ -59,6 +87,27 @@ cdef class AcceptOp(Op):
         Py_INCREF(stop)
         out[0] = <PyObject *>stop
         return DONE
+
+    cdef int park(self, PyObject **out) except -1:
+        self.told = self.fd.pd != NULL and self.fd.pd.reg == regExclusive
+        return Op.park(self, out)
+
+    cdef int finish(self) except -1:
+        if self.told:
+            self.told = False
+            self.pass_on()
+        return Op.finish(self)
+
+    cdef int pass_on(self) except -1:
+        """Leave an exclusive listener to the others who wait for it (L3)."""
+        cdef SysFD fd = self.fd
+        if pollserver_forked(fd.ps):                                                 # A9
+            return 0
+        if fd.poller.hold():                         # not: the poller has gone, and with it epoll
+            pollDisarm(fd.ps, fd.pd, load_u64(&fd.pd.fdseq))
+        fd.poller.leave()
+        gopoll_pass_on(fd.sysfd)
+        return 0
 
     cdef object admit(self, int fd, sockaddr_storage *addr, socklen_t size):
         """Make a connection of *fd*, which is closed if that fails (Go issue 34392).

@@ -17,9 +17,10 @@ from gopoll._atomic cimport (add_int, add_u64, load_i64, load_int, load_u64, loa
 from gopoll._epoll cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
                             EVENTS, epoll_event, netpollarm, netpollBreak, netpolldrain,
                             netpollwait)
-from gopoll._pollcache cimport (modeRead, modeWrite, netpollready, pollDesc, pollmask, pollServer,
-                                pdReady, regLevel, regOneshot, setEventErr, setEventMore, tagBits,
-                                taggedPointer, taggedPointerPack, tagMask)
+from gopoll._pollcache cimport (modeRead, modeWrite, netpollready, pollDesc, pollDisarm, pollmask,
+                                pollServer, pdReady, regExclusive, regLevel, regOneshot,
+                                setEventErr, setEventMore, tagBits, taggedPointer,
+                                taggedPointerPack, tagMask)
 from gopoll._polldeadline cimport netpolldeadlineimpl
 from gopoll._pollserver cimport (netpollAdjustWaiters, netpollGenericInit, ready_push,
                                  ready_take)
@@ -60,6 +61,8 @@ cdef int netpollevent(
         return 0
     setEventErr(pd, events == EPOLLERR, seq)
     reg = load_int(&pd.reg)
+    if reg == regExclusive and mode & modeRead:
+        pollDisarm(ps, pd, seq)          # L2: before it is ready
     if reg != regLevel and reg != regOneshot:
         return netpollready(pd, mode, out)
     n = netpollready(pd, mode & modeRead, out)

@@ -21,6 +21,7 @@ cdef int poll_runtime_pollReset(pollDesc *pd, int mode) noexcept nogil
 cdef int poll_runtime_pollWait(pollServer *ps, pollDesc *pd, int mode) noexcept nogil
 cdef int poll_runtime_pollUnblock(pollServer *ps, pollDesc *pd) noexcept nogil
 cdef int pollRearm(pollServer *ps, pollDesc *pd, int mode) noexcept nogil
+cdef void pollDisarm(pollServer *ps, pollDesc *pd, uint64_t seq) noexcept nogil
 cdef int pollDiscard(pollServer *ps, pollDesc *pd) noexcept nogil
 cdef int pollwake(pollServer *ps, uintptr_t reader, uintptr_t writer) noexcept nogil
 

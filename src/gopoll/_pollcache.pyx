@@ -21,6 +21,10 @@ P4: descriptors are type-stable. An event carries the generation it was register
     resets it or it is a spurious wake-up, which every caller survives.
 P7: an event that was an error alone keeps a reader from waiting (pollErrNotPollable), but only one
     that has made its system call after that event.
+L2: epoll has an exclusive descriptor only while somebody waits for it: else the kernel would tell
+    us of a connection, and nobody else, which nobody here takes. It goes in after pdWait is stored
+    (pollWait), and out before an event makes it ready (netpollevent), at close, or by who gives up
+    waiting (pollDisarm). That under pd.lock; who is told of an event tries, and comes back here.
 R1: in _fdop. Who takes an event notes what else it says before it makes a direction ready
     (setEventMore before netpollready).
 """
@@ -207,7 +211,8 @@ cdef uint32_t pollmask(int reg, int interest) noexcept nogil:
     if reg == regPlain:
         return EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET
     if reg == regExclusive:
-        return EPOLLIN | EPOLLET | EPOLLEXCLUSIVE            # A10: with OUT or RDHUP it is EINVAL
+        # A10: with RDHUP it is EINVAL. OUT: how others pass a connection on (L3, _fdsock).
+        return EPOLLIN | EPOLLOUT | EPOLLET | EPOLLEXCLUSIVE
     if interest & modeRead:
         events |= EPOLLIN | EPOLLRDHUP
     if interest & modeWrite:
@@ -261,6 +266,8 @@ cdef int poll_runtime_pollOpen(
     publishInfo(pd)
     unlock(&pd.lock)
     out[0] = pd
+    if reg == regExclusive:
+        return 0                         # L2
     rc = netpollopen(&ps.ep, fd, pollmask(reg, 0), taggedPointerPack(pd, load_u64(&pd.fdseq)))
     if rc != 0:
         pd.fd = -1           # EEXIST: pollClose must not take the other registration away
@@ -278,7 +285,8 @@ cdef int poll_runtime_pollClose(pollServer *ps, pollDesc *pd) noexcept nogil:
     state = load_word(&pd.rg)
     if state != pdNil and state != pdReady:
         return THROW_BLOCKED_READ_CLOSING
-    netpollclose(&ps.ep, pd.fd)          # its result tells nothing we could act on
+    if pd.reg != regExclusive:           # that one has been taken out by pollUnblock (L2)
+        netpollclose(&ps.ep, pd.fd)      # its result tells nothing we could act on
     pollcache_free(&ps.cache, pd)
     return 0
 
@@ -309,6 +317,9 @@ cdef int poll_runtime_pollUnblock(pollServer *ps, pollDesc *pd) noexcept nogil:
         pd.interest = 0
         netpollarm(&ps.ep, pd.fd, pollmask(pd.reg, 0),
                    taggedPointerPack(pd, load_u64(&pd.fdseq)))
+    elif pd.reg == regExclusive and pd.interest:
+        pd.interest = 0                      # L2
+        netpollclose(&ps.ep, pd.fd)
     unlock(&pd.lock)
     return pollwake(ps, reader, writer)
 
@@ -378,7 +389,8 @@ cdef int poll_runtime_pollWait(pollServer *ps, pollDesc *pd, int mode) noexcept 
     """Begin to wait: a PollError, else -blockPark (announced: commit next) or 0 (ready: go on).
 
     Go's call blocks the goroutine inside; here the caller leaves and comes back with
-    netpollresume. Arms level-triggered and one-shot registrations. Go: poll_runtime_pollWait.
+    netpollresume. Arms level-triggered and one-shot registrations, and registers exclusive ones:
+    for those the errno of a failure, above the PollErrors. Go: poll_runtime_pollWait.
     """
     cdef int rc = netpollcheckerr(pd, mode)
     if rc != pollNoError:
@@ -390,10 +402,12 @@ cdef int poll_runtime_pollWait(pollServer *ps, pollDesc *pd, int mode) noexcept 
         return netpollcheckerr(pd, mode)
     if rc < 0:
         return rc
-    if pd.reg == regLevel or pd.reg == regOneshot:
+    if pd.reg == regLevel or pd.reg == regOneshot or pd.reg == regExclusive:
         rc = pollRearm(ps, pd, mode)
         if rc != 0:
             swap_word(&pd.rg if mode == modeRead else &pd.wg, pdNil)
+            if pd.reg == regExclusive and rc > pollErrNotPollable:
+                return rc
             return rc if rc < 0 else pollErrClosing
     return -blockPark
 
@@ -471,15 +485,30 @@ cdef int netpollready(
     return n
 
 
-# -- level-triggered and one-shot registrations, for embedders -------------------------------------
+# -- registrations that come and go: level-triggered, one-shot and exclusive -----------------------
 
 cdef int pollRearm(pollServer *ps, pollDesc *pd, int mode) noexcept nogil:
-    """Arm a level-triggered or one-shot registration for *mode* too; 0 or an errno."""
+    """Arm a level-triggered or one-shot registration for *mode* too, or register an exclusive
+    one (L2); 0 or an errno."""
     cdef int rc = 0
     lock(&pd.lock)
-    if not pd.closing and (pd.reg == regOneshot or pd.interest | mode != pd.interest):
+    if pd.reg == regExclusive:
+        if not pd.closing and not pd.interest:
+            rc = netpollopen(&ps.ep, pd.fd, pollmask(pd.reg, mode),
+                             taggedPointerPack(pd, load_u64(&pd.fdseq)))
+            pd.interest = mode if rc == 0 else 0
+    elif not pd.closing and (pd.reg == regOneshot or pd.interest | mode != pd.interest):
         pd.interest |= mode
         rc = netpollarm(&ps.ep, pd.fd, pollmask(pd.reg, pd.interest),
                         taggedPointerPack(pd, load_u64(&pd.fdseq)))
     unlock(&pd.lock)
     return rc
+
+
+cdef void pollDisarm(pollServer *ps, pollDesc *pd, uint64_t seq) noexcept nogil:
+    """Take an exclusive descriptor of generation *seq* out of epoll, if it is there (L2)."""
+    lock(&pd.lock)
+    if load_u64(&pd.fdseq) == seq and pd.reg == regExclusive and pd.interest:
+        pd.interest = 0
+        netpollclose(&ps.ep, pd.fd)
+    unlock(&pd.lock)

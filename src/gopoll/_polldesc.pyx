@@ -18,7 +18,8 @@ from gopoll._pollcache cimport (blockPark, modeBoth, modeRead, modeWrite, netpol
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
                                 poll_runtime_pollReset, poll_runtime_pollUnblock,
                                 poll_runtime_pollWait, pollDesc, pollDiscard, pollErrClosing,
-                                pollErrTimeout, pollNoError, pollRearm, regEdge)
+                                pollErrNotPollable, pollErrTimeout, pollNoError, pollRearm,
+                                regEdge)
 from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
 from gopoll._pollerbase cimport PollerBase
 from gopoll._pollserver cimport netpollwake, pollserver_forked
@@ -40,6 +41,8 @@ cdef int poll_error(int rc, str op) except -1:
         raise closed_error(op, "", None, None)
     if rc == pollErrTimeout:
         raise timeout_error(op, "", None, None)
+    if rc > pollErrNotPollable:
+        raise op_error(op, "", None, None, rc)
     raise not_pollable_error(op, hint=None)
 
 

@@ -32,7 +32,7 @@ cdef enum:                          # registration, constant while a descriptor 
     regEdge = 0
     regLevel = 1
     regOneshot = 2
-    regExclusive = 3                # edge-triggered, reading only; of several pollers one is woken
+    regExclusive = 3                # edge-triggered; of several pollers that wait one is woken
     regPlain = 4                    # edge-triggered, and told of urgent data (R1)
 
 cdef enum:                          # info: 64 bits, so that the whole tag fits (go-reference 1.3)
@@ -61,7 +61,7 @@ cdef struct pollDesc:
     bint closing       # set by pollUnblock, cleared by pollOpen
     bint rrun          # rt is armed, or popped and not yet looked at
     bint wrun
-    int interest       # what a level or one-shot registration is armed for
+    int interest       # what a level, one-shot or exclusive registration is armed for (L2)
     uintptr_t rseq     # bumped when rt changes other than to later; guards stale timers (T2)
     uintptr_t wseq
     int64_t rd         # read deadline: > 0 monotonic ns, 0 none, -1 has passed

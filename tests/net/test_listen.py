@@ -3,24 +3,18 @@
 import errno
 import os
 import socket
-import subprocess
-import sys
-import textwrap
 
 import pytest
 
-import gopoll
 from gopoll.errors import ClosedError, OpError, UnknownNetworkError
 from gopoll.net import listen as module
 from gopoll.net import sock
 from gopoll.net.dial import dial
 from gopoll.net.listen import ListenConfig, TCPListener, listen
 from gopoll.runtime.goroutine import go
-from helpers.child import registrations
 from net.tools import (
     needs_ipv4_map,
     needs_ipv6,
-    open_fds,
     option,
     parked,
     sockets,
@@ -226,75 +220,6 @@ def test_two_listeners_may_share_a_port_if_both_want_it(run):
 def test_a_switch_is_a_bool(switch):
     with pytest.raises(TypeError, match=f"{switch} must be a bool, not int"):
         ListenConfig(**{switch: 1})
-
-
-EPOLLIN, EPOLLET, EPOLLEXCLUSIVE = 0x1, 1 << 31, 1 << 28
-
-
-@pytest.mark.parametrize("network", ["tcp", "unix"])
-def test_an_exclusive_listener_is_watched_for_connections_only(run, network):
-    """Ruling A10: the kernel takes no other mask with EXCLUSIVE."""
-
-    async def main():
-        address = "127.0.0.1:0" if network == "tcp" else ""
-        async with await listen(network, address, exclusive=True) as ln:
-            epolls = [fd for fd, what in open_fds().items() if what == "anon_inode:[eventpoll]"]
-            found = [registrations(fd).get(ln.fileno()) for fd in epolls]
-            [(events, _)] = [each for each in found if each is not None]
-            assert events & ~0x18 == EPOLLIN | EPOLLET | EPOLLEXCLUSIVE  # ERR and HUP: always
-            g = go(ln.accept)
-            await parked(g, reason="accept")
-            async with await dial(network, ln.addr), await g:
-                pass
-            ln.set_timeout(0.01)
-            with pytest.raises(TimeoutError):
-                await ln.accept()
-
-    run(main)
-
-
-WORKER = """
-    import os, sys
-    import gopoll
-
-    async def serve(fd):
-        async with gopoll.from_fd(fd, exclusive=True) as ln:
-            os.write(1, b"+")
-            async for conn in ln:  # one at a time, and the next is asked for after it
-                async with conn:
-                    await conn.write(await conn.read())
-
-    gopoll.run(serve, int(sys.argv[1]))
-    """
-
-
-def test_two_processes_share_an_exclusive_listener_and_strand_nobody(run):
-    """Ruling A10: who has accepted tries again before it sleeps."""
-
-    async def main():
-        async def ask(addr, text):
-            async with await dial("tcp", addr) as conn:
-                await conn.write(text)
-                assert await conn.read() == text
-
-        with socket.create_server(("127.0.0.1", 0), backlog=100) as shared:
-            command = [sys.executable, "-c", textwrap.dedent(WORKER), str(shared.fileno())]
-            workers = [
-                subprocess.Popen(command, pass_fds=[shared.fileno()], stdout=subprocess.PIPE)
-                for _ in range(2)
-            ]
-            try:
-                for worker in workers:
-                    assert await gopoll.blocking(worker.stdout.read, 1) == b"+"
-                for _ in range(5):
-                    for g in [go(ask, shared.getsockname(), b"%d" % i) for i in range(40)]:
-                        await g
-            finally:
-                for worker in workers:
-                    worker.kill()
-                    worker.communicate()
-
-    run(main)
 
 
 def test_a_config_serves_many_listeners(run):

@@ -61,11 +61,9 @@ class ListenConfig:
     keep_alive: of the accepted connections, as in Dialer.
     reuse_port: let several sockets, of other processes too, have the address; each connection
         or datagram goes to one of them (SO_REUSEPORT). For tcp and udp.
-    exclusive: for a listener that several processes share: a connection wakes one that waits,
-        or few, but not all (EPOLLEXCLUSIVE). Who has accepted must accept again soon: more may
-        have come by then, and no other process has been told. A process that does not accept
-        must not have it open in a run: a parent detaches it and forks, each child takes the
-        descriptor with from_fd.
+    exclusive: for a listener that several processes share: a connection wakes one of those that
+        wait in accept, or few, but not all (EPOLLEXCLUSIVE). Who does not accept just now leaves
+        it to the others. A parent detaches it and forks, each child takes it with from_fd.
     backlog: how many connections may wait to be accepted; None is the system's limit, which
         holds in any case.
     resolver: of the name of a host to listen on, as in Dialer.
