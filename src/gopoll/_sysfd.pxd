@@ -28,6 +28,7 @@ cdef class SysFD:
     cdef object remote_        # critical section
     cdef rawAddr raw_local     # and as the kernel gave them, where that has been kept; constant
     cdef rawAddr raw_remote
+    cdef object watcher        # called after a deadline has been moved, or None
     cdef set closers           # Notes of those who wait for the real close; critical section
     cdef object __weakref__
     cdef int mutex_error(self, int rc, str op, object written=*) except -1

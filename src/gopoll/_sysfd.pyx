@@ -392,7 +392,16 @@ cdef class SysFD:
         self.decref()
         if rc != 0:
             throw(rc)
+        if self.watcher is not None:
+            self.watcher(mode)
         return 0
+
+    def _watch_deadlines(self, watcher):
+        """Call watcher(mode) after a deadline of READ, WRITE or BOTH has been moved, by who moves it.
+
+        For TLS, which waits for more than the descriptor.
+        """
+        self.watcher = watcher
 
     def set_deadline(self, when):
         """Set both deadlines to *when* (time.monotonic() seconds); None clears, the past cancels

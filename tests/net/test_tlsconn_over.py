@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from gopoll.errors import Canceled, ClosedError, OpError
-from gopoll.net import tlscore
+from gopoll.net import tlsconn
 from gopoll.net.conn import Conn
 from gopoll.runtime.goroutine import go
 from net.tlstools import DATA, over, read_all, read_exactly, tls_pair
@@ -105,7 +105,7 @@ def test_close_wakes_who_reads_where_there_is_no_descriptor(run):
 
 def test_close_gives_up_on_a_peer_that_does_not_read(run, monkeypatch):
     async def main():
-        monkeypatch.setattr(tlscore, "ANNOUNCE_SECONDS", 0.01)
+        monkeypatch.setattr(tlsconn, "ANNOUNCE_SECONDS", 0.01)
         async with pair() as (a, b):
             one, two = await over(Below(a), Below(b))
             writer = go(two.write, BIG)

@@ -93,7 +93,7 @@ class flood:  # noqa: N801  (used as a function)
         self.flooding = go(write_on, a)
         self.reading = go(read_on, b)
         await parked(self.flooding)
-        await wait_until(lambda: b._waiting is not None)
+        await wait_until(lambda: b._waits)
         await parked(self.reading)
         return a, b, self.flooding, self.reading
 
@@ -167,7 +167,7 @@ def test_a_write_deadline_that_moves_lets_it_go_on(run):
             flooding.cancel()
             b.set_write_deadline(None)
             await drain(a, b)
-            await wait_until(lambda: b._waiting is None)
+            await wait_until(lambda: not b._waits)
 
     run(main)
 
@@ -266,7 +266,7 @@ def test_a_flood_of_key_updates(run):
                     await a.net_conn.write(data)
 
             sender, reader = go(send), go(read_on, b)
-            await wait_until(lambda: b._waiting is not None, seconds=60)
+            await wait_until(lambda: b._waits, seconds=60)
             await parked(sender, reader)
             sender.cancel()
             reader.cancel()

@@ -9,19 +9,26 @@ from __future__ import annotations
 import errno
 import os
 import ssl
+import time
 from collections.abc import Awaitable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from gopoll._poller import READ, WRITE
 from gopoll.errors import Addr, Canceled, OpError
 from gopoll.net.conn import Conn, _move_to, check_sending
 from gopoll.net.tlscore import CHUNK, TLSCore
+from gopoll.runtime._sched import current_sched
 from gopoll.runtime.blocking import blocking
+from gopoll.runtime.context import background
+from gopoll.runtime.goroutine import current, go
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = ["TLSConn"]
+
+ANNOUNCE_SECONDS = 5.0  # that close() waits for the peer to take its announcement, as Go does
 
 
 class TLSConn(TLSCore):
@@ -159,8 +166,33 @@ class TLSConn(TLSCore):
                 self._announce_later(data)
         finally:
             closing = self._announcing or self._conn.close()
-            self._wake_reader()  # W5
+            self._waits.wake()  # W5, W6
         return closing
+
+    def _announce_later(self, data: bytes) -> None:
+        """Have a goroutine send *data*, the last there is, and close the connection below.
+
+        Where that has no descriptor, and somebody in its run() closes: who waits here wakes at
+        once. Nobody else sends any more, for _closed is set; so it needs no _wlock (W2).
+        """
+        if hasattr(self._conn, "raw_control") or not data or self._write_end is not None:
+            return
+        if current() is None or current_sched() is not self._sched:
+            return
+        try:
+            self._conn.set_write_deadline(time.monotonic() + ANNOUNCE_SECONDS)
+            self._conn.set_read_deadline(-1e9)
+        except (OSError, NotImplementedError):
+            return  # closed already, or of a kind that could wait for ever
+        self._announcing = go(self._announce, data, name="tls", context=background())
+
+    async def _announce(self, data: bytes) -> None:
+        try:
+            await self._conn.write(data)
+        except OSError:
+            pass  # the peer is gone, or does not read
+        finally:
+            await self._conn.close()
 
     @property
     def is_closed(self) -> bool:
@@ -174,14 +206,16 @@ class TLSConn(TLSCore):
         self._check("set", 0)
         self._conn.set_read_deadline(when)
         self._read_when = when
-        self._wake_reader()  # W5
+        if self._ask_deadline is None:  # else the connection below tells us
+            self._deadline_moved(READ)
 
     def set_write_deadline(self, when: float | None) -> None:
         """Set the deadline of writes; see set_deadline."""
         self._check("set", 0)
         self._conn.set_write_deadline(when)
         self._write_when = when
-        self._kick()
+        if self._ask_deadline is None:
+            self._deadline_moved(WRITE)
 
     @property
     def local_addr(self) -> Addr | None:

@@ -17,41 +17,46 @@ W4: a writer that must read first (renegotiation) says so while it has _lock for
     fails; a reader looks for that while it has _lock for the SSL_read that finds nothing, and lets
     the writer have _rlock. _wlock comes before _rlock.
 W5: a reader takes nothing in while more than _PILE bytes wait to be sent: else a peer that asks for
-    answers and does not read them fills the memory. It lists itself in _waiting under _lock, then
+    answers and does not read them fills the memory. It lists itself in _waits under _lock, then
     looks how much waits; who has sent, or failed to, does so and then looks there under _lock. It
     has _rlock only: a writer that waits for that (W4) has sent all before.
+W6: a writer that reads first (W4) takes nothing in while more than _AHEAD bytes of plaintext wait
+    to be read: it gives _rlock back, no longer says that it must read, and waits in _waits; a
+    reader takes some, then looks there.
+W7: who moves a deadline, here or on the connection below, does so, then kicks (W3) and wakes who
+    waits (W5, W6).
 """
 
 from __future__ import annotations
 
 import copy
 import errno
+import functools
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 from gopoll._fd import FD
-from gopoll._polldesc import Note
 from gopoll._poller import READ, WRITE
 from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_error
 from gopoll.net.conn import Conn
 from gopoll.net.sock import send_at_once
 from gopoll.net.tlserror import TLSError, is_late, tls_error, unexpected_eof
-from gopoll.runtime._sched import current_poller, current_sched
+from gopoll.net.tlswait import Waits
+from gopoll.runtime._sched import current_sched
 from gopoll.runtime._sync import Mutex
-from gopoll.runtime.context import background, with_deadline
-from gopoll.runtime.goroutine import Goroutine, current, go
+from gopoll.runtime.context import background
+from gopoll.runtime.goroutine import Goroutine, go
 
 __all__ = ["CHUNK", "TLSCore"]
 
 CHUNK = 65536  # bytes that are encrypted, or read from below, at a time: four records
 _RECORD = 16384  # the most plaintext that one record has
 _PILE = 3 * CHUNK  # bytes: what a write under way has made, and two reads' worth of answers
-
-ANNOUNCE_SECONDS = 5.0  # that close() waits for the peer to take its announcement, as Go does
-_A_LONG_TIME_AGO = -1e9  # seconds; a deadline that has passed whatever the clock says
+_AHEAD = 4 * CHUNK  # bytes of plaintext that a write reads ahead
 
 _CUT = "a write below was cut, and nobody knows how much had left"
 
@@ -62,8 +67,8 @@ class TLSCore(Conn):
     __slots__ = (
         "__weakref__", "_announcing", "_ask_deadline", "_closed", "_conn", "_eof", "_failed",
         "_hlock", "_in", "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_read_end",
-        "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_shut", "_unsent", "_waiting",
-        "_wants_read", "_wlock", "_write_end", "_write_when",
+        "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_shut", "_unsent", "_waits",
+        "_wants_read", "_watcher", "_wlock", "_write_end", "_write_when",
     )  # fmt: skip
 
     def __init__(
@@ -92,8 +97,10 @@ class TLSCore(Conn):
         self._sched: Any = None  # of the run() of the handshake
         # FD's or ours; a wrapper of somebody else's does not tell.
         self._ask_deadline: Callable[[int], float | None] | None = None
+        self._watcher: Callable[[int], object] | None = None  # who is over us, likewise
         if isinstance(conn, (FD, TLSCore)):
             self._ask_deadline = conn._deadline
+            conn._watch_deadlines(functools.partial(_moved, weakref.ref(self)))  # W7; no cycle
         self._read_when: float | None = None
         self._write_when: float | None = None
 
@@ -107,7 +114,7 @@ class TLSCore(Conn):
         self._notified = False  # close_notify has been made
         self._kicks = 0  # how often there may have been something to send
 
-        self._waiting: Note | None = None  # of the reader (W5)
+        self._waits = Waits(self._lock)  # the reader (W5), a writer (W6)
 
         self._unsent = b""  # guarded by _wlock (W2)
         self._send_error: OSError | None = None  # why that is so, unless it is the deadline
@@ -184,6 +191,8 @@ class TLSCore(Conn):
                 answers = self._out.pending > 0  # a KeyUpdate, an alert
             if answers and kicks:
                 self._kick()  # W3
+            if got and self._waits:
+                self._waits.wake()  # W6
             if got or n == 0:
                 return got
             if end:
@@ -278,34 +287,15 @@ class TLSCore(Conn):
         Raises what the connection below has failed with. Go: handleKeyUpdate, which waits in its
         write.
         """
-        note = Note(current_poller(), "read")
-        with self._lock:
-            self._waiting = note
+
+        def is_over() -> bool:
             if not self._is_piled() or self._closed:
-                return
+                return True
             if self._send_error is not None:
                 raise self._op_error("read", self._send_error)
-            when = self._deadline(READ)
-        if when is None:
-            await note
-            return
-        late, cancel = with_deadline(background(), when)
-        stop = late.after_func(note.wake)
-        try:
-            await note
-        finally:
-            stop()
-            cancel()
+            return False
 
-    def _wake_reader(self) -> None:
-        """Have a reader that waits for the pile look again (W5). Any thread."""
-        with self._lock:
-            note, self._waiting = self._waiting, None
-        if note is not None:
-            try:
-                note.wake()
-            except ClosedError:
-                pass  # its run() has ended
+        await self._waits.wait("read", is_over, lambda: self._deadline(READ))
 
     # -- writes
 
@@ -339,15 +329,31 @@ class TLSCore(Conn):
         # The peer wants to renegotiate, which TLS 1.3 has not: it has to be read from first.
         try:
             await self._flush()
-            async with self._rlock:  # W4
-                while not self._try_encrypt(chunk):
-                    await self._flush()
-                    await self._receive()
-                    with self._lock:
-                        self._decrypt_all()  # SSL_write takes no data that comes in between
+            done = False
+            while not (done or self._try_encrypt(chunk)):
+                async with self._rlock:  # W4
+                    done = await self._encrypt_reading(chunk)
+                if not done:
+                    await self._waits.wait("write", self._may_read, lambda: self._deadline(WRITE))
         finally:
             with self._lock:
                 self._wants_read = False
+
+    async def _encrypt_reading(self, chunk: memoryview) -> bool:
+        """Encrypt *chunk*, reading first; False if that would be too far ahead (W6)."""
+        while not self._try_encrypt(chunk):
+            await self._flush()
+            if len(self._plain) > _AHEAD:
+                return False
+            await self._receive()
+            with self._lock:
+                self._decrypt_all()  # SSL_write takes no data that comes in between
+        return True
+
+    def _may_read(self) -> bool:
+        """Whether a writer may read, or has to end. Under _lock; else readers may (W6)."""
+        self._wants_read = False
+        return len(self._plain) <= _AHEAD or self._closed
 
     def _try_encrypt(self, chunk: memoryview) -> bool:
         """Encrypt *chunk*, all of it or, if something has to be read first, nothing."""
@@ -378,9 +384,8 @@ class TLSCore(Conn):
             if not self._unsent:
                 with self._lock:
                     self._unsent = self._out.read()
-                    waiting = self._waiting is not None
-                if waiting:
-                    self._wake_reader()  # W5
+                if self._waits:
+                    self._waits.wake()  # W5
                 if not self._unsent:
                     return
             data = self._unsent
@@ -395,7 +400,7 @@ class TLSCore(Conn):
                 if isinstance(exc, OSError) and not is_late(exc):
                     known = isinstance(exc, OpError)
                     self._send_error = copy.copy(exc) if known else OSError(exc.errno, str(exc))
-                self._wake_reader()  # W5
+                self._waits.wake()  # W5
                 raise
             self._unsent = b""
             self._send_error = None
@@ -429,7 +434,7 @@ class TLSCore(Conn):
                 self._notify()
                 self._unsent = data = self._unsent + self._out.read()
             self._unsent = data = data[self._try_send(data) :]
-            self._wake_reader()  # W5
+            self._waits.wake()  # W5
             if data:
                 self._sched.post(self._start_sending)
                 handed_on = True
@@ -479,31 +484,6 @@ class TLSCore(Conn):
         except ssl.SSLError:
             pass  # it wants to read the peer's; or is broken, which reads and writes say
 
-    def _announce_later(self, data: bytes) -> None:
-        """Have a goroutine send *data*, the last there is, and close the connection below.
-
-        Where that has no descriptor, and somebody in its run() closes: who waits here wakes at
-        once. Nobody else sends any more, for _closed is set; so it needs no _wlock (W2).
-        """
-        if hasattr(self._conn, "raw_control") or not data or self._write_end is not None:
-            return
-        if current() is None or current_sched() is not self._sched:
-            return
-        try:
-            self._conn.set_write_deadline(time.monotonic() + ANNOUNCE_SECONDS)
-            self._conn.set_read_deadline(_A_LONG_TIME_AGO)
-        except (OSError, NotImplementedError):
-            return  # closed already, or of a kind that could wait for ever
-        self._announcing = go(self._announce, data, name="tls", context=background())
-
-    async def _announce(self, data: bytes) -> None:
-        try:
-            await self._conn.write(data)
-        except OSError:
-            pass  # the peer is gone, or does not read
-        finally:
-            await self._conn.close()
-
     def _try_send(self, data: bytes) -> int:
         """Send what the connection below takes at once: how many bytes. Any thread."""
         raw_control = getattr(self._conn, "raw_control", None)
@@ -515,7 +495,19 @@ class TLSCore(Conn):
         except OSError:
             return 0  # no room; or closed, as whoever writes next will hear
 
-    # -- errors
+    # -- deadlines
+
+    def _watch_deadlines(self, watcher: Callable[[int], object]) -> None:
+        """Call watcher(mode) after a deadline has been moved: for who is over us (W7)."""
+        self._watcher = watcher
+
+    def _deadline_moved(self, mode: int) -> None:
+        """Look again at what waits for time, or has been stopped by it (W7). Any thread."""
+        if mode & WRITE:
+            self._kick()
+        self._waits.wake()
+        if self._watcher is not None:
+            self._watcher(mode)
 
     def _deadline(self, mode: int) -> float | None:
         """Return the deadline of *mode*: that of the connection below, if it tells, for it may have
@@ -523,6 +515,8 @@ class TLSCore(Conn):
         if self._ask_deadline is not None:
             return self._ask_deadline(mode)
         return self._read_when if mode == READ else self._write_when
+
+    # -- errors
 
     def _check(self, op: str, mode: int) -> None:
         """Raise if closed, or late: what is in memory would be given out all the same. mode: 0 if
@@ -544,3 +538,10 @@ class TLSCore(Conn):
         conn = self._conn
         exc.__traceback__ = None  # it leads to us, who keep the error: a cycle with OpenSSL in it
         return tls_error(op, conn.network, conn.local_addr, conn.remote_addr, exc)
+
+
+def _moved(ref: weakref.ref[TLSCore], mode: int) -> None:
+    """Tell a connection that the deadline of *mode* has been moved on the one below."""
+    core = ref()
+    if core is not None:
+        core._deadline_moved(mode)
