@@ -14,6 +14,7 @@ import inspect
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import Any, Generic, Protocol, TypeVar
 
 from gopoll._polldesc import Note
@@ -107,7 +108,8 @@ class _Server(Generic[C]):
         if self._limit is not None and hasattr(listener, "wait_closed"):
             go(self._watch, listener.wait_closed, context=self._ctx)
         while True:
-            await self._until(self._has_room)
+            if self._limit is not None:
+                await self._until(self._has_room)
             try:
                 conn = await listener.accept()
             except ClosedError:
@@ -159,7 +161,7 @@ class _Server(Generic[C]):
         """Run the handler of one connection."""
         try:
             made: object = self._handler(conn)
-            if inspect.isawaitable(made):
+            if type(made) is CoroutineType or inspect.isawaitable(made):  # the look takes a while
                 await made
             else:
                 self._complain(made)
@@ -197,7 +199,7 @@ class _Server(Generic[C]):
             note.wake()
 
     def _has_room(self) -> bool:
-        return self._closed or self._limit is None or self._handlers < self._limit
+        return self._closed or self._handlers < self._limit  # type: ignore[operator]
 
     def _is_idle(self) -> bool:
         return self._handlers == 0
