@@ -18,7 +18,7 @@ from gopoll import Chan
 from helpers.child import run_python
 from helpers.fds import adopt, half_pair
 from plugins.guard import wait_parked, wait_until
-from runtime.tools import ONE, until, when
+from runtime.tools import ONE, in_thread, until, when
 
 # -- stats(): each counter has its cause -----------------------------------------------------------
 
@@ -294,9 +294,9 @@ def test_every_goroutine_is_in_it_with_state_reason_age_and_stack(run):
                 state, stack = entry(text, f"in-{reason}")
                 assert re.fullmatch(rf"waiting: {reason}, \d+\.\d s", state)
                 assert "in through\n    return await op\n" in stack
-            assert entry(text, "fresh")[0] == "runnable"
+            assert re.fullmatch(r"runnable, 0\.\d s", entry(text, "fresh")[0])
             state, stack = entry(text, "_guarded")
-            assert state == "running"
+            assert re.fullmatch(r"running, 0\.\d s", state)
             assert "in dumped\n" in stack
             assert "in main\n    text = dumped()\n" in stack
             peer.send(b"x")
@@ -351,6 +351,46 @@ def test_the_stack_goes_down_to_where_it_waits(run):
     run(main, **ONE)
 
 
+@pytest.mark.parametrize("how", ["go", "ready", "thread", "gosched"])
+def test_the_age_of_what_runs_and_of_what_is_ready_is_that_of_its_state(run, how):
+    """By the time that sysmon tells, some ms behind at most; the wait before does not count."""
+    turns = []
+
+    async def other(chan):
+        if how == "gosched":
+            await gopoll.sleep(0.3)
+            turns.append(1)
+            await gopoll.gosched()
+        elif how != "go":
+            await chan.recv()
+
+    async def main():
+        chan = gopoll.Chan()
+        g = gopoll.go(other, chan, name="other")
+        if how == "gosched":
+            while not turns:
+                await gopoll.gosched()
+        elif how != "go":
+            await gopoll.sleep(0.3)
+            await wait_parked(g)
+        before = time.monotonic()
+        if how == "ready":
+            assert chan.try_send(1)
+        elif how == "thread":
+            in_thread(chan.send_sync, 1)
+        time.sleep(0.2)
+        text = dumped()
+        most = time.monotonic() - before + 0.1
+        found = re.findall(r"\((\S+)\) \[(\w+), ([\d.]+) s\]", text)
+        ages = {state: float(age) for name, state, age in found if name in {"other", "_guarded"}}
+        assert ages.keys() == {"running", "runnable"}, text
+        assert 0.2 <= ages["running"] <= most, text
+        assert 0.2 <= ages["runnable"] <= most, text
+        await g
+
+    run(main, **ONE)
+
+
 def test_the_age_is_that_of_the_wait(run):
     async def main():
         g = gopoll.go(gopoll.sleep, 3600)
@@ -370,7 +410,9 @@ def test_it_says_who_is_locked_and_what_is_the_runtimes(run):
         await own_one_parked()
         gopoll.lock_os_thread()
         text = dumped()
-        assert re.search(r"^goroutine 1 \(.*\) \[running, locked to thread\]:$", text, re.MULTILINE)
+        assert re.search(
+            r"^goroutine 1 \(.*\) \[running, [\d.]+ s, locked to thread\]:$", text, re.MULTILINE
+        )
         assert entry(text, "signals")[0].startswith("waiting: ")
         assert text.index("\nruntime (signals) [") > text.index("goroutine 1 "), "ours comes last"
         assert text.startswith("gopoll: 1 goroutines\n"), "the runtime's own are not counted"

@@ -8,6 +8,7 @@ from gopoll.runtime._g cimport GBase
 
 cdef struct SchedWords:        # what sysmon and other Ms read without the GIL; all atomic
     int64_t lastpoll           # time of the last network poll; 0: somebody is blocked in it (S1)
+    int64_t now                # the time of late: for ages, not for deadlines (see GBase.since)
     int64_t ids                # the number of the last goroutine
     int64_t live               # goroutines of the program, and calls; below 0: it is over (J3)
     int64_t system             # goroutines of the runtime

@@ -10,8 +10,9 @@ J3: who starts a goroutine counts it in `live` before it is queued, and who post
 
 from libc.stdint cimport int64_t
 
-from gopoll._atomic cimport add_int, cas_i64, cas_int, futex_wake, load_i64, load_int
+from gopoll._atomic cimport add_int, cas_i64, cas_int, futex_wake, load_i64, load_int, poke_i64
 from gopoll._pollserver cimport pollserver_forked
+from gopoll._timers cimport coarsetime
 from gopoll.runtime._g cimport GBase
 
 from gopoll.errors import ForkedError
@@ -50,7 +51,8 @@ def give_back(obj, str name, fn):
 
 
 cdef void wake_sysmon(SchedWords *words) noexcept nogil:
-    """Wake sysmon, whatever it sleeps in."""
+    """Wake sysmon, whatever it sleeps in, and say what time it is until it does."""
+    poke_i64(&words.now, coarsetime())
     add_int(&words.note, 1)
     futex_wake(&words.note, 1)
 

@@ -16,8 +16,8 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_i64, load_int, load_u64,
-                             load_word, peek_int, poke_i64, poke_int, store_i64, store_int,
-                             store_u64, store_word)
+                             load_word, peek_i64, peek_int, poke_i64, poke_int, store_i64,
+                             store_int, store_u64, store_word)
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport coarsetime
@@ -132,6 +132,7 @@ cdef class ExecBase(FindBase):
             add_i64(count_of(&self.words, g), -1)
             return False
         g.home[id(g)] = g
+        poke_i64(&g.since_ns, peek_i64(&self.words.now))
         self.queue(m, g)
         if wake and load_int(&self.words.npidle) and m.p != NULL:
             self.wakep()
@@ -215,6 +216,7 @@ cdef class ExecBase(FindBase):
                 exc = e
         g.parked = False
         poke_int(&g.state, G_RUNNING)
+        poke_i64(&g.since_ns, peek_i64(&self.words.now))
         store_int(&g.mid, m.id)
         tw.current = <PyObject *>g
         tw.spent = 0
@@ -343,6 +345,7 @@ cdef class ExecBase(FindBase):
         if request is GOSCHED or request is SLICE_END or request is SLICE_MORE:
             # A SliceEnd comes before an operation has begun: there is nothing to cancel yet.
             g.parked = request is not SLICE_END
+            poke_i64(&g.since_ns, peek_i64(&self.words.now))
             poke_int(&g.state, G_RUNNABLE)
             self.globq.push(g)
             if m.p == NULL:

@@ -18,8 +18,8 @@ from libc.errno cimport EBADF, EINTR
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_i64, add_int, bump, cas_i64, cas_int, futex_wait, load_i64,
-                             load_int, load_u64, load_word, poke_int, slock, store_i64, store_int,
-                             sunlock, swap_i64, swap_int, swap_word)
+                             load_int, load_u64, load_word, peek_i64, poke_i64, poke_int, slock,
+                             store_i64, store_int, sunlock, swap_i64, swap_int, swap_word)
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
@@ -226,11 +226,13 @@ cdef class FindBase(SchedBase):
         """
         cdef uintptr_t words[OUT_CAP]
         cdef int n
-        cdef int64_t last = load_i64(&self.words.lastpoll)
+        cdef int64_t now, last = load_i64(&self.words.lastpoll)
         if last == 0 or not cas_int(&self.words.pollingnet, 0, 1):
             return 0
         n = netpoll(self.ps, 0, words, OUT_CAP)
-        cas_i64(&self.words.lastpoll, last, nanotime())      # S4: another may block by now
+        now = nanotime()
+        poke_i64(&self.words.now, now)
+        cas_i64(&self.words.lastpoll, last, now)             # S4: another may block by now
         store_int(&self.words.pollingnet, 0)
         return self.take(m, n, words)
 
@@ -246,6 +248,7 @@ cdef class FindBase(SchedBase):
         for i in range(n):
             if isinstance(<object><PyObject *>words[i], GBase):
                 poke_int(&(<GBase><PyObject *>words[i]).state, G_RUNNABLE)
+                poke_i64(&(<GBase><PyObject *>words[i]).since_ns, peek_i64(&self.words.now))
                 words[k] = words[i]
                 k += 1
             else:
@@ -346,6 +349,7 @@ cdef class FindBase(SchedBase):
             finally:
                 add_int(&self.words.handing, 1)          # S8: before another may block, and look
                 now = nanotime()
+                poke_i64(&self.words.now, now)
                 store_i64(&self.words.lastpoll, now)
                 if woke != 0 and now - woke > CROWDED_NS:
                     store_i64(&self.words.crowded, now)  # sysmon has them hand the GIL on sooner

@@ -25,7 +25,7 @@ cdef class GBase:
     cdef public object context         # its ambient gopoll Context; changed by itself alone
     cdef readonly object name
     cdef readonly int64_t id           # 0: the runtime's own
-    cdef int64_t since_ns              # when it got into its state; atomic
+    cdef int64_t since_ns              # when it got into its state, by words.now; atomic
     cdef readonly object home          # the dict of live goroutines that it stands in
     cdef readonly object result        # written before done
     cdef readonly object error         # likewise

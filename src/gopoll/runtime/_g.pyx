@@ -293,7 +293,11 @@ cdef class GBase:
 
     @property
     def since(self):
-        """Monotonic ns at which it began to wait or ended, 0 before."""
+        """Monotonic ns at which it got into its state.
+
+        Up to 10 ms early where it was not a wait or the end: that is how often sysmon, and who
+        polls the network, say what time it is.
+        """
         return peek_i64(&self.since_ns)
 
     @property

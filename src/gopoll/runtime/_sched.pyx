@@ -32,15 +32,15 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uintptr_t
 
 from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64, load_int,
-                             load_u64, load_word, poke_int, slock, store_i64, store_int, store_u64,
-                             store_word, sunlock, swap_int)
+                             load_u64, load_word, peek_i64, poke_i64, poke_int, slock, store_int,
+                             store_u64, store_word, sunlock, swap_int)
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
 from gopoll._throw cimport throw
-from gopoll._timers cimport nanotime
-from gopoll.runtime._base cimport SchedWords, WordsBase, wake_sysmon
+from gopoll._timers cimport coarsetime, nanotime
+from gopoll.runtime._base cimport WordsBase, wake_sysmon
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, MBase, PBase, owns, word_sched)
 from gopoll.runtime._runq cimport RunQ
@@ -64,6 +64,7 @@ cdef int ready_g(GBase g, bint soon=True) except -1:
     if pollserver_forked(sched.ps):              # the parent's: it is never run here (A9)
         return 0
     poke_int(&g.state, G_RUNNABLE)
+    poke_i64(&g.since_ns, peek_i64(&sched.words.now))
     if tw.owner == <PyObject *>sched and tw.m != NULL:
         m = <MBase>tw.m
         if m.p != NULL and owns(<PBase>m.p, m):
@@ -77,6 +78,7 @@ cdef int ready_g(GBase g, bint soon=True) except -1:
             elif load_int(&sched.words.npidle):
                 sched.wakep()
             return 0
+    poke_i64(&g.since_ns, coarsetime())      # sysmon may have slept deeply
     sched.globq.push(g)
     return sched.kick()
 
@@ -163,7 +165,7 @@ cdef class SchedBase(WordsBase):
         self.allp = []
         self.allm = []
         self.spare_ms = []
-        store_i64(&self.words.lastpoll, nanotime())
+        self.words.now = self.words.lastpoll = nanotime()
 
     def start_thread(self, m):
         """Start the thread of a new M; False if there can be none."""
@@ -200,8 +202,7 @@ cdef class SchedBase(WordsBase):
         tw.m = <PyObject *>m
         tw.poller = <PyObject *>self.poller
         tw.current = tw.hosts = NULL
-        tw.spent = 0
-        tw.spent_bytes = 0
+        tw.spent = tw.spent_bytes = 0
 
     def leave_thread(self):
         """Undo enter_thread."""

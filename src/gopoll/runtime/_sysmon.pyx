@@ -17,7 +17,8 @@ from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_int, bump, cas_i64, cas_u64, futex_wait, load_i64, load_int,
-                             load_u64, load_word, peek_i64, poke_i64, poke_int, store_int, store_u64)
+                             load_u64, load_word, peek_i64, poke_i64, poke_int, store_int,
+                             store_u64)
 from gopoll._epoll cimport netpollBreak
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
@@ -237,6 +238,7 @@ cdef class Sysmon:
             Py_DECREF(g)
             if isinstance(g, GBase):
                 poke_int(&(<GBase>g).state, G_RUNNABLE)
+                poke_i64(&(<GBase>g).since_ns, peek_i64(&self.sched.words.now))
             found.append(g)
         self.sched.incidlelocked(-1)
         try:
@@ -354,6 +356,7 @@ cdef class Sysmon:
                     store_int(&w.sysmonwait, 0)
                     idle_since = 0
                     now = nanotime()
+                poke_i64(&w.now, now)
                 n = self.poll(now, words)
                 want = self.look(now)
                 if n != 0 or want or (self.trace_ns and now - traced >= self.trace_ns):

@@ -276,20 +276,20 @@ def describe(sched: Any) -> str:
     for g in sorted(sched.goroutines(), key=lambda g: (g.system, g.id)):
         reason = wait_reason(g)
         state = g.state_name if reason is None else f"{g.state_name}: {reason}"
-        age = f", {(now - g.since) / 1e9:.1f} s" if g.state_name == "waiting" else ""
+        age = max(0, now - g.since) / 1e9
         locked = ", locked to thread" if g.is_locked else ""
         who = "runtime" if g.system else f"goroutine {g.id}"
         stack = stacks.of_goroutine(g)
         if stack is None:  # as it was a moment ago, if it has not run then
             found = threads.get(sched.thread_of(g))
             stack = [] if found is None else found.format()
-        parts.append(f"{who} ({g.name}) [{state}{age}{locked}]:\n" + "".join(stack))
+        parts.append(f"{who} ({g.name}) [{state}, {age:.1f} s{locked}]:\n" + "".join(stack))
     return "\n".join(parts)
 
 
 def dump(file: IO[str] | None = None) -> None:
     """Write every goroutine of every run() of this process to *file*, else to stderr: id, state,
-    wait reason, age and Python stack. SIGQUIT does the same. Any thread.
+    wait reason, age in that state and Python stack. SIGQUIT does the same. Any thread.
     """
     stream = sys.stderr if file is None else file
     for sched in list(running.values()):
