@@ -20,14 +20,6 @@ ALWAYS = ERR | HUP  # the kernel adds them to every registration
 needs_filter = pytest.mark.skipif(not CALLS, reason="no system call numbers for this machine")
 
 
-@pytest.fixture
-def server(probe):
-    server = probe.Server()
-    assert server.init() == 0
-    yield server
-    server.close()
-
-
 def is_cloexec(fd):
     return bool(fcntl.fcntl(fd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC)
 

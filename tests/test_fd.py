@@ -243,12 +243,12 @@ def test_the_awaitable_of_close_works_on_any_scheduler_and_says_so_without_one(r
             opened.set()
             while not fd.is_closed:
                 await gopoll.sleep(0.0005)
-            await gopoll.blocking(closed.wait, 10)
+            await gopoll.blocking(closed.wait, 60)
             with pytest.raises(ClosedError):
                 await reader
 
     async def stranger():
-        await gopoll.blocking(opened.wait, 10)
+        await gopoll.blocking(opened.wait, 60)
         (fd,) = shared
         waiter = gopoll.go(fd.wait_closed())
         await wait_parked(waiter)
@@ -540,14 +540,14 @@ def test_a_deadline_may_be_moved_and_cleared_while_somebody_waits(run):
     async def main():
         with half_pair() as (fd, peer):
             reader = gopoll.go(fd.read, 9)
-            fd.set_read_timeout(0.01)
             await wait_parked(reader)
+            fd.set_read_timeout(0.1)  # so long no busy machine is between this call and the next
             fd.set_read_timeout(60)
-            await gopoll.sleep(0.015)
+            await gopoll.sleep(0.12)
             assert not reader.done, "the old deadline has fired"
-            fd.set_read_timeout(0.003)
+            fd.set_read_timeout(0.1)
             fd.set_read_deadline(None)
-            await gopoll.sleep(0.006)
+            await gopoll.sleep(0.12)
             assert not reader.done, "a cleared deadline has fired"
             fd.set_read_timeout(0.001)
             with pytest.raises(TimeoutError):

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from helpers.child import eventfd_count, registrations
-from helpers.polls import Running, until
+from helpers.polls import Running, park_word, until
 
 READ, WRITE, BOTH = 1, 2, 3
 LEVEL, ONESHOT = 1, 2
@@ -20,21 +20,6 @@ READY = 1
 IN, PRI, OUT, ERR, HUP, RDHUP = 0x1, 0x2, 0x4, 0x8, 0x10, 0x2000
 A, B = 4096, 8192
 EINTR, THROW_NETPOLL, UNEXPECTED = -errno.EINTR, -10005, -10006
-
-
-@pytest.fixture
-def server(probe):
-    server = probe.Server()
-    assert server.init() == 0
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def fd():
-    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    yield fd
-    os.close(fd)
 
 
 @pytest.fixture
@@ -46,11 +31,6 @@ def desc(server, fd):
     desc.reset(WRITE)
     yield desc
     desc.discard()
-
-
-def park(desc, mode, word):
-    assert desc.wait(mode) == -1
-    assert desc.commit(mode, word)
 
 
 # -- one event -------------------------------------------------------------------------------------
@@ -68,8 +48,8 @@ def test_what_the_kernel_says_wakes_its_directions(server, desc, fd, reg, mask, 
     if reg:
         desc.discard()
         _, desc = server.open(fd, reg)
-    park(desc, READ, A)
-    park(desc, WRITE, B)
+    park_word(desc, READ, A)
+    park_word(desc, WRITE, B)
     assert server.event(mask, desc.data) == woken
     assert desc.rg == (READY if A in woken else A)
     assert desc.wg == (READY if B in woken else B)
@@ -94,7 +74,7 @@ def test_an_event_that_says_more_takes_an_error_alone_back(server, desc):
 
 
 def test_a_stale_event_touches_nothing(server, desc):
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     assert server.event(IN | ERR, desc.data - 1) == -1
     assert (desc.rg, desc.check_error(READ)) == (A, 0)
 
@@ -117,7 +97,7 @@ def test_a_waiter_that_has_announced_itself_is_not_silenced(server, fd, reg):
     assert not desc.commit(READ, A)
     assert desc.interest == 0
     assert desc.reset(READ) == 0
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     assert armed(server, fd) == IN | RDHUP
     os.eventfd_write(fd, 1)
     assert server.netpoll(-1) == [A]
@@ -126,8 +106,8 @@ def test_a_waiter_that_has_announced_itself_is_not_silenced(server, fd, reg):
 
 def test_a_level_event_silences_only_what_it_was_about(server, fd):
     _, desc = server.open(fd, LEVEL)
-    park(desc, READ, A)
-    park(desc, WRITE, B)
+    park_word(desc, READ, A)
+    park_word(desc, WRITE, B)
     assert desc.abort(WRITE, B) == 1
     assert server.event(OUT, desc.data) == []
     assert (desc.interest, armed(server, fd)) == (READ, IN | RDHUP)
@@ -141,8 +121,8 @@ def test_a_level_event_silences_only_what_it_was_about(server, fd):
 def test_a_oneshot_event_arms_the_other_again(server, fd):
     os.eventfd_write(fd, 1)
     _, desc = server.open(fd, ONESHOT)
-    park(desc, WRITE, B)
-    park(desc, READ, A)
+    park_word(desc, WRITE, B)
+    park_word(desc, READ, A)
     assert server.event(IN, desc.data) == [A]
     assert (desc.interest, armed(server, fd)) == (WRITE, OUT)
     assert server.netpoll(-1) == [B]
@@ -162,8 +142,8 @@ def test_an_edge_is_never_looked_after(server, desc, fd):
 
 
 def test_the_order_is_list_then_events_then_deadlines(server, desc, fd):
-    park(desc, READ, A)
-    park(desc, WRITE, B)
+    park_word(desc, READ, A)
+    park_word(desc, WRITE, B)
     os.eventfd_write(fd, 2**64 - 2)  # readable, and not writable any more
     desc.set_deadline(1, WRITE)
     server.push(16384)
@@ -175,7 +155,7 @@ def test_in_every_eighth_call_the_list_comes_last(server, desc, fd):
     found = []
     for n in range(8):
         assert desc.reset(READ) == 0
-        park(desc, READ, A)
+        park_word(desc, READ, A)
         os.eventfd_write(fd, 1)
         server.push(16384 + n)
         out = server.netpoll(0, 2)
@@ -193,7 +173,7 @@ def test_due_deadlines_come_in_their_order_and_as_many_as_fit(server, cap):
         pass
     words = [4096 + 8 * n for n in range(len(descs))]
     for desc, word in zip(descs, words, strict=True):
-        park(desc, READ, word)
+        park_word(desc, READ, word)
         desc.set_deadline(word, READ)
     assert server.netpoll(0, cap) == words[:cap]
     assert server.timers == max(150 - cap, 0)
@@ -207,7 +187,7 @@ def test_due_deadlines_come_in_their_order_and_as_many_as_fit(server, cap):
 
 
 def test_an_event_and_a_deadline_at_once_wake_once(server, desc, fd):
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     desc.set_deadline(1, READ)
     os.eventfd_write(fd, 1)
     assert server.netpoll(-1) == [A]
@@ -218,7 +198,7 @@ def test_an_event_and_a_deadline_at_once_wake_once(server, desc, fd):
 
 def test_a_deadline_that_was_moved_while_it_came_up_is_not_early(server, desc):
     now = time.monotonic_ns()
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     desc.set_deadline(now + 10**6, READ)
     desc.set_deadline(now + 3 * 10**6, READ)
     assert server.netpoll(-1) == [A]

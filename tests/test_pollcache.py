@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import gopoll._throw
 from gopoll.errors import InternalError
 from helpers.child import registrations
+from helpers.polls import park_word
 
 READ, WRITE, BOTH = 1, 2, 3
 NIL, READY, WAIT = 0, 1, 2
@@ -24,31 +25,10 @@ SOURCE = Path(__file__).resolve().parent.parent / "src" / "gopoll"
 
 
 @pytest.fixture
-def server(probe):
-    server = probe.Server()
-    assert server.init() == 0
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def fd():
-    fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    yield fd
-    os.close(fd)
-
-
-@pytest.fixture
 def desc(server, fd):
     rc, desc = server.open(fd)
     assert rc == 0
     return desc
-
-
-def park(desc, mode, word):
-    """Wait and commit, as a driver does."""
-    assert desc.wait(mode) == -1
-    assert desc.commit(mode, word)
 
 
 # -- throws ----------------------------------------------------------------------------------------
@@ -73,12 +53,12 @@ def close_with(name):
 
 
 def double_wait(server, desc, fd):
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     return desc.wait(READ)
 
 
 def corrupted(server, desc, fd):
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     return desc.resume(READ)
 
 
@@ -143,7 +123,7 @@ def test_a_throw_comes_out_of_a_thread_that_python_never_saw(probe, desc):
 
 def test_the_process_works_on_after_a_throw(server, desc):
     assert desc.close() < -10000
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     assert desc.unblock() == 0
     assert server.netpoll() == [A]
     assert desc.close() == 0
@@ -267,7 +247,7 @@ def test_an_error_alone_is_told_to_a_reader_that_has_tried_since(server, desc):
     assert [desc.wait(READ) for _ in range(2)] == [0, EVENT_ERR]
     assert server.event(EPOLLERR | 0x1, desc.data) == []
     assert desc.reset(READ) == 0
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     assert server.event(EPOLLERR, desc.data) == [A]
     assert (desc.resume(READ), desc.check_error(READ)) == (1, 0), "not told before the next try"
 
@@ -309,7 +289,7 @@ def test_an_event_of_an_earlier_generation_is_dropped_and_counted(server):
         assert (rc, again.address) == (0, desc.address)
         server.netpoll()
         before = server.stats
-        park(again, READ, A)
+        park_word(again, READ, A)
         os.eventfd_write(dup, 1)
         assert server.netpoll() == []
         assert again.rg == A
@@ -334,7 +314,7 @@ def test_a_bad_descriptor_gives_its_errno(server):
 
 def test_a_second_registration_leaves_the_first_alone(server, desc, fd):
     """EEXIST: the clean-up of the second must not take the first one's registration away."""
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     rc, second = server.open(fd)
     assert rc == errno.EEXIST
     assert second.discard() == 0
@@ -347,17 +327,17 @@ def test_a_second_registration_leaves_the_first_alone(server, desc, fd):
 
 
 def test_an_expired_deadline_that_is_moved_counts_no_more(server, desc):
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     desc.set_deadline(-1, READ)
     assert server.take() == [A]
     assert desc.check_error(READ) == 2
     desc.set_deadline(10**18, READ)
     assert desc.check_error(READ) == 0
-    park(desc, READ, B)
+    park_word(desc, READ, B)
 
 
 def test_a_deadline_that_is_moved_later_does_not_fire_at_its_old_time(server, desc):
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     desc.set_deadline(100, READ)
     desc.set_deadline(200, READ)
     assert server.due(199) == []
@@ -396,8 +376,8 @@ def test_one_event_for_two_waiters_and_room_for_one(server, desc, fd):
     """What does not fit comes with the next call."""
     server.netpoll()
     assert desc.wait(WRITE) == 0  # a fresh eventfd is writable: take that readiness
-    park(desc, READ, A)
-    park(desc, WRITE, B)
+    park_word(desc, READ, A)
+    park_word(desc, WRITE, B)
     server.arm(fd, OPEN_MASK, desc.data)  # MOD looks again: the eventfd is writable
     os.eventfd_write(fd, 1)
     assert server.netpoll(cap=1) == [A]
@@ -409,8 +389,8 @@ def test_a_throw_loses_nothing_that_was_found_beside_it(server, desc):
     """Three deadlines pass at once and the second is corrupted: the others' waiters come out."""
     fds = [os.eventfd(0, os.EFD_CLOEXEC) for _ in range(2)]
     first, last = (server.open(n)[1] for n in fds)
-    park(first, READ, A)
-    park(last, READ, B)
+    park_word(first, READ, A)
+    park_word(last, READ, B)
     for when, one in enumerate((first, desc, last), 1):
         one.set_deadline(when, READ)
     desc.rrun = False
@@ -423,7 +403,7 @@ def test_a_throw_loses_nothing_that_was_found_beside_it(server, desc):
 
 def test_a_throw_about_the_break_loses_no_edge(server, desc, fd):
     """The events of the same batch are gone from the kernel: they must be acted on all the same."""
-    park(desc, READ, A)
+    park_word(desc, READ, A)
     server.arm(server.eventfd, 0x5, 0)
     os.eventfd_write(fd, 1)
     assert server.netpoll() < -10000

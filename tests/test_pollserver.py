@@ -7,7 +7,6 @@ import os
 import threading
 from collections import deque
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -17,14 +16,6 @@ from helpers.polls import Running, until
 from plugins.probe import load
 
 OUT_OF_NOTHING = 4096  # waiters: any number above pdWait
-
-
-@pytest.fixture
-def server(probe):
-    server = probe.Server()
-    assert server.init() == 0
-    yield server
-    server.close()
 
 
 # -- life ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ not apply stands in docs/source-map.md, under HEADING, as "- Row 7: why".
 """
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def rows_of(source):
     return found
 
 
+@functools.cache
 def rows_with_a_test():
     """Return {row: files with a test for it}."""
     files = {}

@@ -42,6 +42,12 @@ def park(desc: gopoll.PollDesc, mode: int, waiter: object) -> gopoll.ParkRequest
     return request
 
 
+def park_word(desc: Any, mode: int, word: int) -> None:
+    """As park(), for a pollDesc of the probe's: its waiter is any number."""
+    assert desc.wait(mode) == -1
+    assert desc.commit(mode, word)
+
+
 def retire(*descs: gopoll.PollDesc) -> None:
     """Evict and close, whatever has been done to them."""
     for desc in descs:
