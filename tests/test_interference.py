@@ -152,7 +152,7 @@ def test_one_that_fails_does_not_stop_the_others(load, monkeypatch, capsys):
     monkeypatch.setitem(ALL, "trio", fails)
     words = "--servers trio,asyncio-proto --beside none --cpus one --rounds 1 --seconds 0.1"
     monkeypatch.setattr(sys, "argv", ["x", *words.split(), "--open-seconds", "0.1"])
-    monkeypatch.setattr(runner, "end_at_once", lambda: None)
+    monkeypatch.setattr(runner.command, "end_at_once", lambda: None)
     monkeypatch.setattr(runner.where, "refusal", lambda: None)
     assert runner.main() == 1
     out, err = capsys.readouterr()
@@ -326,7 +326,7 @@ def test_the_load_refuses_what_makes_no_sense(words, load):
 )
 def test_a_command_line_that_makes_no_sense_is_refused(words, error, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["x", "--cpus", "one", *words])
-    monkeypatch.setattr(runner, "end_at_once", lambda: None)
+    monkeypatch.setattr(runner.command, "end_at_once", lambda: None)
     monkeypatch.setattr(runner.where, "refusal", lambda: None)
     with pytest.raises(SystemExit) as caught:
         runner.main()

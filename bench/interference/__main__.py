@@ -11,23 +11,14 @@ could be measured.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from typing import Any
 
 from bench.interference import summary
 from bench.interference.point import ALL, DISTURBANCES, applies, point
-from bench.macro import measure, rivals, table, where
+from bench.macro import command, measure, rivals, table, where
 from bench.macro.build import Missing, certificate, compile_c
-from bench.macro.command import (
-    Progress,
-    Refused,
-    chosen,
-    end_at_once,
-    keep,
-    positive,
-    warn_of_noise,
-)
+from bench.macro.command import Refused, chosen, positive
 from bench.macro.processes import Failed
 
 FORMAT = 1  # of the JSON: bench/report.py reads it
@@ -35,24 +26,18 @@ FORMAT = 1  # of the JSON: bench/report.py reads it
 
 def options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.interference", description=__doc__.partition("\n")[0]
-    )
+    parser = command.options("bench.interference", __doc__)
     names = {"metavar": "A,B"}
     parser.add_argument(
         "--beside", default=",".join(DISTURBANCES), help="default: %(default)s", **names
     )
     parser.add_argument("--servers", default=",".join(ALL), help="default: %(default)s", **names)
-    parser.add_argument("--rounds", type=positive(int), default=5)
     seconds = {"type": positive(float), "metavar": "SECONDS"}
     parser.add_argument(
         "--seconds", default=1.0, help="of the closed loop, for each point (default: 1)", **seconds
     )
     parser.add_argument(
         "--open-seconds", default=3.0, help="of the open loop (default: 3)", **seconds
-    )
-    parser.add_argument(
-        "--warmup", type=float, default=0.2, metavar="SECONDS", help="before each (default: 0.2)"
     )
     parser.add_argument(
         "--cpus",
@@ -66,7 +51,6 @@ def options() -> argparse.Namespace:
         help="for one answer, and for all of the open loop's after its end (default: 5)",
         **seconds,
     )
-    parser.add_argument("--json", metavar="FILE", help="write all points and their origin")
     parser.add_argument(
         "--list", action="store_true", help="list servers and disturbances, and what is missing"
     )
@@ -92,7 +76,7 @@ def run(opts, besides, commands, load) -> list[summary.Point]:
     pairs = [(d, server) for d in besides for server in commands if applies(server, d.name)]
     if not pairs:
         raise Refused("nothing is left to be measured")
-    progress = Progress(opts.rounds * len(pairs))
+    progress = command.Progress(opts.rounds * len(pairs))
     points = []
     for n in range(opts.rounds):
         for d in besides:
@@ -126,8 +110,7 @@ def show(result: dict[str, Any]) -> None:
         print(table.aligned(summary.cells(rows)))
         for line in table.failures(rows):
             print(line)
-    for name, reason in result["skipped"].items():
-        print(f"skipped: {name}: {reason}")
+    command.tell_skipped(result["skipped"])
 
 
 def ready(servers) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -151,17 +134,10 @@ def measured(opts) -> int:
         raise Refused(refused)
     load = str(compile_c("load"))
     commands, skipped = ready(servers)
-    for name, reason in skipped.items():
-        print(f"skipped: {name}: {reason}", file=sys.stderr)
+    command.tell_skipped(skipped, file=sys.stderr)
     if opts.list:
-        for name, title in [(d.name, d.title) for d in besides] + [(c, "") for c in commands]:
-            print(f"{name}  {title}".rstrip())
-        return 0
-    if opts.json:
-        keep(opts.json, None)  # what cannot be written is found out now
-    warn_of_noise()
-    end_at_once()
-    result = {"suite": "interference", "format": FORMAT, **where.origin()}
+        return command.tell_all([(d.name, d.title) for d in besides], [(c, "") for c in commands])
+    result: dict[str, Any] = {"suite": "interference", "format": FORMAT, "skipped": skipped}
     result["options"] = {
         "rounds": opts.rounds,
         "seconds": opts.seconds,
@@ -172,22 +148,13 @@ def measured(opts) -> int:
         "beside": [d.name for d in besides],
         "servers": list(commands),
     }
-    result["skipped"] = skipped
-    result["points"] = run(opts, besides, commands, load)
-    result["load_average_after"] = round(os.getloadavg()[0], 2)
-    show(result)
-    if opts.json:
-        keep(opts.json, result)
-    return 1 if any("error" in p for p in result["points"]) else 0
+    return command.take(opts, result, lambda: run(opts, besides, commands, load), show)
 
 
 def main() -> int:
     """Measure, print, write; return the exit status."""
     opts = options()
-    try:
-        return measured(opts)
-    except (Refused, Missing, Failed) as why:
-        sys.exit(f"bench.interference: {why}")
+    return command.status("bench.interference", lambda: measured(opts))
 
 
 if __name__ == "__main__":

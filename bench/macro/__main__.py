@@ -9,22 +9,13 @@ failed or nothing could be measured.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from typing import Any
 
-from bench.macro import measure, rivals, table, where
-from bench.macro.build import Missing, compile_c
-from bench.macro.command import (
-    Progress,
-    Refused,
-    chosen,
-    end_at_once,
-    keep,
-    positive,
-    warn_of_noise,
-)
+from bench.macro import command, measure, rivals, table, where
+from bench.macro.build import compile_c
+from bench.macro.command import Refused, chosen, positive
 from bench.macro.processes import Failed
 from bench.macro.summary import Point, rows
 from bench.macro.workloads import WORKLOADS
@@ -34,9 +25,7 @@ FORMAT = 1  # of the JSON: bench/report.py reads it
 
 def options() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.macro", description=__doc__.partition("\n")[0]
-    )
+    parser = command.options("bench.macro", __doc__)
     parser.add_argument(
         "--workloads", default=",".join(WORKLOADS), metavar="A,B", help="default: %(default)s"
     )
@@ -53,15 +42,11 @@ def options() -> argparse.Namespace:
         metavar="NAME=COMMAND",
         help="a server of your own: a command that prints its port and listens on 127.0.0.1",
     )
-    parser.add_argument("--rounds", type=positive(int), default=5)
     parser.add_argument(
         "--seconds",
         type=positive(float),
         default=1.0,
         help="that are measured, for each point (default: 1)",
-    )
-    parser.add_argument(
-        "--warmup", type=float, default=0.2, metavar="SECONDS", help="before that (default: 0.2)"
     )
     parser.add_argument(
         "--cpus",
@@ -76,7 +61,6 @@ def options() -> argparse.Namespace:
         metavar="SECONDS",
         help="for one answer (default: 10)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write all points and their origin")
     parser.add_argument(
         "--list", action="store_true", help="list workloads and servers, and what is missing"
     )
@@ -116,7 +100,7 @@ def run(opts, workloads, commands, load) -> list[Point]:
     settings = {name: measure.places(name) for name in cpus_of(opts)}
     names = list(commands)
     points: list[Point] = []
-    progress = Progress(opts.rounds * len(settings) * len(workloads) * len(names))
+    progress = command.Progress(opts.rounds * len(settings) * len(workloads) * len(names))
     for n in range(opts.rounds):
         for cpus, place in settings.items():
             for workload in workloads:
@@ -156,8 +140,7 @@ def show(result: dict[str, Any]) -> None:
             print(table.text(lines))
             for line in table.failures(lines):
                 print(line)
-    for name, reason in result["skipped"].items():
-        print(f"skipped: {name}: {reason}")
+    command.tell_skipped(result["skipped"])
     if noise := disturbed(result["points"]):
         print(noise)
 
@@ -165,10 +148,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> int:
     """Measure, print, write; return the exit status."""
     opts = options()
-    try:
-        return measured(opts)
-    except (Refused, Missing, Failed) as why:
-        sys.exit(f"bench.macro: {why}")
+    return command.status("bench.macro", lambda: measured(opts))
 
 
 def measured(opts) -> int:
@@ -186,19 +166,12 @@ def measured(opts) -> int:
     limit = measure.fd_limit()
     skipped |= {w.name: why for w in workloads if (why := measure.why_not(w, limit))}
     workloads = [w for w in workloads if w.name not in skipped]
-    for name, reason in skipped.items():
-        print(f"skipped: {name}: {reason}", file=sys.stderr)
+    command.tell_skipped(skipped, file=sys.stderr)
     if opts.list:
-        for name, title in [(w.name, w.title) for w in workloads] + [(c, "") for c in commands]:
-            print(f"{name}  {title}".rstrip())
-        return 0
+        return command.tell_all([(w.name, w.title) for w in workloads], [(c, "") for c in commands])
     if not workloads or not commands:
         raise Refused("nothing is left to be measured")
-    if opts.json:
-        keep(opts.json, None)  # what cannot be written is found out now
-    warn_of_noise()
-    end_at_once()
-    result = {"suite": "macro", "format": FORMAT, **where.origin()}
+    result: dict[str, Any] = {"suite": "macro", "format": FORMAT, "skipped": skipped}
     result["options"] = {
         "rounds": opts.rounds,
         "seconds": opts.seconds,
@@ -207,13 +180,7 @@ def measured(opts) -> int:
         "workloads": [w.name for w in workloads],
         "servers": list(commands),
     }
-    result["skipped"] = skipped
-    result["points"] = run(opts, workloads, commands, load)
-    result["load_average_after"] = round(os.getloadavg()[0], 2)
-    show(result)
-    if opts.json:
-        keep(opts.json, result)
-    return 1 if any("error" in p for p in result["points"]) else 0
+    return command.take(opts, result, lambda: run(opts, workloads, commands, load), show)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,19 @@ threads.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from bench.macro import where
+from bench.macro.build import Missing
+from bench.macro.processes import Failed
 
 QUIET_LOAD = 0.5  # load average from which the figures are others' too
 
@@ -41,6 +47,64 @@ def positive(kind: type) -> Any:
 
     parse.__name__ = f"positive {kind.__name__}"
     return parse
+
+
+def options(name: str, doc: str) -> argparse.ArgumentParser:
+    """Return a parser for what both runners take; *doc* is the docstring of the module *name*."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=doc.partition("\n")[0])
+    parser.add_argument("--rounds", type=positive(int), default=5)
+    parser.add_argument(
+        "--warmup", type=float, default=0.2, metavar="SECONDS", help="before each (default: 0.2)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write all points and their origin")
+    return parser
+
+
+def status(name: str, measured: Callable[[], int]) -> int:
+    """Return the exit status that measured() returns; exit with one line if it can measure nothing.
+
+    It raises Refused, Missing or Failed then.
+    """
+    try:
+        return measured()
+    except (Refused, Missing, Failed) as why:
+        sys.exit(f"{name}: {why}")
+
+
+def tell_skipped(skipped: dict[str, str], **to: Any) -> None:
+    """Print who is not measured, and why; *to* as for print()."""
+    for name, reason in skipped.items():
+        print(f"skipped: {name}: {reason}", **to)
+
+
+def tell_all(*kinds: list[tuple[str, str]]) -> int:
+    """Print what there is, a line for each name and title; return the exit status."""
+    for name, title in (pair for kind in kinds for pair in kind):
+        print(f"{name}  {title}".rstrip())
+    return 0
+
+
+def take(
+    opts: argparse.Namespace,
+    result: dict[str, Any],
+    run: Callable[[], list[dict[str, Any]]],
+    show: Callable[[dict[str, Any]], None],
+) -> int:
+    """Add origin and points to *result*, show it and keep it; return the exit status.
+
+    run() measures the points and raises Failed if it can measure none.
+    """
+    if opts.json:
+        keep(opts.json, None)  # what cannot be written is found out now
+    warn_of_noise()
+    end_at_once()
+    result |= where.origin()
+    result["points"] = run()
+    result["load_average_after"] = round(os.getloadavg()[0], 2)
+    show(result)
+    if opts.json:
+        keep(opts.json, result)
+    return 1 if any("error" in p for p in result["points"]) else 0
 
 
 def keep(name: str, result: dict[str, Any] | None) -> None:
