@@ -4,16 +4,16 @@ The figures themselves are nothing for a test; where one is looked at it is a ti
 passed. The servers of rivals are started where they are installed.
 """
 
+import functools
 import json
-import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import bench
+from helpers.bench import ROOT
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT)
@@ -22,14 +22,7 @@ with pytest.MonkeyPatch.context() as patch:
     from bench.interference.point import ALL, DISTURBANCES, Disturbance
     from bench.macro import build, measure, processes, rivals
 
-# A gopoll that is built for tests has to do here: nobody looks at the figures.
-RUN = """
-import runpy, sys
-import gopoll._poller
-gopoll._poller.BUILD = "release"
-sys.argv[0] = "bench.interference"
-runpy.run_module("bench.interference", run_name="__main__")
-"""
+run = functools.partial(bench.run, bench.module("bench.interference"))
 
 # A server whose reads have a deadline that a test can wait for, and which ends where it blocks.
 HASTY = """
@@ -100,22 +93,6 @@ def tiny(load, name, disturbance, **options):
     options = {"seconds": 0.1, "open_seconds": 0.1, "warmup": 0.0, "patience": 20.0} | options
     place = measure.places("one")
     return points.point(name, command_of(name), disturbance, place, load, **options)
-
-
-def run(*words, status=0):
-    """Run bench.interference with *words*; return (stdout, stderr)."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, words)],
-        cwd=ROOT,
-        env=env | {"PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout, done.stderr
 
 
 def test_a_run_measures_prints_and_keeps(load, tmp_path):

@@ -5,8 +5,8 @@ installed.
 """
 
 import contextlib
+import functools
 import json
-import os
 import random
 import shlex
 import signal
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import bench
+from helpers.bench import ROOT
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT)
@@ -26,14 +27,7 @@ with pytest.MonkeyPatch.context() as patch:
     from bench.macro import build, measure, processes, rivals, where
     from bench.macro.workloads import WORKLOADS, Workload
 
-# A gopoll that is built for tests has to do here: nobody looks at the figures.
-RUN = """
-import runpy, sys
-import gopoll._poller
-gopoll._poller.BUILD = "release"
-sys.argv[0] = "bench.macro"
-runpy.run_module("bench.macro", run_name="__main__")
-"""
+RUN = bench.module("bench.macro")
 
 FIGURES = {
     *("messages", "seconds", "server_cpu_seconds", "load_cpu_seconds", "max_us"),
@@ -126,21 +120,7 @@ def left(value):
     return found
 
 
-def macro(*words):
-    """Return the command and the environment of a run."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    env["PYTHONDONTWRITEBYTECODE"] = "1"
-    return [sys.executable, "-c", RUN, *map(str, words)], {"cwd": ROOT, "env": env, "text": True}
-
-
-def run(*words, status=0):
-    """Run bench.macro with *words*; return (stdout, stderr)."""
-    command, options = macro(*words)
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=250, **options
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout, done.stderr
+run = functools.partial(bench.run, RUN)
 
 
 def tiny(load, command, workload, **options):
@@ -213,7 +193,8 @@ def test_one_that_fails_does_not_stop_the_others(load, marker, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_process(how, load, marker):
-    command, options = macro("--servers", "c-et,gopoll", "--workloads", "a0", "--seconds", 60)
+    words = ["--servers", "c-et,gopoll", "--workloads", "a0", "--seconds", 60]
+    command, options = bench.command(RUN, *words)
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     ) as process:
@@ -370,11 +351,9 @@ def test_who_is_missing_is_skipped_with_a_reason(monkeypatch):
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(words, error):
-    command, options = macro(*words)
-    done = subprocess.run(command, capture_output=True, timeout=60, **options)
-    assert done.returncode != 0
-    assert error in done.stderr
-    assert "Traceback" not in done.stderr
+    _, err = run(*words, status=None)
+    assert error in err
+    assert "Traceback" not in err
 
 
 def test_slow_builds_are_refused(monkeypatch):
@@ -394,8 +373,5 @@ def test_slow_builds_are_refused(monkeypatch):
 
 
 def test_the_runner_refuses_a_slow_build():
-    command, options = macro("--list")
-    command[2] = RUN.replace('"release"', '"trace"')
-    done = subprocess.run(command, capture_output=True, timeout=60, **options)
-    assert done.returncode == 1
-    assert done.stderr.startswith("bench.macro: this gopoll is a trace build")
+    _, err = bench.run(RUN.replace('"release"', '"trace"'), "--list", status=1)
+    assert err.startswith("bench.macro: this gopoll is a trace build")

@@ -3,15 +3,14 @@
 The figures themselves are nothing for a test. That every bench runs is in test_bench.py.
 """
 
+import functools
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from helpers import bench
+from helpers.bench import ROOT
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT)
@@ -19,39 +18,16 @@ with pytest.MonkeyPatch.context() as patch:
     from bench.micro import contest, rivals, summary
     from bench.micro.contest import CONTROL, FLOOR, OURS, Group, Side
 
-# A gopoll that is built for tests has to do here: nobody looks at the figures.
-RUN = """
-import sys
-import pytest
-import gopoll._poller
-gopoll._poller.BUILD = "release"
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
-"""
+run = functools.partial(bench.run, bench.RELEASE + bench.PYTEST, ROOT / "bench")
 
 # One group of each file, and what makes the C library, the Go program and the Cython module needed.
 CHOSEN = ("netpoll-64-0", "park", "spawn", "trip-unix")
 
 
-def run(*words, status=pytest.ExitCode.OK):
-    """Run pytest on bench/ with *words*; return what it says."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(ROOT / "bench"), *map(str, words)],
-        cwd=ROOT,
-        env=env | {"PYTHONDONTWRITEBYTECODE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout
-
-
 def test_a_run_measures_prints_and_keeps(tmp_path):
     kept = tmp_path / "new" / "kept.json"
     options = ["--benchmark-only", "--micro-rounds", 2, "--micro-scale", 0.002]
-    out = run(*options, "--micro-json", kept, "-k", " or ".join(CHOSEN))
+    out, _ = run(*options, "--micro-json", kept, "-k", " or ".join(CHOSEN))
     result = json.loads(kept.read_text())
     assert (result["suite"], result["format"]) == ("micro", summary.FORMAT)
     assert {"cpu", "cpus", "virtual", "memory_mib", "kernel"} <= result["machine"].keys()
@@ -90,16 +66,9 @@ def test_only_what_is_selected_is_measured(tmp_path):
     ],
 )
 def test_options_that_make_no_sense_are_refused(words, error):
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(ROOT / "bench"), *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
-    assert done.returncode != 0
-    assert error in done.stdout + done.stderr
-    assert "passed" not in done.stdout
+    out, err = run(*words, status=None)
+    assert error in out + err
+    assert "passed" not in out
 
 
 # -- a contest -------------------------------------------------------------------------------------
