@@ -73,6 +73,32 @@ def test_one_thread_is_left_for_the_others_however_many_are_locked(no_threads):
     assert len(refused) >= 1
 
 
+def test_a_thread_that_cannot_be_had_is_not_looked_to_for_work(monkeypatch):
+    """S3: what begins meanwhile gives its M a P to look for work with. That was counted as one that
+    looks, for ever: nobody else looked any more, nor at the network, and the program stood still.
+    """
+    real, refuses, gs = threading.Thread.start, [], []
+
+    def start(thread):
+        if refuses and thread.name.startswith("gopoll-m"):
+            if not gs:
+                gs.append(gopoll.go(gopoll.gosched))
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    async def main():
+        refuses.append(True)
+        with pytest.raises(RuntimeError, match=r"^lock_os_thread\(\).*none can be started"):
+            gopoll.lock_os_thread()
+        assert current_sched().nmspinning == 0
+        refuses.clear()
+        await gs[0]
+
+    gopoll.run(main, procs=2)
+
+
 def test_a_syscall_of_the_only_thread_keeps_its_p(no_threads):
     async def main():
         no_threads.append(True)

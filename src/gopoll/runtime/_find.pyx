@@ -108,6 +108,9 @@ cdef class FindBase(SchedBase):
             return True
         self._unlist(m)
         p = <PBase>m.p if m.p != NULL else None
+        if m.spinning:                       # startm has counted it: it will not look for work (S3)
+            m.spinning = False
+            add_int(&self.words.nmspinning, -1)
         self.drop_m(m)
         if p is not None:
             self.handoffp(p)
