@@ -104,6 +104,18 @@ ALL = [
             op_error("dial", "unix", "", "\0hidden", errno.EACCES),
             "dial unix @hidden: permission denied",
         ),
+        (
+            op_error("read", "tcp", HERE, THERE, errno.ECONNRESET, syscall="read"),
+            "read tcp 127.0.0.1:9->127.0.0.1:51200: read: connection reset by peer",
+        ),
+        (
+            op_error("listen", "unix", None, "/s", errno.EADDRINUSE, syscall="bind", hint="go"),
+            "listen unix /s: bind: address already in use (go)",
+        ),
+        (
+            op_error("dial", "unix", None, "/a\n\x1b[2J", errno.ENOENT),
+            "dial unix /a\\n\\x1b[2J: no such file or directory",
+        ),
         (op_error("close", "", None, None, errno.EIO), "close: input/output error"),
         (op_error("", "", None, None, "not pollable"), "not pollable"),
         (
@@ -125,6 +137,9 @@ ALL = [
         (AddrError("dial", "tcp", None, "missing address"), "dial tcp: missing address"),
         (AddrError("dial", "tcp", ("h", 7), "odd"), "dial tcp: address h:7: odd"),
         (AddrError("", "", "a\n\0b", "odd"), "address a\\n\\x00b: odd"),
+        (AddrError("dial", "tcp", "\0:80", "odd"), "dial tcp: address \\x00:80: odd"),
+        (AddrError("dial", "unix", "\0x", "odd"), "dial unix: address @x: odd"),
+        (DNSError("", "", "a\nb", "no such host"), "lookup a\\nb: no such host"),
         (UnknownNetworkError("dial", "foo"), "dial foo: unknown network foo"),
         (UnknownNetworkError("", "foo"), "unknown network foo"),
         (
@@ -199,6 +214,9 @@ def test_attributes_are_those_of_the_operation() -> None:
     assert (error.op, error.net, error.source, error.addr) == ("write", "tcp", HERE, THERE)
     assert (error.err, error.errno, error.written) == ("broken pipe", errno.EPIPE, 17)
     assert op_error("read", "tcp", HERE, THERE, errno.EIO).written is None
+    assert error.syscall is None
+    error = op_error("write", "tcp", HERE, THERE, errno.EPIPE, syscall="write")
+    assert (error.syscall, error.strerror) == ("write", "broken pipe")
 
 
 def test_a_cause_that_is_an_exception_lends_text_class_and_errno() -> None:
@@ -482,7 +500,7 @@ def test_repr_shows_how_much_was_written() -> None:
 # without a GIL takes a minute where the machine has other work.
 LETTERS = "aZ09-.:%[]'\"\\\xe4\u20ac\u0301\u4e2d\U0001f600"
 WORDS = st.text(LETTERS, max_size=5)  # without white space
-TEXTS = st.text(LETTERS + " \t\n\0\x1b\x7f\xa0\u200b\u2028\ud800", max_size=8)
+TEXTS = st.text(LETTERS + " \t\n\0\x1b\x7f\xa0\u200b\u2028\ud800", max_size=8).map(str.strip)
 
 
 @given(

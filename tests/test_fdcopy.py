@@ -263,11 +263,15 @@ def test_a_directory_or_a_file_for_writing_says_so(run, tmp_path):
     async def main():
         with half_pair() as (fd, _):
             number = os.open(tmp_path, os.O_RDONLY)
-            with pytest.raises(IsADirectoryError, match=r"^sendfile unix: is a directory$"):
+            with pytest.raises(
+                IsADirectoryError, match=r"^sendfile unix: sendfile: is a directory$"
+            ):
                 await fd.sendfile(number)
             os.close(number)
             number = os.open(tmp_path / "new", os.O_WRONLY | os.O_CREAT)
-            with pytest.raises(OpError, match=r"^sendfile unix: bad file descriptor$") as caught:
+            with pytest.raises(
+                OpError, match=r"^sendfile unix: sendfile: bad file descriptor$"
+            ) as caught:
                 await fd.sendfile(number)
             assert caught.value.written == 0
             os.close(number)
@@ -328,7 +332,7 @@ def test_an_unfinished_one_says_how_much_has_left(run, path, end):
                 assert got + len(await gopoll.blocking(read_all, peer)) == written
         if end == "reset":
             with path.open("rb") as file:
-                with pytest.raises(BrokenPipeError, match=r"^sendfile tcp: broken pipe$"):
+                with pytest.raises(BrokenPipeError, match=r"^sendfile tcp: sendfile: broken pipe$"):
                     await fd.sendfile(file)
             fd.close()
         peer.close()
@@ -424,7 +428,7 @@ async def main():
         try:
             await fd.sendfile(number)
         except IsADirectoryError as exc:
-            assert str(exc) == "sendfile unix: is a directory"
+            assert str(exc) == "sendfile unix: sendfile: is a directory"
         else:
             raise AssertionError
 
@@ -461,7 +465,7 @@ async def main():
 gopoll.run(main)
 """
     done = run_python(code)
-    assert (done.stdout, done.stderr) == ("sendfile unix: input/output error 0\n", "")
+    assert (done.stdout, done.stderr) == ("sendfile unix: sendfile: input/output error 0\n", "")
 
 
 class Closing:

@@ -211,7 +211,9 @@ def test_wait_connect_returns_the_peer_or_the_reason(run):
             assert await fd.wait_connect() == name, "it may be asked again"
             fd.close()
         fd = connecting(name)
-        with pytest.raises(ConnectionRefusedError, match=r"^dial tcp: connection refused$"):
+        with pytest.raises(
+            ConnectionRefusedError, match=r"^dial tcp: connect: connection refused$"
+        ):
             await fd.wait_connect()
         fd.close()
 
@@ -349,9 +351,11 @@ def test_a_write_to_a_reset_connection_fails_without_a_signal(run):
     async def main():
         fd, peer = tcp_pair()
         reset(peer)
-        with pytest.raises(ConnectionResetError, match=r"^read tcp: connection reset by peer$"):
+        with pytest.raises(
+            ConnectionResetError, match=r"^read tcp: read: connection reset by peer$"
+        ):
             await fd.read(1)
-        with pytest.raises(BrokenPipeError, match=r"^write tcp: broken pipe$"):
+        with pytest.raises(BrokenPipeError, match=r"^write tcp: write: broken pipe$"):
             await fd.write(b"x")
         fd.close()
 

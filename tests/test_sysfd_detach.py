@@ -70,7 +70,9 @@ def test_a_copy_is_the_caller_s_and_outlives_the_original(pair):
 def test_a_copy_needs_a_free_descriptor(pair):
     fd, _ = pair
     with no_descriptor_left():
-        with pytest.raises(OpError, match=r"^file unix: too many open files \(limit 3; ") as caught:
+        with pytest.raises(
+            OpError, match=r"^file unix: fcntl: too many open files \(limit 3; "
+        ) as caught:
             fd.dup()
     assert caught.value.errno == errno.EMFILE
     os.close(fd.dup())
@@ -162,7 +164,9 @@ def test_a_copy_that_cannot_be_had_leaves_all_as_it_was(poller, pair):
 
     def on_descriptor(number):
         with no_descriptor_left():
-            with pytest.raises(OpError, match=r"^detach unix: too many open files \(limit 3; "):
+            with pytest.raises(
+                OpError, match=r"^detach unix: fcntl: too many open files \(limit 3; "
+            ):
                 fd.detach()
 
     fd.raw_control(on_descriptor)

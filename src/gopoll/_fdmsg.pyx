@@ -82,6 +82,9 @@ cdef class ReadFromOp(Op):
     cdef str name(self):
         return "read"
 
+    cdef str call(self):
+        return "recvfrom"
+
     cdef int attempt(self, PyObject **out) except -1:
         cdef char small[SMALL]
         cdef char *at
@@ -120,6 +123,9 @@ cdef bytes bytes_for(Op op, Py_ssize_t n):
 
 cdef class ReadIntoFromOp(ReadIntoOp):
     wait_reason = "read"
+
+    cdef str call(self):
+        return "recvfrom"
 
     cdef int shortcut(self, PyObject **out) except -1:
         return AGAIN                             # an empty buffer takes a datagram all the same
@@ -162,6 +168,9 @@ cdef class RecvMsgOp(Op):
 
     cdef str name(self):
         return "read"
+
+    cdef str call(self):
+        return "recvmsg"
 
     cdef int attempt(self, PyObject **out) except -1:
         cdef char small[SMALL]
@@ -313,6 +322,9 @@ cdef Nap next_nap(Op op, Nap last):
 cdef class WriteToOp(WriteOp):
     wait_reason = "write"
 
+    cdef str call(self):
+        return "sendto"
+
     cdef int park(self, PyObject **out) except -1:
         if self.to.ss_family != AF_UNIX or self.fd.pd == NULL:
             return WriteOp.park(self, out)
@@ -355,6 +367,9 @@ cdef class SendMsgOp(VecOp):
 
     cdef str name(self):
         return "write"
+
+    cdef str call(self):
+        return "sendmsg"
 
     cdef object peer(self):
         return self.fd.remote_addr if self.length == 0 else self.addr

@@ -32,6 +32,7 @@ cdef class Op(Awaitable):
     cdef int attempt(self, PyObject **out) except -1
     cdef int shortcut(self, PyObject **out) except -1
     cdef str name(self)
+    cdef str call(self)
     cdef object progress(self)
     cdef object peer(self)
     cdef int resume(self) except -1

@@ -95,6 +95,10 @@ cdef class Op(Awaitable):
     cdef str name(self):
         raise NotImplementedError
 
+    cdef str call(self):
+        """The system call of attempt, as errors name it, but not those of files, as in Go."""
+        return self.name()
+
     cdef object progress(self):
         """How much has left already, for the errors of writes; None where that has no meaning."""
         return None
@@ -312,7 +316,8 @@ cdef class Op(Awaitable):
             raise closed_error(op, fd.network, fd.local_addr, peer, file=fd.is_file,
                                written=written)
         if code > pollErrNotPollable:
-            raise op_error(op, fd.network, fd.local_addr, peer, code, written=written)
+            raise op_error(op, fd.network, fd.local_addr, peer, code, written=written,
+                           syscall="epoll_ctl")
         if code == pollErrTimeout:
             raise timeout_error(op, fd.network, fd.local_addr, peer, written=written)
         raise not_pollable_error(op, fd.network, fd.local_addr, peer, hint=None)
@@ -323,7 +328,8 @@ cdef class Op(Awaitable):
         written = self.progress()
         self.finish()
         thread_words().spent += 1
-        raise op_error(self.name(), fd.network, fd.local_addr, self.peer(), code, written=written)
+        raise op_error(self.name(), fd.network, fd.local_addr, self.peer(), code, written=written,
+                       syscall=None if fd.is_file else self.call())
 
     cdef int finish(self) except -1:
         """End the operation: give back the lock or the place in the queue. Any phase, once."""

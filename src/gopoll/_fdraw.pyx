@@ -25,6 +25,9 @@ cdef class RawOp(Op):
     cdef str name(self):
         return "raw-read" if self.mode == modeRead else "raw-write"
 
+    cdef str call(self):
+        return None                                  # the caller's own
+
     cdef int attempt(self, PyObject **out) except -1:
         try:
             result = self.fn(self.fd.sysfd)

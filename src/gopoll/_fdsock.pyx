@@ -64,6 +64,9 @@ cdef class AcceptOp(Op):
     cdef str name(self):
         return "accept"
 
+    cdef str call(self):
+        return "accept4"
+
     cdef int step(self, PyObject **out) except -1:
         try:
             return 2 if Op.step(self, out) else 0  # what attempt gives is a StopIteration already
@@ -154,6 +157,9 @@ cdef class ConnectOp(Op):
 
     cdef str name(self):
         return "dial"
+
+    cdef str call(self):
+        return "connect"
 
     cdef int attempt(self, PyObject **out) except -1:
         cdef sockaddr_storage addr

@@ -257,7 +257,8 @@ cdef class SysFD:
         cdef int fd = fcntl(self.sysfd, F_DUPFD_CLOEXEC, 0)
         store_int(&self.plain, 0)
         if fd < 0:
-            raise op_error(op, self.network, self.local_addr, self.remote_addr, errno)
+            raise op_error(op, self.network, self.local_addr, self.remote_addr, errno,
+                           syscall="fcntl")
         return fd
 
     def dup(self):
@@ -330,7 +331,8 @@ cdef class SysFD:
         rc = errno if shutdown(self.sysfd, how) != 0 else 0
         self.decref()
         if rc != 0:
-            raise op_error(op, self.network, self.local_addr, self.remote_addr, rc)
+            raise op_error(op, self.network, self.local_addr, self.remote_addr, rc,
+                           syscall="shutdown")
         return 0
 
     def close_read(self):
@@ -397,7 +399,7 @@ cdef class SysFD:
         return 0
 
     def _watch_deadlines(self, watcher):
-        """Call watcher(mode) after a deadline of READ, WRITE or BOTH has been moved, by who moves it.
+        """Call watcher(mode) after a deadline (READ, WRITE or BOTH) has been moved, on that thread.
 
         For TLS, which waits for more than the descriptor.
         """

@@ -66,13 +66,20 @@ def format_addr(addr: object) -> str:
     if isinstance(addr, bytes):
         addr = os.fsdecode(addr)
     if isinstance(addr, str):
-        return "@" + addr[1:] if addr.startswith("\0") else addr
+        return _printable("@" + addr[1:] if addr.startswith("\0") else addr)
     if not isinstance(addr, tuple) or len(addr) < 2:
-        return str(addr)
+        return _printable(str(addr))
     host = str(addr[0])
     if len(addr) == 4 and addr[3] and "%" not in host:
         host = f"{host}%{_zone_name(addr[3])}"
-    return f"[{host}]:{addr[1]}" if ":" in host else f"{host}:{addr[1]}"
+    return _printable(f"[{host}]:{addr[1]}" if ":" in host else f"{host}:{addr[1]}")
+
+
+def _printable(text: str) -> str:
+    """Escape what would fake a second log line, or end one: somebody has typed or sent it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _zone_name(scope_id: object) -> str:
@@ -117,12 +124,13 @@ def _cause_text(err: str | BaseException) -> str:
 
 
 class OpError(OSError):
-    """An operation failed. Its text is Go's: "op net source->addr: err".
+    """An operation failed. Its text is Go's: "op net source->addr: err", "...: syscall: err".
 
     op, net: the operation ("dial", "read") and the network ("tcp"); "" where there is none.
     source, addr: the local and the remote address, or None; accept, listen and set have no source.
     err: the cause, a text or an exception; errno: its number, or None.
     written: bytes that had left before a write failed; None for other operations.
+    syscall: the system call that has failed, as the text names it: "connect"; or None.
 
     What gopoll raises is also an instance of the class Python has for the errno, such as
     ConnectionRefusedError: op_error picks it.
@@ -139,6 +147,7 @@ class OpError(OSError):
         errno: int | None = None,
         written: int | None = None,
         hint: str | None = None,
+        syscall: str | None = None,
     ) -> None:
         """Describe a failure; *err* as an int is an errno; *hint* is the remedy, in brackets."""
         if errno is None:
@@ -149,6 +158,7 @@ class OpError(OSError):
         self.addr = addr
         self.err: str | BaseException = errno_text(err) if isinstance(err, int) else err
         self.written = written
+        self.syscall = syscall
         self._hint = hint
         # Not super(): a sibling base (ValueError, DeadlineExceeded) has another signature.
         OSError.__init__(self, errno, _cause_text(self.err))
@@ -173,8 +183,9 @@ class OpError(OSError):
         return " ".join(part for part in (self.op, self.net, "->".join(ends)) if part)
 
     def _what(self) -> str:
-        """Return the cause as it stands after the colon."""
-        return _cause_text(self.err)
+        """Return the cause as it stands after the colon. Go: os.SyscallError.Error."""
+        text = _cause_text(self.err)
+        return f"{self.syscall}: {text}" if self.syscall else text
 
     def __str__(self) -> str:
         what = f"{self._what()} ({self._hint})" if self._hint else self._what()
@@ -221,9 +232,11 @@ class AddrError(OpError, ValueError):
         return " ".join(part for part in (self.op, self.net) if part)
 
     def _what(self) -> str:
-        addr = format_addr(self.addr)
-        # The address is what somebody typed or sent: keep it from faking a second log line.
-        addr = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in addr)
+        # "\0" stands for "@" in the name of a Unix socket only.
+        if isinstance(self.addr, str) and not self.net.startswith("unix"):
+            addr = _printable(self.addr)
+        else:
+            addr = format_addr(self.addr)
         return f"address {addr}: {self.err}" if addr else str(self.err)
 
 
@@ -276,7 +289,7 @@ class DNSError(OpError, socket.gaierror):
         return self._is_timeout or self._is_temporary
 
     def _what(self) -> str:
-        return f"lookup {self.host}: {_cause_text(self.err)}"
+        return f"lookup {_printable(self.host)}: {_cause_text(self.err)}"
 
 
 class DeadlineExceeded(TimeoutError):
@@ -401,16 +414,18 @@ def op_error(
     *,
     written: int | None = None,
     hint: str | None = None,
+    syscall: str | None = None,
 ) -> OpError:
     """Return the error of a failed operation; *err* is an errno, a text or the cause itself.
 
     The object is an OpError and an instance of the builtin of its errno. EMFILE and ENFILE say
-    what the limit is unless *hint* says something better.
+    what the limit is unless *hint* says something better. *syscall*: what has given the errno.
     """
     code = _errno_of(err)
     extra = DeadlineExceeded if isinstance(err, DeadlineExceeded) else _builtin_for(code)
     cls = _class_for(OpError, extra)
-    return cls(op, net, source, addr, err, written=written, hint=hint or _limit_hint(code))
+    hint = hint or _limit_hint(code)
+    return cls(op, net, source, addr, err, written=written, hint=hint, syscall=syscall)
 
 
 def timeout_error(

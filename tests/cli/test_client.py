@@ -382,7 +382,7 @@ def test_a_reset_is_one_line(idle):
         status, out, err = finish(process)
     assert (status, out) == (1, "" if idle else f"{SEND}one\n")
     assert err.startswith("gopoll: read tcp 127.0.0.1:")
-    assert err.endswith(f"->{peer.address}: connection reset by peer\n")
+    assert err.endswith(f"->{peer.address}: read: connection reset by peer\n")
 
 
 def test_ctrl_c_at_the_prompt():

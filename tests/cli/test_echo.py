@@ -75,7 +75,7 @@ def test_a_signal_ends_it_with_the_documented_status(number, status):
 
 def test_an_address_in_use_is_one_line():
     with server() as (_, (host, port)):
-        said = f"gopoll: listen tcp {host}:{port}: address already in use\n"
+        said = f"gopoll: listen tcp {host}:{port}: bind: address already in use\n"
         assert outcome(command("echo", f"{host}:{port}")) == (1, "", said)
 
 
@@ -110,7 +110,7 @@ def test_too_many_open_files_wait_and_lose_nothing():
         others = [stack.enter_context(connect(address)) for _ in range(20)]
         said = process.stderr.readline()
         where = "{}:{}".format(*address)
-        text = "too many open files (limit 24; raise RLIMIT_NOFILE); trying again"
+        text = "accept4: too many open files (limit 24; raise RLIMIT_NOFILE); trying again"
         assert said == f"gopoll: accept tcp {where}: {text}\n"
         assert all(map(echoes, first))
         for sock in first:

@@ -75,7 +75,7 @@ def test_wrong_usage_is_one_line_and_status_2(args, said):
     ("args", "said"),
     [
         (["dial", "foo", "127.0.0.1:80"], "dial foo: unknown network foo"),
-        (["dial", "unix", "/no/such"], "dial unix /no/such: no such file or directory"),
+        (["dial", "unix", "/no/such"], "dial unix /no/such: connect: no such file or directory"),
         (["dial", "tcp", "127.0.0.1"], "dial tcp: address 127.0.0.1: missing port in address"),
         (["dial", "tcp", ""], "dial tcp: missing address"),
         (["dial", "tcp", "127.0.0.1:99999"], "dial tcp: address 99999: invalid port"),
@@ -87,7 +87,7 @@ def test_wrong_usage_is_one_line_and_status_2(args, said):
         ),
         (["echo", "127.0.0.1"], "listen tcp: address 127.0.0.1: missing port in address"),
         (["echo", "::1:80"], "listen tcp: address ::1:80: too many colons in address"),
-        (["echo", "192.0.2.1:0"], "listen tcp 192.0.2.1:0: cannot assign requested address"),
+        (["echo", "192.0.2.1:0"], "listen tcp 192.0.2.1:0: bind: cannot assign requested address"),
     ],
 )
 def test_a_failure_is_one_line_and_status_1(args, said):
@@ -97,7 +97,7 @@ def test_a_failure_is_one_line_and_status_1(args, said):
 @pytest.mark.parametrize("way", WAYS, ids=WAY_IDS)
 def test_a_refused_connection_says_so(way):
     host, port = closed_port()
-    said = f"gopoll: dial tcp {host}:{port}: connection refused\n"
+    said = f"gopoll: dial tcp {host}:{port}: connect: connection refused\n"
     assert outcome(gopoll("dial", "tcp", f"{host}:{port}", way=way)) == (1, "", said)
 
 

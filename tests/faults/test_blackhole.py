@@ -281,7 +281,9 @@ def test_keep_alive_notices_a_peer_that_has_vanished(run):
 
     async def client(conn):
         conn.set_keep_alive(KeepAliveConfig(idle=1, interval=1, count=1))
-        with pytest.raises(TimeoutError, match=r"^read tcp .*: connection timed out$") as caught:
+        with pytest.raises(
+            TimeoutError, match=r"^read tcp .*: read: connection timed out$"
+        ) as caught:
             await conn.read()
         assert isinstance(caught.value, OpError)
         assert caught.value.errno == errno.ETIMEDOUT

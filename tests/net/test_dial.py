@@ -125,7 +125,7 @@ def test_a_dial_starts_from_its_local_address(run, network, address, local):
         ("tcp", "nowhere.invalid:1", DNSError, "dial tcp: lookup nowhere.invalid: "),
         ("udp", "127.0.0.1", AddrError, "dial udp: address 127.0.0.1: missing port in address"),
         ("unix", "", AddrError, "dial unix: missing address"),
-        ("unix", "/no/such", OpError, "dial unix /no/such: no such file or directory"),
+        ("unix", "/no/such", OpError, "dial unix /no/such: connect: no such file or directory"),
     ],
 )
 def test_bad_input_says_what_is_wrong(run, network, address, kind, text):
@@ -166,7 +166,7 @@ def test_a_refusal_names_the_address(run, host):
             await dial("tcp", addr)
         error = caught.value
         shown = f"[{host}]" if ":" in host else host
-        assert str(error) == f"dial tcp {shown}:{addr[1]}: connection refused"
+        assert str(error) == f"dial tcp {shown}:{addr[1]}: connect: connection refused"
         assert isinstance(error, OpError)
         assert (error.source, error.addr, error.errno) == (None, addr, errno.ECONNREFUSED)
         assert not error.is_timeout
@@ -174,7 +174,9 @@ def test_a_refusal_names_the_address(run, host):
 
         with pytest.raises(ConnectionRefusedError) as caught:
             await Dialer(local_addr=(host, 0)).dial("tcp", addr)
-        assert str(caught.value).startswith(f"dial tcp {shown}:0->{shown}:{addr[1]}: connection")
+        assert str(caught.value).startswith(
+            f"dial tcp {shown}:0->{shown}:{addr[1]}: connect: connection"
+        )
         assert caught.value.source == (host, 0)
 
     run(main)
@@ -184,7 +186,7 @@ def test_a_local_port_that_is_taken_names_both_ends(run):
     async def main():
         async with local_listener() as ln:
             before = sockets()
-            with pytest.raises(OpError, match=r"^dial tcp .*->.*: address already in use$"):
+            with pytest.raises(OpError, match=r"^dial tcp .*->.*: bind: address already in use$"):
                 await Dialer(local_addr=ln.addr).dial("tcp", closed_port())
             assert sockets() == before
 

@@ -62,7 +62,7 @@ def test_a_listener_knows_where_it_listens(run, network, address, host):
         ("tcp", "127.0.0.1", "listen tcp: address 127.0.0.1: missing port in address"),
         ("tcp", "127.0.0.1:-1", "listen tcp: address -1: invalid port"),
         ("tcp6", "127.0.0.1:0", "listen tcp6: address 127.0.0.1: no suitable address found"),
-        ("tcp", "192.0.2.77:0", "listen tcp 192.0.2.77:0: cannot assign requested address"),
+        ("tcp", "192.0.2.77:0", "listen tcp 192.0.2.77:0: bind: cannot assign requested address"),
         ("tcp", "nowhere.invalid:0", "listen tcp: lookup nowhere.invalid: "),
     ],
 )
@@ -110,7 +110,7 @@ def test_a_second_listener_on_the_same_address(run, first, second, collide):
         async with await listen(first[0], (first[1], 0)) as one:
             address = (second[1], one.addr[1])
             if collide:
-                with pytest.raises(OpError, match=r"address already in use$") as caught:
+                with pytest.raises(OpError, match=r": bind: address already in use$") as caught:
                     await listen(second[0], address)
                 assert caught.value.errno == errno.EADDRINUSE
                 assert caught.value.addr == address
@@ -165,7 +165,9 @@ def test_a_failing_listen_call_leaves_no_socket(run, monkeypatch):
     async def main():
         before = sockets()
         monkeypatch.setattr(sock, "listen_func", listen_func)
-        with pytest.raises(OpError, match=r"^listen tcp 127.0.0.1:0: address already in use$"):
+        with pytest.raises(
+            OpError, match=r"^listen tcp 127.0.0.1:0: listen: address already in use$"
+        ):
             await listen("tcp", "127.0.0.1:0")
         assert sockets() == before
 

@@ -125,7 +125,7 @@ def test_too_many_open_files_does_not_end_the_listener(run):
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             assert str(caught.value) == (
-                f"accept tcp 127.0.0.1:{ln.addr[1]}: too many open files "
+                f"accept tcp 127.0.0.1:{ln.addr[1]}: accept4: too many open files "
                 f"(limit {lowest}; raise RLIMIT_NOFILE)"
             )
             assert caught.value.errno == errno.EMFILE

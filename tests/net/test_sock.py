@@ -176,7 +176,7 @@ def test_too_many_open_files_names_the_limit(run, monkeypatch):
 
     async def main():
         monkeypatch.setattr(sock, "socket_func", socket_func)
-        text = r"tcp 127.0.0.1:1: too many open files \(limit \d+; raise RLIMIT_NOFILE\)$"
+        text = r"tcp 127.0.0.1:1: socket: too many open files \(limit \d+; raise RLIMIT_NOFILE\)$"
         with pytest.raises(OpError, match="^dial " + text) as caught:
             await dial("tcp", "127.0.0.1:1")
         assert (caught.value.errno, caught.value.is_temporary) == (errno.EMFILE, True)
@@ -236,7 +236,9 @@ def test_a_refusal_on_the_spot_closes_the_socket(run, monkeypatch):
 
     async def main():
         before = sockets()
-        with pytest.raises(OpError, match=r"^dial tcp 127.0.0.1:1: network is unreachable$"):
+        with pytest.raises(
+            OpError, match=r"^dial tcp 127.0.0.1:1: connect: network is unreachable$"
+        ):
             await dial("tcp", "127.0.0.1:1")
         assert sockets() == before
 

@@ -123,7 +123,9 @@ def test_one_datagram_has_its_limit(run):
     async def main():
         async with await listen_packet("udp", "127.0.0.1:0") as server:
             async with await dial("udp", server.local_addr) as conn:
-                with pytest.raises(OpError, match=r"^write udp .*: message too long$") as caught:
+                with pytest.raises(
+                    OpError, match=r"^write udp .*: (write|sendto): message too long$"
+                ) as caught:
                     await conn.write(bytes(65536))
                 assert caught.value.written == 0
 
@@ -149,7 +151,7 @@ def test_bad_input_says_what_is_wrong(run, network, address, kind, text):
             assert str(caught.value) == f"{op} {network}: {text}"
         with pytest.raises(OpError) as caught:
             await listen_packet("udp", "192.0.2.77:0")
-        said = "listen udp 192.0.2.77:0: cannot assign requested address"
+        said = "listen udp 192.0.2.77:0: bind: cannot assign requested address"
         assert str(caught.value) == said
         assert sockets() == before
 
@@ -167,7 +169,9 @@ def test_two_sockets_cannot_have_one_address(run):
             assert option(conn, SOL_SOCKET, socket.SO_REUSEADDR) == 0
             assert option(conn, SOL_SOCKET, socket.SO_REUSEPORT) == 0
             assert option(conn, SOL_SOCKET, socket.SO_BROADCAST) == 1
-            with pytest.raises(OpError, match=r"^listen udp 127.0.0.1:\d+: address already in use"):
+            with pytest.raises(
+                OpError, match=r"^listen udp 127.0.0.1:\d+: bind: address already in use"
+            ):
                 await listen_packet("udp", conn.local_addr)
 
     run(main)

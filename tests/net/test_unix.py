@@ -1,5 +1,6 @@
 """Unix sockets: paths and abstract names, listeners and what becomes of their paths."""
 
+import errno
 import os
 import pathlib
 
@@ -242,15 +243,19 @@ def test_a_dial_that_nobody_answers_says_where(run, path):
         with pytest.raises(FileNotFoundError) as caught:
             await dial("unix", path)
         assert isinstance(caught.value, OpError)
-        assert str(caught.value) == f"dial unix {path}: no such file or directory"
+        assert str(caught.value) == f"dial unix {path}: connect: no such file or directory"
         assert (caught.value.source, caught.value.addr) == (None, path)
         with pytest.raises(OpError, match="missing address"):
             await Dialer(local_addr=path + "c").dial("unixgram", "")
         async with await listen("unix", path) as ln:
-            with pytest.raises(OpError, match=f"^dial unixpacket {path}: protocol wrong type for"):
+            with pytest.raises(
+                OpError, match=f"^dial unixpacket {path}: connect: protocol wrong type for"
+            ):
                 await dial("unixpacket", path)
             ln.set_unlink_on_close(False)
-        with pytest.raises(ConnectionRefusedError, match=f"^dial unix {path}: connection refused$"):
+        with pytest.raises(
+            ConnectionRefusedError, match=f"^dial unix {path}: connect: connection refused$"
+        ):
             await dial("unix", path)
         assert sockets() == before
 
@@ -316,10 +321,52 @@ def test_one_path_has_one_socket(run, path):
             await listen("unix", path, reuse_port=True)
         async with await listen("unix", path):
             before = sockets()
-            with pytest.raises(OpError, match=f"^listen unix {path}: address already in use$"):
+            with pytest.raises(
+                OpError, match=f"^listen unix {path}: bind: address already in use$"
+            ):
                 await listen("unix", path)
             assert sockets() == before
             assert os.path.exists(path)
+
+    run(main)
+
+
+def test_a_path_that_is_taken_says_by_what(run, path):
+    """One that a server has left behind is removed by hand; who lives hears nothing of the look."""
+
+    async def main():
+        taken = f"^listen unix {path}: bind: address already in use"
+        stale = r" \(nobody has it open any more: remove the file\)$"
+        for network in ("unix", "unixpacket"):
+            async with await listen(network, path) as ln:
+                with pytest.raises(OpError, match=taken + "$"):
+                    await listen("unix", path)
+                ln.set_unlink_on_close(False)
+                ln.set_timeout(0.01)
+                with pytest.raises(TimeoutError):
+                    await ln.accept()
+            before = sockets()
+            with pytest.raises(OpError, match=taken + stale) as caught:
+                await listen("unix", path)
+            assert caught.value.errno == errno.EADDRINUSE
+            assert (caught.value.syscall, sockets()) == ("bind", before)
+            os.remove(path)
+
+        async with await listen_packet("unixgram", path) as conn:
+            with pytest.raises(OpError, match=taken + "$"):
+                await listen("unix", path)
+            conn.set_timeout(0.01)
+            with pytest.raises(TimeoutError):
+                await conn.read_from()
+        os.remove(path)
+
+        os.symlink("nowhere", path)
+        with pytest.raises(OpError, match=taken + r" \(the file is no socket\)$"):
+            await listen("unix", path)
+
+        async with await listen("unix", "") as ln:  # an abstract name is no file
+            with pytest.raises(OpError, match=rf"^listen unix {ln.addr}: bind: .* in use$"):
+                await listen("unix", ln.addr)
 
     run(main)
 
@@ -403,7 +450,10 @@ def test_the_path_of_datagrams_stays(run, path):
         async with await listen_packet("unixgram", path) as conn:
             assert conn.local_addr == path
         assert os.path.exists(path)
-        with pytest.raises(OpError, match=f"^listen unixgram {path}: address already in use$"):
+        taken = (
+            f"^listen unixgram {path}: bind: address already in use \\(nobody has it open any more"
+        )
+        with pytest.raises(OpError, match=taken):
             await listen_packet("unixgram", path)
 
     run(main)

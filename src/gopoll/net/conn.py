@@ -391,7 +391,9 @@ class FDConn(FD, Conn):
         except ClosedError:
             raise closed_error(op, self.network, None, self.local_addr) from None
         except OSError as exc:
-            raise op_error(op, self.network, None, self.local_addr, exc) from None
+            raise op_error(
+                op, self.network, None, self.local_addr, exc, syscall=f"{op}sockopt"
+            ) from None
 
 
 class FDPacketConn(FDConn, PacketConn):

@@ -357,9 +357,7 @@ class _SysDialer:
         if not isinstance(exc, OpError):
             if isinstance(exc, DeadlineExceeded):
                 return deadline_error("dial", self.network, self.local, addr)
-            full = isinstance(addr, str) and exc.errno == errno.EAGAIN
-            hint = "the listener's queue is full; try again" if full else None
-            return op_error("dial", self.network, self.local, addr, exc, hint=hint)
+            return op_error("dial", self.network, self.local, addr, exc)
         exc.op, exc.net = "dial", self.network
         if not isinstance(exc, AddrError):  # there it is the address that is wrong
             exc.source, exc.addr = self.local, addr

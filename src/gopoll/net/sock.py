@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import errno
 import functools
-import os
 import socket as _socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from gopoll._fd import FD
 from gopoll._poller import Poller
@@ -26,6 +25,7 @@ from gopoll.errors import (
     canceled_error,
     closed_error,
     deadline_error,
+    op_error,
 )
 from gopoll.net.addr import IPSockAddr, is_multicast, unix_sockaddr
 from gopoll.net.ipsock import favorite_addr_family, to_sockaddr
@@ -65,6 +65,8 @@ _SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"
 _SOMAXCONN = 128  # the kernel's default before 5.4, where the file cannot be read
 
 F = TypeVar("F", bound=FD)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RawConn:
@@ -143,11 +145,12 @@ async def socket(
     Go: socket.
     """
     poller = current_poller()  # first: outside a goroutine nothing is opened
-    s = socket_func(family, sotype | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC, proto)
+    flags = _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
+    s = new_syscall("socket", socket_func, family, sotype | flags, proto)
     try:
-        set_default_sockopts(s, family, sotype, ipv6only)
+        new_syscall("setsockopt", set_default_sockopts, s, family, sotype, ipv6only)
         if plan.tune is not None:
-            plan.tune(s)
+            new_syscall("setsockopt", plan.tune, s)
         if laddr is not None and raddr is None:
             listen = listen_datagram if sotype == _socket.SOCK_DGRAM else listen_stream
             return listen(s, net, family, laddr, plan, poller)
@@ -155,6 +158,16 @@ async def socket(
     except BaseException:
         s.close()  # nothing is left in it once new_fd has taken the descriptor
         raise
+
+
+def new_syscall(name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return call(...); its error says which system call that was. Go: os.NewSyscallError."""
+    try:
+        return call(*args, **kwargs)
+    except OSError as exc:
+        # Without an errno it is Python's own: no call has been made.
+        syscall = name if exc.errno is not None else None
+        raise op_error("", "", None, None, exc, syscall=syscall) from None
 
 
 def ctrl_network(net: str, family: int) -> str:
@@ -214,7 +227,7 @@ async def dial(
     if plan.control is not None and addr is not None:
         plan.control(ctrl_network(net, family), addr, RawConn(s))
     if laddr is not None:
-        s.bind(sockaddr(laddr, family))
+        new_syscall("bind", s.bind, sockaddr(laddr, family))
     if raddr is None:
         fd = new_fd(s, net, plan, poller)
     else:
@@ -249,7 +262,9 @@ async def connect(
             raise map_err(ctx)
         return new_fd(s, net, plan, poller), None
     if code not in _UNDER_WAY:
-        raise OSError(code, os.strerror(code))
+        full = code == errno.EAGAIN and s.family == _socket.AF_UNIX
+        hint = "the listener's queue is full; try again" if full else None
+        raise op_error("", "", None, None, code, hint=hint, syscall="connect")
     fd = new_fd(s, net, plan, poller)
     try:
         return fd, await _wait_connected(fd, ctx)
@@ -325,11 +340,12 @@ def listen_stream(
 ) -> F:
     """Bind *s* to *laddr*, listen and register. Go: netFD.listenStream."""
     # A restarted server may bind while connections of its predecessor linger in TIME_WAIT.
-    s.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    new_syscall("setsockopt", s.setsockopt, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     if plan.control is not None:
         plan.control(ctrl_network(net, family), laddr, RawConn(s))
-    s.bind(sockaddr(laddr, family))
-    listen_func(s, max_listener_backlog() if plan.backlog is None else plan.backlog)
+    new_syscall("bind", s.bind, sockaddr(laddr, family))
+    backlog = max_listener_backlog() if plan.backlog is None else plan.backlog
+    new_syscall("listen", listen_func, s, backlog)
     fd = new_fd(s, net, plan, poller)
     fd.set_addrs(local_name(fd), None)
     return fd
@@ -344,11 +360,11 @@ def listen_datagram(
     own group; joining it is the caller's, in control or with raw_control.
     """
     if not isinstance(laddr, str) and is_multicast(laddr[0]):
-        s.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        new_syscall("setsockopt", s.setsockopt, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         laddr = ("0.0.0.0" if family == _socket.AF_INET else "::", laddr[1])
     if plan.control is not None:
         plan.control(ctrl_network(net, family), laddr, RawConn(s))
-    s.bind(sockaddr(laddr, family))
+    new_syscall("bind", s.bind, sockaddr(laddr, family))
     fd = new_fd(s, net, plan, poller)
     fd.set_addrs(local_name(fd), None)
     return fd

@@ -11,11 +11,13 @@ import errno
 import functools
 import os
 import socket as _socket
+import stat
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gopoll.errors import AddrError, closed_error, op_error
+from gopoll.errors import AddrError, OpError, closed_error, op_error
+from gopoll.net.addr import unix_sockaddr
 from gopoll.net.checks import check_has, check_int
 from gopoll.net.conn import FDPacketConn
 from gopoll.net.listener import Listener
@@ -52,7 +54,27 @@ async def unix_socket(
         laddr, raddr = laddr or None, raddr or None
         if raddr is None:
             raise AddrError("", "", None, "missing address")
-    return await socket(ctx, net, _socket.AF_UNIX, sotype, 0, False, laddr, raddr, plan)
+    try:
+        return await socket(ctx, net, _socket.AF_UNIX, sotype, 0, False, laddr, raddr, plan)
+    except OpError as exc:
+        if laddr is None or (exc.errno, exc.syscall) != (errno.EADDRINUSE, "bind"):
+            raise
+        raise op_error("", "", None, None, exc.err, hint=_taken(laddr), syscall="bind") from None
+
+
+def _taken(path: str) -> str | None:
+    """Return what to do about a path that is taken: a server that was killed leaves its own."""
+    address = unix_sockaddr(path)
+    try:
+        if not stat.S_ISSOCK(os.lstat(address).st_mode):
+            return "the file is no socket"
+        # Of another kind than a server's, so that one that lives notices nothing.
+        with _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM) as s:
+            if s.connect_ex(address) == errno.ECONNREFUSED:
+                return "nobody has it open any more: remove the file"
+    except (OSError, ValueError):  # ValueError: it is abstract, and no file
+        pass
+    return None
 
 
 class UnixConn(FDPacketConn):
