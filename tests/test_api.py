@@ -98,7 +98,7 @@ def test_what_is_not_there_yet_is_not_there():
         (gopoll.Writer, "Writer("),
         (gopoll.TLSConn, "TLSConn`"),
         (gopoll.Dialer, "Dialer("),
-        (gopoll.Poller, "Poller()"),
+        (gopoll.Poller, "Poller("),
     ],
 )
 def test_the_methods_in_a_row_are_there(cls, text):

@@ -534,6 +534,31 @@ def test_after_close_every_method_says_so(pair):
         desc.close()
 
 
+def test_a_raw_poller_has_no_waiters_of_pythons():
+    poller = Poller(raw=True)
+    with eventfd() as fd:
+        for call in (
+            poller.netpoll, lambda: poller.post(1), lambda: poller.call_at_ns(1, 1),
+            lambda: poller.open(fd),
+        ):  # fmt: skip
+            with pytest.raises(
+                RuntimeError, match=r"Poller\(raw=True\) are words of C"
+            ):
+                call()
+        poller.netpoll_break()
+        assert poller.timeout_ns() == -1
+        assert poller.fileno() >= 0
+    poller.close()
+
+
+def test_a_raw_poller_drops_what_c_has_left_in_it(probe):
+    with eventfd() as fd:
+        poller = Poller(raw=True)
+        probe.leave_words(poller, fd)
+        assert poller.is_closed
+        del poller
+
+
 def test_the_constants_are_the_core_s():
     assert (READ, WRITE, BOTH) == (1, 2, 3)
     assert (EDGE, LEVEL, gopoll.ONESHOT) == (0, 1, 2)

@@ -184,7 +184,7 @@ cdef class EchoLoop:
 
     def __init__(self, int fd, double idle_s=60):
         """fd: non-blocking and listening. idle_s: close who sends nothing for so long."""
-        self.poller = Poller()
+        self.poller = Poller(raw=True)
         self.fd = fd
         self.idle_ns = <int64_t>(idle_s * 1e9)
         if netpollGenericInit(self.poller.ps) != 0:

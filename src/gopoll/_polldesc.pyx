@@ -79,7 +79,7 @@ cdef class PollDesc:
     def __init__(self, PollerBase poller not None, int fd, int mode):
         cdef int rc
         cdef pollDesc *pd = NULL
-        poller.enter()
+        poller.enter_python()
         try:
             rc = poll_runtime_pollOpen(poller.ps, fd, mode, &pd)
             if rc != 0:
@@ -306,7 +306,7 @@ cdef class Timer:
         if self.node == NULL:
             raise MemoryError
         timer_init(self.node, TIMER_WAITER, <PyObject *>waiter)
-        poller.enter()
+        poller.enter_python()
         try:
             self._arm(when_ns)
         finally:

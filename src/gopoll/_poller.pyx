@@ -58,7 +58,13 @@ cdef class Poller(PollerBase):
 
     Any thread may call any method. After close() all but close(), is_closed, stats() and
     is_poll_descriptor() raise ClosedError.
+
+    raw: its waiters are words of C's, for embedders in Cython. gopoll counts no references of them:
+    what takes or returns an object as a waiter is a RuntimeError, and close() drops them.
     """
+
+    def __init__(self, bint raw=False):
+        self.raw = raw
 
     def fileno(self):
         """Return the epoll descriptor: readable when netpoll(0) has something for the caller.
@@ -122,7 +128,7 @@ cdef class Poller(PollerBase):
         cdef int64_t until = 0
         if limit < 1 or limit > NETPOLL_CAP:
             raise ValueError(f"limit {limit} is not in 1..{NETPOLL_CAP}")
-        self.enter()
+        self.enter_python()
         try:
             if delay_ns == 0:
                 # The GIL stays: releasing it around a call that cannot block costs a hand-over

@@ -8,10 +8,12 @@ cdef class PollerBase:
     cdef pollServer *ps        # replaced in a forked child; see PollDesc.ps
     cdef int closed            # atomic
     cdef int active            # threads inside; below zero: the epoll instance is gone; atomic
+    cdef bint raw              # its waiters are words of C's; constant
     cdef list pipes            # spare ones of _fdpipe, None for none; critical section
     cdef object __weakref__
     cdef bint hold(self) noexcept
     cdef int enter(self) except -1
+    cdef int enter_python(self) except -1
     cdef void leave(self) noexcept
     cdef void _break(self) noexcept
     cdef void _finish(self) noexcept

@@ -67,6 +67,13 @@ cdef class PollerBase:
             raise ClosedError("poll", "", None, None, "use of closed poller", errno=EBADF)
         return 0
 
+    cdef int enter_python(self) except -1:
+        """enter() for who waits with objects; RuntimeError where waiters are words of C's."""
+        if self.raw:
+            raise RuntimeError("the waiters of a Poller(raw=True) are words of C's: make another "
+                               "Poller for Python's")
+        return self.enter()
+
     cdef void leave(self) noexcept:
         """Undo hold() or enter(). After close() the last to leave closes the epoll instance."""
         if load_int(&self.closed) and load_int(&self.active) > 1:
@@ -99,8 +106,9 @@ cdef class PollerBase:
             n = ready_take(self.ps, words, 64)
             if n == 0:
                 break
-            for i in range(n):
-                Py_DECREF(<object><PyObject *>words[i])
+            if not self.raw:             # else nobody's but the embedder's, as all of C's (A5)
+                for i in range(n):
+                    Py_DECREF(<object><PyObject *>words[i])
         netpollfini(&self.ps.ep)
         if self.ps.timerfd >= 0:
             close(self.ps.timerfd)
@@ -126,7 +134,7 @@ cdef class PollerBase:
     cdef int post_word(self, uintptr_t waiter) except -1:
         """Post a word whose reference the caller gives away."""
         cdef int rc
-        self.enter()
+        self.enter_python()
         rc = ready_push(self.ps, waiter)
         self.leave()
         if rc != 0:

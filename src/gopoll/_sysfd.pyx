@@ -95,7 +95,7 @@ cdef class SysFD:
         cdef pollDesc *pd = NULL
         cdef int rc
         self.incref("open")
-        poller.enter()
+        poller.enter_python()
         try:
             with nogil:
                 rc = poll_runtime_pollOpen(poller.ps, self.sysfd, reg, &pd)

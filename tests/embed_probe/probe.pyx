@@ -8,9 +8,10 @@ import os
 from libc.stdint cimport uintptr_t
 
 from gopoll cimport (NETPOLL_CAP, PollDesc, Poller, blockPark, modeRead, netpoll,
-                     netpollblockcommit, netpollcheckerr, netpollresume, poll_runtime_pollClose,
-                     poll_runtime_pollOpen, poll_runtime_pollReset, poll_runtime_pollUnblock,
-                     poll_runtime_pollWait, pollDesc, pollErrClosing, pollServer, regEdge)
+                     netpollblockcommit, netpollcheckerr, netpollGenericInit, netpollresume,
+                     poll_runtime_pollClose, poll_runtime_pollOpen, poll_runtime_pollReset,
+                     poll_runtime_pollUnblock, poll_runtime_pollWait, pollDesc, pollErrClosing,
+                     pollNoError, pollServer, ready_push, regEdge)
 from gopoll cimport ABI_VERSION as ABI
 
 import gopoll
@@ -60,9 +61,22 @@ cdef object park_and_wake(int r):
     return woken
 
 
+def leave_waiters(int r):
+    """Close a raw poller with words of ours parked, on its ready list, and evicted to it."""
+    cdef Poller poller = Poller(raw=True)
+    cdef pollDesc *pd = NULL
+    assert netpollGenericInit(poller.ps) == 0
+    assert poll_runtime_pollOpen(poller.ps, r, regEdge, &pd) == 0
+    assert poll_runtime_pollReset(pd, modeRead) == pollNoError
+    assert poll_runtime_pollWait(poller.ps, pd, modeRead) == -blockPark
+    assert netpollblockcommit(poller.ps, pd, modeRead, 0x1000)
+    assert ready_push(poller.ps, 0x2000) == 0
+    poller.close()
+
+
 def main():
     """Use the C functions and the classes; return "ok"."""
-    cdef Poller poller = Poller()
+    cdef Poller poller = Poller(raw=True)
     cdef int fd, status
     assert ABI == gopoll.ABI_VERSION
     r, w = os.pipe2(os.O_NONBLOCK)
@@ -74,6 +88,7 @@ def main():
         with nogil:
             status = converse(poller.ps, fd, 0x1000)
         assert status == 0, f"step {status}"
+        leave_waiters(r)
     finally:
         poller.close()
         os.close(r)

@@ -419,6 +419,21 @@ def close_on_a_strange_thread(Desc desc not None):
     return s.code, caught
 
 
+def leave_words(Poller poller not None, int fd):
+    """Leave words of C's in a raw poller: parked, with a timer, on its ready list."""
+    cdef pollDesc *pd = NULL
+    cdef TimerNode node
+    netpollGenericInit(poller.ps)
+    assert poll_runtime_pollOpen(poller.ps, fd, 0, &pd) == 0
+    assert poll_runtime_pollReset(pd, 1) == 0
+    poll_runtime_pollWait(poller.ps, pd, 1)
+    assert netpollblockcommit(poller.ps, pd, 1, 0x10)
+    assert ready_push(poller.ps, 0x20) == 0
+    timer_init(&node, TIMER_WAITER, <PyObject *>0x30)
+    assert timer_arm(&poller.ps.timers, &node, 1 << 60, 0) >= 0
+    poller.close()
+
+
 # -- a heap alone ----------------------------------------------------------------------------------
 
 def idle(ExecBase sched not None, MBase m not None):
