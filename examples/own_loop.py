@@ -14,76 +14,54 @@ class Loop:
 
     def __init__(self):
         self.poller = gopoll.Poller()
-        self.running = True
+        self.stop = self.poller.close
         self.call_soon = self.call_soon_threadsafe = self.poller.post  # any thread
 
     def call_later(self, seconds, fn):
         return self.poller.call_at_ns(time.monotonic_ns() + int(seconds * 1e9), fn)  # .stop()
 
     def attempt(self, desc, mode, operation, then):
-        """Call operation() as soon as it does not block, and then(result, error) a turn later."""
-        result = error = None
+        """Call then(operation()) once that does not block, in turn; then(None) if it fails."""
         while True:
             try:
                 desc.reset(mode)  # raises: evicted, or past the deadline
-                result = operation()
+                return self.call_soon(partial(then, operation()))
             except BlockingIOError:
-                request = desc.wait(mode)
-                if request.commit(lambda: self.attempt(desc, mode, operation, then)):
-                    return  # parked: netpoll() hands the callable out
-                continue  # it has become ready meanwhile
-            except OSError as exc:
-                error = exc
-            self.call_soon(partial(then, result, error))  # in turn with all the others
-            return
+                if desc.wait(mode).commit(partial(self.attempt, desc, mode, operation, then)):
+                    return None  # parked: netpoll() hands it out; else it is ready meanwhile
+            except OSError:
+                return self.call_soon(partial(then, None))
 
     def run(self):
-        while self.running:
+        while not self.poller.is_closed:
             for waiter in self.poller.netpoll(-1):
                 waiter()
-        self.poller.close()
-
-    def stop(self):
-        self.running = False
 
 
-def echo(loop, sock, desc):
-    def read():
-        loop.attempt(desc, gopoll.READ, lambda: sock.recv(65536), write)
-
-    def write(data, error):
+def echo(loop, sock, desc, data=b"", sent=0):
+    def received(data):
         if data:
-            loop.attempt(desc, gopoll.WRITE, lambda: sock.send(data), lambda n, _: sent(data, n))
-        else:
-            desc.evict()
-            desc.close()  # before the socket
-            sock.close()
+            return echo(loop, sock, desc, data)
+        desc.evict()
+        desc.close()  # before the socket
+        sock.close()
+        return loop.call_later(0.01, loop.stop)  # its one connection
 
-    def sent(data, n):
-        if n and n < len(data):
-            write(data[n:], None)
-        else:
-            read()  # which finds what a failed send has failed of
-
-    read()
-
-
-def main(messages=1000):
-    def client():  # a plain thread that talks to the loop and then stops it
-        with peer:
-            for n in range(messages):
-                peer.sendall(b"%d" % n)
-                assert peer.recv(100) == b"%d" % n
-        loop.call_soon_threadsafe(lambda: print(f"echoed {messages} messages"))
-        loop.call_soon_threadsafe(lambda: loop.call_later(0.01, loop.stop))
-
-    loop = Loop()
-    ours, peer = socket.socketpair()
-    ours.setblocking(False)
-    echo(loop, ours, loop.poller.open(ours.fileno()))
-    threading.Thread(target=client).start()
-    loop.run()
+    rest = b"" if sent is None else data[sent:]  # what send has failed of, recv says
+    if rest:
+        then = partial(echo, loop, sock, desc, rest)
+        loop.attempt(desc, gopoll.WRITE, partial(sock.send, rest), then)
+    else:
+        loop.attempt(desc, gopoll.READ, partial(sock.recv, 65536), received)
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    messages, loop, (ours, peer) = int([*sys.argv, 1000][1]), Loop(), socket.socketpair()
+    ours.setblocking(False)
+    echo(loop, ours, loop.poller.open(ours.fileno()))
+    threading.Thread(target=loop.run).start()
+    with peer:
+        for n in range(messages):
+            peer.sendall(b"%d" % n)
+            assert peer.recv(100) == b"%d" % n
+        loop.call_soon_threadsafe(lambda: print(f"echoed {messages} messages"))

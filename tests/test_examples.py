@@ -59,6 +59,11 @@ def test_tls_echo_server_says_what_it_lacks(args, text):
     assert text in done.stderr
 
 
+def test_own_loop_fits_on_a_page():
+    lines = (EXAMPLES / "own_loop.py").read_text().splitlines()
+    assert len([line for line in lines if line.strip()]) <= 60
+
+
 def test_own_loop_runs_to_its_end():
     command = [sys.executable, "-W", "error", "-X", "dev", str(EXAMPLES / "own_loop.py"), "2000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
