@@ -8,6 +8,8 @@ cdef enum:
     NETPOLL_CAP = 256          # words that one netpoll of 128 events can make ready
 
 cdef int netpoll(pollServer *ps, int64_t delay, uintptr_t *out, int cap) noexcept nogil
+cdef void netpolltell(pollServer *ps) noexcept nogil
+cdef void netpollrest(pollServer *ps, bint more) noexcept nogil
 cdef int64_t netpolltimeout(pollServer *ps, int64_t until) noexcept nogil
 cdef int netpollevent(
     pollServer *ps, uint32_t events, uint64_t data, uintptr_t *out) noexcept nogil

@@ -7,13 +7,16 @@ P5: who sleeps counts itself in `blocked`, then looks at the ready list and the 
     then waits. Who adds to either does so first and reads `blocked` afterwards (netpollwake).
 P6: the break is taken back (wakesig cleared) before the lists are looked at, so a reason that was
     published while a break was under way is seen by the poll that takes it back.
+P8: a host that polls in a turn of its own sets `watched` to 2: it need not be told. At the end it
+    sets it to 1, then looks at the ready list and the first deadline (netpollrest). Who adds to
+    either does so first and reads `watched` afterwards (netpollwake).
 """
 
 from libc.errno cimport EINTR
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_int, add_u64, load_i64, load_int, load_u64, load_word, lock,
-                             unlock)
+                             store_int, unlock)
 from gopoll._epoll cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
                             EVENTS, epoll_event, netpollarm, netpollBreak, netpolldrain,
                             netpollwait)
@@ -294,9 +297,30 @@ cdef int netpoll(pollServer *ps, int64_t delay, uintptr_t *out, int cap) noexcep
         for i in range(n):               # nothing is lost: the next call finds it again
             ready_push(ps, out[i])
         return rc
-    if load_int(&ps.watched):
-        if load_i64(&ps.ready.len) != 0:
-            netpollBreak(&ps.ep)         # the host must come again
-        if ps.timerfd >= 0:
-            gopoll_timerfd_set(ps.timerfd, timers_next(&ps.timers))
+    if load_int(&ps.watched) == 1:
+        netpolltell(ps)
     return n
+
+
+cdef void netpolltell(pollServer *ps) noexcept nogil:
+    """Make the epoll descriptor readable for a host: now if work is left, else at a deadline."""
+    cdef int64_t when
+    if load_i64(&ps.ready.len) != 0:
+        netpollBreak(&ps.ep)             # the host must come again
+    if ps.timerfd < 0:
+        return
+    lock(&ps.initlock)
+    when = timers_next(&ps.timers)
+    # One that has passed and is still there is set again: its edge may have been seen already.
+    if when != ps.timerset or (when != 0 and when <= nanotime()):
+        ps.timerset = when
+        gopoll_timerfd_set(ps.timerfd, when)
+    unlock(&ps.initlock)
+
+
+cdef void netpollrest(pollServer *ps, bint more) noexcept nogil:
+    """The turn of a host is over: let it be told again of what comes (P8). *more*: at once."""
+    store_int(&ps.watched, 1)
+    if more:
+        netpollBreak(&ps.ep)
+    netpolltell(ps)

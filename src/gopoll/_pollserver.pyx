@@ -117,9 +117,9 @@ cdef int netpollwake(pollServer *ps) noexcept nogil:
 
     P5: a sleeper counts itself in `blocked`, then looks at the lists and the first deadline, then
     sleeps (netpoll). We have changed a list before we came here, and now read `blocked`. One of
-    the two sees the other. A host that watches from outside is always told.
+    the two sees the other. A host that watches from outside is told, but in its own turn (P8).
     """
-    if load_int(&ps.blocked) > 0 or load_int(&ps.watched):
+    if load_int(&ps.blocked) > 0 or load_int(&ps.watched) == 1:
         if load_int(&ps.inited):
             return netpollBreak(&ps.ep)
     return 0

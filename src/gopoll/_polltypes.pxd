@@ -100,8 +100,9 @@ cdef struct pollServer:             # Go's package-level poller, one per Poller
     gopoll_lock initlock
     int inited         # set last, once; atomic
     int blocked        # threads in, or about to enter, a blocking wait; atomic (P5)
-    int watched        # a host watches the epoll descriptor from outside; atomic
+    int watched        # a host watches the epoll descriptor; 2 in its own turn (P8); atomic
     int timerfd        # -1, or the descriptor that makes epfd readable at deadlines
     int64_t waiters    # words parked in rg and wg (netpollWaiters); atomic
     pollStats stats    # all atomic
     int pid            # whose it is: a forked child leaves it alone (A9)
+    int64_t timerset   # when the timerfd fires, ns, 0 never; guarded by initlock
