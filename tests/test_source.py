@@ -30,7 +30,7 @@ FLOORS = [
     [("_pollserver",)],
     [("_pollcache",)],
     [("_polldeadline",)],
-    [("_park", "_netpoll", "_pollerbase", "_polldesc", "_poller")],
+    [("_park", "_host", "_netpoll", "_pollerbase", "_polldesc", "_poller")],
     [
         ("runtime.",),
         (

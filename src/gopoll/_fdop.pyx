@@ -253,17 +253,19 @@ cdef class Op(Awaitable):
     cdef int check_thread(self) except -1:
         """Raise RuntimeError, and give the lock back, where nobody could wake us."""
         cdef ThreadWords *tw = thread_words()
-        if tw.current != NULL and (tw.poller == <PyObject *>self.fd.poller
-                                   or self.fd.poller is None):   # the lock alone is waited for
+        cdef bint alone = tw.current == NULL and tw.host == NULL
+        if not alone and (tw.poller == <PyObject *>self.fd.poller
+                          or self.fd.poller is None):    # the lock alone is waited for
             return 0
         self.finish()
-        if tw.current == NULL:
+        if alone:
             raise RuntimeError(
                 f"{self.name()} {self.fd.network} would block outside a goroutine: run it in "
-                "gopoll.run(...) or start it with gopoll.go(...)")
+                "gopoll.run(...) or start it with gopoll.go(...), or attach gopoll to the loop "
+                "that runs here (gopoll.embed.aio.attach(), gopoll.embed.trio.attach())")
         raise RuntimeError(
             f"{self.name()} {self.fd.network}: the connection belongs to another scheduler "
-            "(another gopoll.run): use it there")
+            "(another gopoll.run or attach): use it there")
 
     cdef int check_foreign(self) except -1:
         """Raise RuntimeError in another run than the connection's, which could complete by chance.

@@ -197,9 +197,10 @@ cdef class ClosingOp(Awaitable):
             Py_INCREF(None)
             out[0] = <PyObject *>None
             return 1
-        if tw.current == NULL:
+        if tw.current == NULL and tw.host == NULL:
             raise RuntimeError(f"close {self.fd.network} would block outside a goroutine: await "
-                               "it in gopoll.run(...), or do not await it")
+                               "it in gopoll.run(...) or where gopoll is attached (gopoll.embed), "
+                               "or do not await it")
         poller = <object>tw.poller           # where the waiter lives, not the connection
         with cython.critical_section(self.fd):
             if self.note is None:

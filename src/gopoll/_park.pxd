@@ -5,14 +5,15 @@ from libc.stdint cimport int64_t, uintptr_t
 
 # All borrowed, NULL where no scheduler runs. current: the goroutine that runs. owner: the
 # scheduler. m: the thread as the scheduler knows it. poller: the scheduler's. hosts: a goroutine
-# that has run a loop of asyncio here. spent, spent_bytes: what the slice has used of its budget
-# without parking (A13).
+# that has run a loop of asyncio here. host: the HostBase of a guest in this thread's loop. spent,
+# spent_bytes: what the slice has used of its budget without parking (A13).
 cdef struct ThreadWords:
     PyObject *current
     PyObject *owner
     PyObject *m
     PyObject *poller
     PyObject *hosts
+    PyObject *host
     int spent
     int64_t spent_bytes
 
@@ -40,6 +41,10 @@ cdef class Awaitable(ParkRequest):
     cdef uintptr_t awaiter     # who awaits it, for good: a goroutine or a thread; atomic (K2)
     cdef bint seize(self) noexcept
     cdef int step(self, PyObject **out) except -1
+    cdef int take(self, PyObject *value) except -1
+
+cdef class HostBase:
+    cdef object awaiting(self, Awaitable op)
 
 cdef class SliceEnd(ParkRequest):
     pass

@@ -14,6 +14,7 @@ K2: an operation belongs to who steps it first: a goroutine or, where none runs,
 
 import sys
 
+from cpython.exc cimport PyErr_SetObject
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uintptr_t
@@ -23,7 +24,7 @@ cdef extern from *:
     """
     #include <stdint.h>
     static __thread struct {
-      PyObject *current, *owner, *m, *poller, *hosts;
+      PyObject *current, *owner, *m, *poller, *hosts, *host;
       int spent;
       int64_t spent_bytes; } gopoll_thread;
 
@@ -99,15 +100,10 @@ cdef extern from *:
     #endif
     }
     /* The same without an exception, where the interpreter asks for that in an await: 3.11 does. */
-    static PySendResult gopoll_give(PyObject *self, PyObject *arg, gopoll_step step,
-                                    PyObject **out) {
+    static PySendResult gopoll_give(PyObject *self, gopoll_step step, PyObject **out) {
       PyObject *v = NULL;
       int rc;
       *out = NULL;
-      if (arg != Py_None) {
-        PyErr_SetString(PyExc_TypeError, "an operation takes no value: send(None)");
-        return PYGEN_ERROR;
-      }
       rc = step(self, &v);
       if (rc < 0 || v == NULL) {
         gopoll_failed();
@@ -134,10 +130,9 @@ cdef extern from *:
     bint gopoll_seize(uintptr_t *word, uintptr_t me) noexcept
     PyObject *gopoll_next(PyObject *self, gopoll_step step) noexcept
     ctypedef enum PySendResult:
-        pass
+        PYGEN_ERROR
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **) noexcept
-    PySendResult gopoll_give(PyObject *self, PyObject *arg, gopoll_step step,
-                             PyObject **out) noexcept
+    PySendResult gopoll_give(PyObject *self, gopoll_step step, PyObject **out) noexcept
     void gopoll_set_iternext(object cls, gopoll_iternext f, sendfunc give) noexcept
 
 
@@ -287,6 +282,10 @@ cdef class Awaitable(ParkRequest):
     cdef int step(self, PyObject **out) except -1:
         raise NotImplementedError
 
+    cdef int take(self, PyObject *value) except -1:
+        """Be sent a value, before the step."""
+        raise TypeError("an operation takes no value: send(None)")
+
     @property
     def _asyncio_future_blocking(self):
         """As of a ParkRequest; None, as of no future, before somebody has awaited it."""
@@ -297,10 +296,21 @@ cdef class Awaitable(ParkRequest):
         pass
 
     def __await__(self):
+        cdef ThreadWords *tw = thread_words()
+        if tw.current == NULL and tw.host != NULL:
+            return (<HostBase>tw.host).awaiting(self)    # in a task of the host (A11)
         return self
 
     def __iter__(self):
         return self                          # asyncio says `yield from op.__await__()`
+
+
+cdef class HostBase:
+    """What a guest knows of its host. See _host."""
+
+    cdef object awaiting(self, Awaitable op):
+        """The iterator of an await of *op* in a task of the host."""
+        raise NotImplementedError
 
 
 cdef PyObject *_iternext(PyObject *self) noexcept:
@@ -308,7 +318,14 @@ cdef PyObject *_iternext(PyObject *self) noexcept:
 
 
 cdef PySendResult _send(PyObject *self, PyObject *arg, PyObject **out) noexcept:
-    return gopoll_give(self, arg, <gopoll_step>(<Awaitable>self).step, out)
+    if arg != <PyObject *>None:
+        try:
+            (<Awaitable>self).take(arg)
+        except BaseException as error:
+            out[0] = NULL
+            PyErr_SetObject(type(error), error)
+            return PYGEN_ERROR
+    return gopoll_give(self, <gopoll_step>(<Awaitable>self).step, out)
 
 
 cdef int set_iternext(type cls) except -1:

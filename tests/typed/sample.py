@@ -5,7 +5,7 @@ An ignored error is one that must be found: mypy complains of an ignore that is 
 
 import selectors
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -24,6 +24,7 @@ from gopoll import (
     UnixConn,
     UnixListener,
 )
+from gopoll.embed import Guest, Host, aio
 from gopoll.embed.selector import NetpollSelector
 
 
@@ -273,3 +274,21 @@ def selects(file: int) -> None:
         assert_type(events, int)
     NetpollSelector().select("1")  # type: ignore[arg-type]
     selector.close()
+
+
+class SomeHost(Host):
+    """A host that type checkers accept."""
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
+
+    def unwatch(self, fd: int) -> None: ...
+
+
+async def attaches() -> None:
+    """Run goroutines in other loops."""
+    async with aio.attach() as guest:
+        assert_type(guest, Guest)
+        assert_type(await gopoll.dial("tcp", "localhost:80"), TCPConn)
+    with Guest(SomeHost()) as guest:
+        assert_type(guest.run_nowait(10), int)
+    Guest(3)  # type: ignore[arg-type]

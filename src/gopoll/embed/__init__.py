@@ -1,4 +1,10 @@
-"""gopoll.embed: gopoll below somebody else's event loop. Each door is a module of its own.
+"""gopoll.embed: gopoll inside somebody else's event loop, or below it. Each door is a module.
 
-selector.NetpollSelector is a selectors.BaseSelector. Nothing below imports this package.
+Guest runs goroutines inside a host's loop; aio.attach and trio.attach do it for asyncio and trio,
+Host for any other. selector.NetpollSelector is a selectors.BaseSelector. Nothing below imports this
+package.
 """
+
+from gopoll.embed.guest import Guest, Host
+
+__all__ = ["Guest", "Host"]

@@ -21,7 +21,7 @@ from gopoll._polldesc import Note
 from gopoll.errors import ClosedError, DeadlineExceeded, OpError
 from gopoll.net.checks import check_has, check_int, check_seconds
 from gopoll.net.conn import Conn
-from gopoll.runtime._sched import current_poller
+from gopoll.runtime._sched import current_g, current_poller
 from gopoll.runtime.context import current_context, with_cancel, without_cancel
 from gopoll.runtime.goroutine import go, sleep
 from gopoll.runtime.scope import shield, timeout
@@ -79,6 +79,8 @@ async def serve(
     Raises what else accept raises: TimeoutError if the listener has a deadline, another OpError.
     """
     _check(listener, handler, limit, grace)
+    if current_g() is None:
+        raise RuntimeError("serve() is for a goroutine: await go(serve, listener, handler)")
     server = _Server(handler, limit)
     try:
         await server.accept_all(listener)

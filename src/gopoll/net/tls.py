@@ -26,6 +26,7 @@ from gopoll.net.conn import Conn
 from gopoll.net.dial import Dialer
 from gopoll.net.listener import ListenerBase
 from gopoll.net.tlsconn import TLSConn
+from gopoll.runtime._sched import current_g
 from gopoll.runtime.blocking import blocking
 from gopoll.runtime.scope import deadline
 
@@ -110,11 +111,25 @@ async def dial_tls(
         server_hostname = _host_of(network, address)
     conn = await Dialer(deadline=when).dial(network, address)
     local, remote = conn.local_addr, conn.remote_addr
+    shake = client(conn, ssl_context, server_hostname=server_hostname, alpn=alpn)
     try:
+        if current_g() is None:
+            return await _by_deadline(conn, when, shake)
         async with deadline(when):
-            return await client(conn, ssl_context, server_hostname=server_hostname, alpn=alpn)
+            return await shake
     except DeadlineExceeded as exc:
         raise deadline_error("handshake", network, local, remote) from exc
+
+
+async def _by_deadline(conn: Conn, when: float | None, shake: Awaitable[TLSConn]) -> TLSConn:
+    """Await *shake* in a task of a guest's host, where there is no ambient context to end it."""
+    conn.set_deadline(when)
+    try:
+        made = await shake
+    except TimeoutError as exc:
+        raise DeadlineExceeded from exc
+    conn.set_deadline(None)
+    return made
 
 
 def _host_of(network: str, address: object) -> str | None:

@@ -253,7 +253,8 @@ cdef class ChanOp(WaitOp):
 
     cdef str remedy(self):
         return ("run it in gopoll.run(...), or use send_sync() and recv_sync() in a plain thread, "
-                "try_send() and try_recv() anywhere")
+                "try_send() and try_recv() anywhere; in a loop that is not asyncio's attach gopoll "
+                "to that (gopoll.embed)")
 
 
 @cython.final

@@ -8,10 +8,13 @@ from gopoll.runtime._g cimport GBase
 from gopoll.runtime._p cimport MBase, PBase
 from gopoll.runtime._find cimport FindBase
 
+cdef enum:
+    CHECK_TICKS = 61     # every so many slices the global queue and the network come first
+
 cdef class ExecBase(FindBase):
     cdef public object main            # the main goroutine
     cdef int schedule(self, MBase m) except -1
-    cdef int execute(self, MBase m) except -1
+    cdef int execute(self, MBase m, int most) except -1
     cdef bint register(self, GBase g, bint wake) except -1
     cpdef cancel(self, GBase g, cause)
     cdef int stop_locked(self, MBase m) except -1

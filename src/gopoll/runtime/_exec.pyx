@@ -18,6 +18,7 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_i64, load_int, load_u64,
                              load_word, peek_i64, peek_int, poke_i64, poke_int, store_i64,
                              store_int, store_u64, store_word)
+from gopoll._host cimport TURN
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport coarsetime
@@ -59,7 +60,6 @@ cdef extern from *:
 
 cdef enum:
     BREATHE_TURNS = 16   # so many turns that have run slices may pass without a breath
-    CHECK_TICKS = 61     # every so many slices the global queue and the network come first
 
 
 # What the interpreter does between two bytecodes: let another thread have the GIL that has asked
@@ -71,6 +71,9 @@ _breathe = eval("lambda: None")
 
 cdef class GoschedRequest(ParkRequest):
     """Yielded by gosched(): to the tail of the global queue."""
+
+    cdef bint commit_word(self, PyObject *waiter) noexcept:
+        return TURN.commit_word(waiter)      # in a task of a guest's host
 
     cdef object refuse_task(self):
         return RuntimeError("gosched() in a task of asyncio yields to the goroutines, which its "
@@ -161,7 +164,7 @@ cdef class ExecBase(FindBase):
                 self.stop_locked(m)
             elif m.p != NULL:
                 self.find_runnable(m)
-                ran = self.execute(m)
+                ran = self.execute(m, CHECK_TICKS)
             else:
                 self.stopm(m)
             turns += 1
@@ -169,15 +172,15 @@ cdef class ExecBase(FindBase):
                 _breathe()
         return 0
 
-    cdef int execute(self, MBase m) except -1:
-        """Run CHECK_TICKS slices of m's P, as long as it has it and they are there: how many.
+    cdef int execute(self, MBase m, int most) except -1:
+        """Run up to *most* slices of m's P, as long as it has it and they are there: how many.
 
         Go: execute.
         """
         cdef int n = 0
         cdef GBase g
         cdef PBase p
-        while n < CHECK_TICKS and m.p != NULL and m.lockedg is None:
+        while n < most and m.p != NULL and m.lockedg is None:
             p = <PBase>m.p
             g = <GBase>p.pop()
             if g is None:

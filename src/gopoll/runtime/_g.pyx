@@ -361,7 +361,8 @@ cdef class Handle:
 
     def __await__(self):
         """Wait for the end; return the result or raise the error."""
-        return Join(self._g)
+        cdef Join join = Join(self._g)
+        return join if thread_words().current != NULL else Awaitable.__await__(join)
 
     def __del__(self):
         cdef GBase g = self._g

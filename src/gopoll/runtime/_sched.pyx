@@ -138,7 +138,8 @@ def current_sched():
     """Return the scheduler that runs on this thread; RuntimeError if there is none."""
     cdef PyObject *owner = thread_words().owner
     if owner == NULL:
-        raise RuntimeError("no scheduler runs on this thread: call gopoll.run(...)")
+        raise RuntimeError("no scheduler runs on this thread: call gopoll.run(...), or attach "
+                           "gopoll to the loop here (gopoll.embed.aio.attach(), trio.attach())")
     return <object>owner
 
 
@@ -201,14 +202,14 @@ cdef class SchedBase(WordsBase):
         tw.owner = <PyObject *>self
         tw.m = <PyObject *>m
         tw.poller = <PyObject *>self.poller
-        tw.current = tw.hosts = NULL
+        tw.current = tw.hosts = tw.host = NULL
         tw.spent = tw.spent_bytes = 0
 
     def leave_thread(self):
         """Undo enter_thread."""
         cdef ThreadWords *tw = thread_words()
         if tw.owner == <PyObject *>self:
-            tw.owner = tw.m = tw.poller = tw.current = NULL
+            tw.owner = tw.m = tw.poller = tw.current = tw.host = NULL
 
     # -- Ps
 

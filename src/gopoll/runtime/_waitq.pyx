@@ -31,6 +31,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport futex_wait, futex_wake, load_int, slock, store_int, sunlock
+from gopoll._host cimport HostLink
 from gopoll._park cimport (SLICE_END, Awaitable, ThreadWords, hosts_asyncio, running_loop,
                            slice_spent, thread_words)
 from gopoll._timers cimport nanotime
@@ -73,7 +74,8 @@ cdef class WaitOp(Awaitable):
 
     cdef str remedy(self):
         """What to do where there is no goroutine."""
-        return "run it in gopoll.run(...) or start it with gopoll.go(...)"
+        return ("run it in gopoll.run(...) or start it with gopoll.go(...), or attach gopoll to "
+                "the loop that runs here (gopoll.embed)")
 
     cdef int drop(self) except -1:
         """It has been completed and nobody will ever know: undo what can be undone."""
@@ -107,7 +109,12 @@ cdef class WaitOp(Awaitable):
     cdef int park(self, PyObject **out) except -1:
         """Yield: it would block. Whoever drives the coroutine commits its waiter (K1)."""
         cdef ThreadWords *tw = thread_words()
-        if tw.current == NULL or (tw.hosts == tw.current and hosts_asyncio()):
+        if tw.current == NULL:
+            if tw.host == NULL:
+                return self.park_task(out)
+            if owed and running_loop() is not None:      # H4; the host has parked us else (Q2)
+                pay()
+        elif tw.hosts == tw.current and hosts_asyncio():
             return self.park_task(out)
         self.phase = PARKED
         Py_INCREF(self)
@@ -302,7 +309,10 @@ owed = {}
 
 
 cdef int put_off_task(exc) except -1:
-    """As put_off() in a task of asyncio."""
+    """As put_off() in a task of asyncio, or of another host."""
+    cdef ThreadWords *tw = thread_words()
+    if tw.current == NULL and tw.host != NULL and (<HostLink>tw.host).comes_again(exc):
+        return 0                             # at the next await
     loop = running_loop()
     asyncio = sys.modules.get("asyncio")
     task = None if loop is None else asyncio.current_task(loop)

@@ -7,7 +7,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
-from gopoll._park cimport Awaitable, thread_words
+from gopoll._park cimport Awaitable, ThreadWords, thread_words
 from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._timers cimport (TIMER_WAITER, nanotime, timer_arm, timer_init,
                              timer_stop)
@@ -19,7 +19,8 @@ cdef class Gosched(Awaitable):
     """Yield once. Go: Gosched."""
 
     cdef int step(self, PyObject **out) except -1:
-        if thread_words().current == NULL:
+        cdef ThreadWords *tw = thread_words()
+        if tw.current == NULL and tw.host == NULL:
             raise RuntimeError("gosched() outside a goroutine: await it inside gopoll.run(...), "
                                "and asyncio.sleep(0) in a task of asyncio")
         if not self.seize() or self.steps > 1:                               # K2

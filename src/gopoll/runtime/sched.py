@@ -90,6 +90,8 @@ os.register_at_fork(after_in_child=_interval.forked)
 class Scheduler(ExecBase):
     """What one run() is: its goroutines, its Ps and Ms, its poller and its sysmon."""
 
+    is_guest = False
+
     def __init__(self, procs: int = 1, handoff: bool = True) -> None:
         super().__init__(handoff)
         self.set_nprocs(procs)

@@ -27,9 +27,12 @@ def step_in(what: str, make: Callable[[Context], Context]) -> tuple[GBase, Conte
     """
     g: GBase | None = current_g()
     if g is None:
-        raise RuntimeError(f"no goroutine runs here: use {what} inside gopoll.run(...)")
+        raise RuntimeError(
+            f"no goroutine runs here: use {what} inside gopoll.run(...) or gopoll.go(...), and the "
+            "host's own in a task of a host (asyncio.timeout, trio.fail_after)"
+        )
     asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None:
+    if asyncio is not None and asyncio._get_running_loop() is not None and not g.sched.is_guest:
         raise RuntimeError(
             f"{what} in a task of asyncio would be around every task of that loop: use asyncio's "
             "own there"

@@ -1,0 +1,61 @@
+"""What attach() of every host has in common: a Guest that ends in the host's own turns.
+
+Used by _attach_aio and trio, on the host's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gopoll.embed.guest import Guest, Host
+
+__all__ = ["AttachedGuest"]
+
+
+class AttachedGuest(Guest):
+    """A Guest that tells when a goroutine's error has ended it, and ends without blocking."""
+
+    def __init__(self, host: Host, fail: Callable[[], object]) -> None:
+        """fail: called once, when a goroutine has ended the guest with an error."""
+        self._fail = fail
+        self._tell: Callable[[object], object] | None = None
+        super().__init__(host)
+
+    def _turn(self) -> None:
+        try:
+            self.run_nowait()
+        except BaseException as error:
+            if error is not self._sched.fatal:
+                raise
+            if self._tell is None:
+                self._fail()
+        if self._sched.is_finished and self._tell is not None:
+            tell, self._tell = self._tell, None
+            tell(None)
+
+    def shut_down(self) -> None:
+        """Cancel every goroutine."""
+        if not self._sched.is_ending:
+            self._sched.shut_down()
+
+    async def wait_ended(self) -> None:
+        """Wait until the last has ended. May be called again after an exception."""
+        host = self._host
+        while not self._sched.is_finished and host is not None:
+            awaitable, self._tell, _ = host.make_future()
+            await awaitable
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error of a goroutine that nobody has awaited, which has ended all."""
+        return self._sched.fatal
+
+    def end(self, exc: BaseException | None) -> None:
+        """Close; *exc* has ended the body. Raises the goroutine's error, if there is one."""
+        error = self.error
+        self._sched.has_raised = True
+        self.close()
+        if error is not None:
+            if exc is not None and exc is not error and isinstance(exc, Exception):
+                error.add_note(f"the body of attach() ended with {exc!r} too")
+            raise error

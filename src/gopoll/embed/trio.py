@@ -1,0 +1,109 @@
+"""attach() for trio: goroutines inside trio's loop.
+
+Called by programs in a trio task. The pump is a system task that waits for the guest's descriptor;
+each time it runs one bounded batch of goroutines, and trio its own tasks in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Any
+
+import outcome
+import trio
+
+from gopoll.embed._attach import AttachedGuest
+from gopoll.embed.guest import Guest, Host
+
+__all__ = ["attach"]
+
+
+class _Wait:
+    """What a task waits in: set once, or given up by trio's cancellation."""
+
+    def __init__(self) -> None:
+        self._task: trio.lowlevel.Task | None = None
+        self._outcome: outcome.Outcome[Any] | None = None
+
+    def set_result(self, value: Any) -> None:
+        self._set(outcome.Value(value))
+
+    def set_error(self, error: BaseException) -> None:
+        self._set(outcome.Error(error))
+
+    def _set(self, result: outcome.Outcome[Any]) -> None:
+        if self._outcome is None:
+            self._outcome = result
+            if self._task is not None:
+                trio.lowlevel.reschedule(self._task, result)
+
+    def _abort(self, raise_cancel: Any) -> trio.lowlevel.Abort:
+        if self._outcome is None:
+            self._outcome = outcome.Value(None)  # whoever sets it now does nothing
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        if self._outcome is not None:
+            return self._outcome.unwrap()
+        self._task = trio.lowlevel.current_task()
+        return (yield from trio.lowlevel.wait_task_rescheduled(self._abort).__await__())
+
+
+class _TrioHost(Host):
+    def __init__(self) -> None:
+        self._scope = trio.CancelScope()
+
+    def watch(self, fd: int, callback: Callable[[], object]) -> None:
+        trio.lowlevel.spawn_system_task(self._pump, fd, callback, name="gopoll")
+
+    async def _pump(self, fd: int, callback: Callable[[], object]) -> None:
+        with self._scope:
+            while True:
+                await trio.lowlevel.wait_readable(fd)
+                callback()
+
+    def unwatch(self, fd: int) -> None:
+        self._scope.cancel()
+        trio.lowlevel.notify_closing(fd)
+
+    def make_future(
+        self,
+    ) -> tuple[Awaitable[Any], Callable[[Any], object], Callable[[BaseException], object]]:
+        wait = _Wait()
+        return wait, wait.set_result, wait.set_error
+
+    def comes_again(self, error: BaseException) -> bool:
+        return isinstance(error, trio.Cancelled)  # of a scope, which is a state
+
+
+@contextlib.asynccontextmanager
+async def attach() -> AsyncIterator[Guest]:
+    """`async with attach():` goroutines run in this trio loop, and its tasks await gopoll's ops.
+
+    Inside the block go() starts goroutines, and every task may await what gopoll has: dial,
+    conn.read, channels, handles of goroutines, sleep. A scope that is cancelled takes back what its
+    tasks wait in and leaves the connection usable. `async with` gives the Guest. An operation
+    that is done on the spot is no checkpoint.
+
+    When the block ends, the goroutines are cancelled and run to their end; what other tasks still
+    wait in fails with RuntimeError. An error of a goroutine that nobody awaits cancels the block,
+    which raises it. RuntimeError if gopoll runs on this thread already.
+    """
+    scope = trio.CancelScope()
+    guest = AttachedGuest(_TrioHost(), scope.cancel)
+    error: BaseException | None = None
+    try:
+        with scope:
+            yield guest
+    except BaseException as exc:
+        error = exc
+        raise
+    finally:
+        try:
+            with trio.CancelScope(shield=True):
+                guest.shut_down()
+                await guest.wait_ended()
+            guest.end(error)
+        finally:
+            error = None  # no cycle through the traceback

@@ -1,0 +1,1 @@
+"""Turns of a guest, called from Python. See _guest.pyx."""

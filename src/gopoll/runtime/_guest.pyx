@@ -1,0 +1,74 @@
+"""A turn of a guest: the scheduler without threads, driven by somebody else's loop.
+
+Called by guest.py, on the host's thread. Between two turns a guest is what a run is whose last M
+blocks in the network: its P is idle, lastpoll is 0, and whoever puts work into the global queue
+breaks the poller (S1). For the host that sleeps on the poller's descriptor that is the wake-up.
+Go: schedule and findRunnable, runtime/proc.go (go1.27).
+
+Q4: a turn ends as a sleep begins: the P is put on the idle list, lastpoll set to 0, and then every
+    queue is looked at (S1, S3); `watched` is set, and then the poller's lists are looked at (P8).
+    What is left makes the descriptor readable.
+"""
+
+from cpython.object cimport PyObject
+
+from gopoll._atomic cimport load_int, store_i64, store_int
+from gopoll._netpoll cimport netpollrest
+from gopoll._park cimport thread_words
+from gopoll._timers cimport nanotime
+from gopoll.runtime._exec cimport CHECK_TICKS, ExecBase
+from gopoll.runtime._p cimport MBase, PBase
+
+
+def begin_turn(ExecBase sched not None, MBase m not None):
+    """Take the P, as an M does that comes back from the network. RuntimeError inside a turn."""
+    if m.p != NULL:
+        raise RuntimeError("the guest is in a turn already: run_nowait() and close() are for the "
+                           "host's loop, not for goroutines or callbacks of a turn")
+    if thread_words().owner != <PyObject *>sched:
+        raise RuntimeError("a Guest belongs to the thread that made it: call run_nowait() there")
+    sched.refuse_fork()
+    store_int(&sched.ps.watched, 2)          # P8
+    store_i64(&sched.words.lastpoll, nanotime())
+    sched.acquirep(m)
+
+
+def end_turn(ExecBase sched not None, MBase m not None):
+    """Give the P up and see that the host is told of what is left (Q4)."""
+    cdef PBase p = <PBase>m.p if m.p != NULL else None
+    if sched.ps != sched.poller.ps:
+        return                               # forked in this turn: all of it is the parent's (A9)
+    m.p = NULL
+    if p is not None:
+        sched.pidleput(p)
+    store_i64(&sched.words.lastpoll, 0)
+    netpollrest(sched.ps, sched.work_anywhere())
+
+
+def run_turn(ExecBase sched not None, MBase m not None, int budget):
+    """Poll the network and run up to *budget* slices: how many there were."""
+    cdef int k, most, n = 0
+    begin_turn(sched, m)
+    try:
+        try:
+            sched.poll(m)
+            while n < budget and not load_int(&sched.words.finished):
+                if n and n % CHECK_TICKS == 0:
+                    sched.poll(m)
+                if (<PBase>m.p).has_work():
+                    sched.globq_get(m, 1)    # what yields must not starve what has waited
+                most = CHECK_TICKS if budget - n > CHECK_TICKS else budget - n
+                k = sched.execute(m, most)
+                n += k
+                if k < most:
+                    break
+        except BaseException as error:       # of a signal handler, or of our own
+            sched.survive(error)
+    finally:
+        end_turn(sched, m)
+    return n
+
+
+def has_work(ExecBase sched not None):
+    """Whether a goroutine can run now."""
+    return sched.work_anywhere()

@@ -1,0 +1,522 @@
+"""Guest and Host: a scheduler without threads, driven by hand, by poll(2) and by gevent."""
+
+import gc
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+
+import gopoll
+from embed.hosts import in_thread, need
+from gopoll.embed import Guest, Host
+from helpers.child import run_forking
+
+EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "gevent_host.py"
+
+
+@pytest.fixture
+def guest():
+    with Guest() as guest:
+        yield guest
+
+
+def is_readable(guest, timeout=0):
+    poll = select.poll()
+    poll.register(guest.fileno(), select.POLLIN)
+    return bool(poll.poll(timeout))
+
+
+def settle(guest):
+    """Run until nothing is left."""
+    while is_readable(guest):
+        guest.run_nowait()
+
+
+def drive(guest, *goroutines):
+    """Be the host that has the descriptor alone, until *goroutines* have ended."""
+    while not all(g.done for g in goroutines):
+        assert is_readable(guest, 20_000), "the host sleeps over it"
+        guest.run_nowait()
+    return [g.result() for g in goroutines]
+
+
+async def nap(seconds=0.0):
+    await gopoll.sleep(seconds)
+    return seconds
+
+
+async def spin():
+    while True:
+        await gopoll.gosched()
+
+
+def test_the_descriptor_alone_drives_timers_channels_contexts_groups_and_calls(guest):
+    async def pipeline():
+        chan, done = gopoll.Chan(), gopoll.Chan()
+
+        async def produce():
+            for n in range(100):
+                await chan.send(n)
+            chan.close()
+
+        async def consume():
+            await done.send(sum([n async for n in chan]))
+
+        async with gopoll.Group() as group:
+            group.go(produce)
+            group.go(consume)
+            total = await done.recv()
+        with pytest.raises(gopoll.DeadlineExceeded):
+            async with gopoll.timeout(0.002):
+                await gopoll.sleep(3600)
+        return total, await gopoll.blocking(threading.get_ident)
+
+    begun = time.monotonic()
+    g, napper = gopoll.go(pipeline), gopoll.go(nap, 0.01)
+    (total, ident), _ = drive(guest, g, napper)
+    assert total == 4950
+    assert ident != threading.get_ident()
+    assert time.monotonic() - begun >= 0.01
+
+
+def test_with_nothing_left_the_descriptor_says_nothing(guest):
+    """A2."""
+    settle(guest)
+    assert not is_readable(guest)
+    guest.wake()
+    assert is_readable(guest)
+    assert guest.run_nowait() == 0
+    assert not is_readable(guest)
+    g = gopoll.go(nap, 3600)
+    assert is_readable(guest)
+    guest.run_nowait()
+    assert g.state == "waiting"
+    assert not is_readable(guest), "a timer of an hour is set, and nothing else"
+    g.cancel()
+    assert is_readable(guest)
+    guest.run_nowait()
+    assert g.done
+    assert not is_readable(guest)
+
+
+def test_a_batch_is_bounded_and_what_is_left_is_told(guest):
+    settle(guest)
+    goroutines = [gopoll.go(spin) for _ in range(10)]
+    for budget in (1, 7, 64, 200):
+        assert guest.run_nowait(budget) == budget
+        assert is_readable(guest)
+        assert guest.timeout_ns() == 0
+    assert guest.run_nowait() == 64
+    for g in goroutines:
+        g.cancel()
+    while any(not g.done for g in goroutines):
+        guest.run_nowait()
+    assert guest.run_nowait() == 0
+    with pytest.raises(ValueError, match="budget 0 is below 1"):
+        guest.run_nowait(0)
+
+
+def test_goroutines_of_a_batch_take_turns(guest):
+    ran = []
+
+    async def work(name):
+        while len(ran) < 60:
+            ran.append(name)
+            await gopoll.gosched()
+
+    goroutines = [gopoll.go(work, n) for n in range(3)]
+    drive(guest, *goroutines)
+    assert [ran.count(n) for n in range(3)] == [20, 20, 20]
+
+
+def test_the_network_is_looked_at_beside_goroutines_that_only_yield(guest):
+    r, w = os.pipe2(os.O_NONBLOCK)
+    fd = gopoll.open_fd(r)
+    spinner = gopoll.go(spin)
+
+    async def read():
+        return await fd.read()
+
+    g = gopoll.go(read)
+    while g.state != "waiting":
+        guest.run_nowait()
+    os.write(w, b"x")
+    for _ in range(10):
+        guest.run_nowait()
+    assert g.result() == b"x"
+    spinner.cancel()
+    fd.close()
+    os.close(w)
+
+
+def test_timeout_ns_is_the_time_to_the_next_deadline(guest):
+    settle(guest)
+    assert guest.timeout_ns() == -1
+    g = gopoll.go(nap, 60)
+    assert guest.timeout_ns() == 0
+    settle(guest)
+    assert 50e9 < guest.timeout_ns() <= 60e9
+    g.cancel()
+    settle(guest)
+    assert guest.timeout_ns() == -1
+
+
+def test_an_earlier_deadline_from_another_thread_is_seen(guest):
+    """P8: the timerfd is set by the host's next turn, of which it is told."""
+    settle(guest)
+    ctx, cancel = gopoll.with_timeout(gopoll.background(), 3600)
+
+    async def wait(ctx):
+        await ctx.wait()
+
+    g = gopoll.go(wait, ctx)
+    settle(guest)
+
+    def earlier():
+        poller.call_at_ns(time.monotonic_ns() + 5_000_000, cancel)
+
+    poller = guest._sched.poller
+    thread = in_thread(earlier)
+    drive(guest, g)
+    thread.join()
+
+
+def test_many_deadlines_at_once_are_all_kept(guest):
+    """More than one poll hands out; the timerfd's edge comes once."""
+    when = time.monotonic() + 0.005
+
+    async def until():
+        await gopoll.sleep(when - time.monotonic())
+
+    drive(guest, *[gopoll.go(until) for _ in range(600)])
+
+
+def test_wake_from_threads_and_signals_of_the_scheduler_are_coalesced(guest):
+    settle(guest)
+    threads = [in_thread(guest.wake) for _ in range(10)]
+    for thread in threads:
+        thread.join()
+    assert is_readable(guest)
+    guest.run_nowait()
+    assert not is_readable(guest)
+
+
+def test_plain_threads_wake_goroutines(guest):
+    chan = gopoll.Chan()
+
+    async def total():
+        return sum([n async for n in chan])
+
+    def send(n):
+        for _ in range(200):
+            chan.send_sync(n, timeout=20)
+
+    g = gopoll.go(total)
+    threads = [in_thread(send, n) for n in range(1, 4)]
+    while any(t.is_alive() for t in threads):
+        if is_readable(guest, 20):
+            guest.run_nowait()
+    chan.close()
+    assert drive(guest, g) == [1200]
+    for thread in threads:
+        thread.join()
+
+
+def test_it_belongs_to_its_thread_and_has_one_turn_at_a_time(guest):
+    errors = []
+
+    def elsewhere():
+        for fn in (guest.run_nowait, lambda: gopoll.go(nap)):
+            try:
+                fn()
+            except RuntimeError as exc:
+                errors.append(str(exc))
+
+    in_thread(elsewhere).join()
+    assert errors[0] == "a Guest belongs to the thread that made it: call run_nowait() there"
+    assert errors[1].startswith("no scheduler runs on this thread")
+    with pytest.raises(RuntimeError, match="a scheduler runs"):
+        Guest()
+    with pytest.raises(RuntimeError, match="a scheduler runs"):
+        gopoll.run(nap())
+
+    async def inside(fn):
+        with pytest.raises(RuntimeError, match="the guest is in a turn already"):
+            fn()
+
+    drive(guest, gopoll.go(inside, guest.run_nowait), gopoll.go(inside, guest.close))
+    assert not guest.is_closed
+
+
+def test_what_would_block_the_thread_is_refused(guest):
+    g = gopoll.go(nap)
+    with pytest.raises(RuntimeError, match=r"result\(\) would block the goroutines"):
+        g.result()
+    with pytest.raises(RuntimeError, match=r"recv_sync\(\) and send_sync\(\) would block"):
+        gopoll.Chan().recv_sync()
+    drive(guest, g)
+    assert g.result() == 0.0
+
+
+def test_without_a_host_nothing_can_be_awaited_outside_a_goroutine(guest):
+    op = gopoll.Chan().recv()
+    with pytest.raises(RuntimeError, match="would block outside a goroutine"):
+        next(op.__await__())
+
+
+def test_close_runs_goroutines_to_their_end():
+    said = []
+
+    async def work():
+        try:
+            await gopoll.sleep(3600)
+        finally:
+            async with gopoll.shield():
+                await gopoll.sleep(0.005)
+            said.append("cleaned up")
+
+    async def generate():
+        try:
+            yield
+        finally:
+            await gopoll.sleep(0)
+            said.append("generator closed")
+
+    async def half():
+        kept.append(generate())
+        await anext(kept[0])
+
+    kept = []
+    guest = Guest()
+    gopoll.go(work)
+    gopoll.go(half)
+    never = gopoll.go(work)
+    guest.run_nowait(2)
+    guest.close()
+    assert guest.is_closed
+    assert sorted(said) == ["cleaned up", "cleaned up", "generator closed"]
+    assert never.done, "it has begun, and its first wait was its last"
+    guest.close()
+    with pytest.raises(RuntimeError, match="the guest is closed"):
+        guest.run_nowait()
+    assert gopoll.run(nap()) == 0.0, "the thread is free again"
+
+
+def test_an_error_that_nobody_awaits_is_raised_by_run_nowait_once():
+    async def bad():
+        raise ValueError("unseen")
+
+    guest = Guest()
+    other = gopoll.go(nap, 3600)
+    gopoll.go(bad)
+    with pytest.raises(ValueError, match="unseen") as caught:
+        guest.run_nowait()
+    assert traceback.extract_tb(caught.tb)[-1].name == "bad"
+    while not other.done:
+        guest.run_nowait()
+    guest.close()
+
+
+def test_close_raises_an_error_that_run_nowait_has_not():
+    async def bad():
+        try:
+            await gopoll.sleep(3600)
+        finally:
+            raise ValueError("in the end")
+
+    guest = Guest()
+    gopoll.go(bad)
+    guest.run_nowait()
+    with pytest.raises(ValueError, match="in the end"):
+        guest.close()
+
+
+def test_a_guest_that_is_dropped_is_kept_by_its_thread():
+    """The thread points to it; the leak guard sees that close() gives all back."""
+    kept = Guest()._sched
+    gc.collect()
+    g = gopoll.go(nap)
+    while not g.done:
+        kept.turn(10)
+    kept.close()
+
+
+def test_asynchronous_generators_of_the_host_are_left_to_the_host(guest):
+    """A12: the hooks are the guest's in its turns alone."""
+    firsts = []
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firsts.append, None)
+    try:
+
+        async def generate():
+            yield 1
+
+        async def inside():
+            async for _ in generate():
+                pass
+
+        drive(guest, gopoll.go(inside))
+        assert firsts == []
+        agen = generate()
+        with pytest.raises(StopIteration):
+            agen.asend(None).send(None)
+        assert firsts == [agen]
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def test_in_a_forked_child_it_is_refused_and_the_parent_goes_on():
+    run_forking(
+        """
+from gopoll.embed import Guest
+guest = Guest()
+
+async def nap():
+    await gopoll.sleep(0.001)
+    return "slept"
+
+g = gopoll.go(nap)
+
+def child():
+    try:
+        guest.run_nowait()
+    except ForkedError:
+        pass
+    else:
+        raise AssertionError("not refused")
+    guest.close()
+    assert gopoll.run(nap()) == "slept"
+    with Guest() as other:
+        g = gopoll.go(nap)
+        while not g.done:
+            other.run_nowait()
+
+in_child(child)
+while not g.done:
+    guest.run_nowait()
+assert g.result() == "slept"
+guest.close()
+"""
+    )
+
+
+# -- hosts -----------------------------------------------------------------------------------------
+
+
+class Recorder(Host):
+    """A host that is driven by hand, and whose futures are lists."""
+
+    def __init__(self):
+        self.calls = []
+
+    def watch(self, fd, callback):
+        self.calls.append(("watch", fd))
+        self.callback = callback
+
+    def unwatch(self, fd):
+        self.calls.append(("unwatch", fd))
+
+    def make_future(self):
+        how = []
+        return self.wait(how), how.append, how.append
+
+    async def wait(self, how):
+        while not how:
+            await Yield()
+        if isinstance(how[0], BaseException):
+            raise how[0]
+
+
+class Yield:
+    def __await__(self):
+        yield "the host's own"
+
+
+def test_a_host_watches_the_descriptor_until_close():
+    host = Recorder()
+    with Guest(host) as guest:
+        fd = guest.fileno()
+        g = gopoll.go(nap)
+        while not g.done:
+            host.callback()
+    assert host.calls == [("watch", fd), ("unwatch", fd)]
+
+
+def test_a_host_that_cannot_watch_leaves_nothing_behind():
+    class Bad(Recorder):
+        def watch(self, fd, callback):
+            raise OSError("cannot watch")
+
+    with pytest.raises(OSError, match="cannot watch"):
+        Guest(Bad())
+    with Guest():
+        pass
+
+
+def test_awaits_go_by_the_hosts_own_protocol():
+    host = Recorder()
+    with Guest(host):
+        chan = gopoll.Chan()
+        steps = chan.recv().__await__()
+        assert next(steps) == "the host's own"
+        assert steps.send(None) == "the host's own"
+        assert chan.try_send("a value")
+        with pytest.raises(StopIteration) as stop:
+            steps.send(None)
+        assert stop.value.value == "a value"
+
+
+def test_what_the_host_throws_in_takes_the_operation_back():
+    host = Recorder()
+    with Guest(host) as guest:
+        chan = gopoll.Chan()
+        steps = chan.recv().__await__()
+        assert next(steps) == "the host's own"
+        with pytest.raises(KeyError):
+            steps.throw(KeyError("killed"))
+        assert not chan.try_send(1)
+        steps = chan.recv().__await__()
+        next(steps)
+        steps.close()
+        assert not chan.try_send(1)
+        assert guest._sched.link.waiting == 0
+        unstarted = gopoll.sleep(3600).__await__()
+        unstarted.close()
+
+
+def test_a_host_that_cannot_make_a_future_fails_the_await():
+    class Bad(Recorder):
+        def make_future(self):
+            raise LookupError("no task here")
+
+    with Guest(Bad()):
+        chan = gopoll.Chan()
+        with pytest.raises(LookupError, match="no task here"):
+            next(chan.recv().__await__())
+        assert not chan.try_send(1)
+
+
+def test_a_host_gives_three_methods():
+    host = Host()
+    for call in (lambda: host.watch(0, print), lambda: host.unwatch(0), host.make_future):
+        with pytest.raises(NotImplementedError):
+            call()
+    assert host.comes_again(ValueError()) is False
+
+
+def test_the_gevent_example():
+    need("gevent")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLE), "5"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == [f"hello from greenlet {n}" for n in range(5)]

@@ -1,0 +1,98 @@
+"""trio.attach(): what trio does its own way: scopes are states, and errors are sent."""
+
+import pytest
+
+import gopoll
+from embed.hosts import call, need, pair
+
+trio = pytest.importorskip("trio", reason="trio is not installed (pip install trio)")
+
+from gopoll.embed import trio as gopoll_trio  # noqa: E402
+
+assert need("trio") is trio
+
+
+def test_errors_of_the_body_come_out_in_no_group():
+    async def main():
+        async with gopoll_trio.attach():
+            raise LookupError("the body's")
+
+    with pytest.raises(LookupError, match="the body's"):
+        trio.run(main)
+
+
+def test_a_scope_that_is_cancelled_ends_the_next_operation_that_waits():
+    async def main():
+        async with gopoll_trio.attach():
+            chan, got = gopoll.Chan(3), []
+            for n in range(3):
+                assert chan.try_send(n)
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                for _ in range(4):
+                    got.append(await chan.recv())  # done on the spot: no checkpoint
+            assert got == [0, 1, 2]
+            assert scope.cancelled_caught
+
+    trio.run(main)
+
+
+def test_a_nursery_cancels_what_its_tasks_wait_in():
+    async def main():
+        async with gopoll_trio.attach() as guest:
+            a, b = await pair()
+            async with a, b:
+                with trio.move_on_after(0.005) as scope:
+                    async with trio.open_nursery() as nursery:
+                        for op in (a.read, b.read, gopoll.Chan().recv):
+                            nursery.start_soon(call, op, ())
+                        nursery.start_soon(call, gopoll.sleep, (3600,))
+                assert scope.cancelled_caught
+                assert guest._sched.link.waiting == 0
+                await b.write(b"still usable")
+                assert await a.read() == b"still usable"
+
+    trio.run(main)
+
+
+def test_a_cancelled_block_cleans_up_first():
+    said = []
+
+    async def work():
+        try:
+            await gopoll.sleep(3600)
+        finally:
+            async with gopoll.shield():
+                await gopoll.sleep(0.005)
+            said.append("cleaned up")
+
+    async def main():
+        with trio.move_on_after(0.005) as scope:
+            async with gopoll_trio.attach():
+                gopoll.go(work)
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert said == ["cleaned up"]
+
+    trio.run(main)
+
+
+def test_a_goroutine_may_not_await_what_is_trios():
+    async def work():
+        with pytest.raises(TypeError, match=r"goroutine awaited .*, which belongs to"):
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+        return "done"
+
+    async def main():
+        async with gopoll_trio.attach():
+            assert await gopoll.go(work) == "done"
+
+    trio.run(main)
+
+
+def test_channels_are_refused_before_attach():
+    async def main():
+        with pytest.raises(RuntimeError, match=r"outside a goroutine: .*attach gopoll to"):
+            await gopoll.Chan().recv()
+
+    trio.run(main)
