@@ -541,9 +541,7 @@ def test_a_raw_poller_has_no_waiters_of_pythons():
             poller.netpoll, lambda: poller.post(1), lambda: poller.call_at_ns(1, 1),
             lambda: poller.open(fd),
         ):  # fmt: skip
-            with pytest.raises(
-                RuntimeError, match=r"Poller\(raw=True\) are words of C"
-            ):
+            with pytest.raises(RuntimeError, match=r"Poller\(raw=True\) are words of C"):
                 call()
         poller.netpoll_break()
         assert poller.timeout_ns() == -1
