@@ -12,6 +12,7 @@ cdef class HostLink(HostBase):
     cdef PollerBase poller             # the guest's
     cdef pollServer *ps                # of the process that made it
     cdef ThreadWords *thread           # the host's; an address, to tell it from others
+    cdef object future_type            # of what the host makes, if it is asyncio's kind
     cdef set waits                     # HostWaiters that are parked; on the host's thread
     cdef readonly bint is_closed
 
@@ -20,8 +21,10 @@ cdef class HostWaiter:
     cdef ParkRequest request           # what it is parked in
     cdef object set_result
     cdef object set_error
+    cdef object future                 # if it is one of asyncio's kind: cancelled by its task
     cdef bint over                     # told, or taken back; on the host's thread
     cdef bint take_back(self) noexcept
+    cdef object settle(self, object error)
 
 cdef class Turn(ParkRequest):
     pass
@@ -36,6 +39,6 @@ cdef class HostAwait(Awaitable):
     cdef object value                  # that it was sent for that
     cdef int turn(self, PyObject **out) except -1
     cdef bint park(self, ParkRequest request, PyObject **out) except -1
-    cdef int enter(self, object awaitable, PyObject **out) except -1
+    cdef int enter(self, object awaitable, HostWaiter waiter, PyObject **out) except -1
     cdef int unpark(self) except -1
     cdef int interrupt(self, object error, PyObject **out) except -1

@@ -56,12 +56,8 @@ cdef class HostLink(HostBase):
         for waiter in waits:
             if waiter.over:
                 continue
-            if waiter.take_back():
-                waiter.over = True
-                waiter.set_error(RuntimeError(CLOSED))
-            else:                            # it is being woken, and the poller is about to go
-                waiter.over = True
-                waiter.set_result(None)
+            # Else it is being woken, and the poller is about to go.
+            waiter.settle(RuntimeError(CLOSED) if waiter.take_back() else None)
 
     @property
     def waiting(self):
@@ -88,8 +84,17 @@ cdef class HostWaiter:
                 pass                         # Q3: it has been failed
             return
         if not self.over:                    # Q2
-            self.over = True
+            self.settle(None)
+
+    cdef object settle(self, object error):
+        """Tell who awaits. On the host's thread, once."""
+        self.over = True
+        if self.future is not None and self.future.done():
+            return                           # cancelled: its task is thrown into soon
+        if error is None:
             self.set_result(None)
+        else:
+            self.set_error(error)
 
     cdef bint take_back(self) noexcept:
         """Leave what it is parked in: False if it is being woken."""
@@ -186,11 +191,16 @@ cdef class HostAwait(Awaitable):
         link.waits.add(waiter)
         tw.spent = 0
         tw.spent_bytes = 0
-        return self.enter(awaitable, out)
+        return self.enter(awaitable, waiter, out)
 
-    cdef int enter(self, object awaitable, PyObject **out) except -1:
+    cdef int enter(self, object awaitable, HostWaiter waiter, PyObject **out) except -1:
         """Yield what *awaitable* yields first; 0 if that is nothing: it is settled already."""
-        if hasattr(awaitable, "_asyncio_future_blocking"):
+        cdef HostLink link = self.link
+        if link.future_type is not type(awaitable) and hasattr(awaitable,
+                                                               "_asyncio_future_blocking"):
+            link.future_type = type(awaitable)
+        if link.future_type is type(awaitable):
+            waiter.future = awaitable
             awaitable._asyncio_future_blocking = True        # as Future.__await__ does
             Py_INCREF(awaitable)
             out[0] = <PyObject *>awaitable

@@ -4,11 +4,14 @@ Rulings A2, A3, A11, A12; docs/embedding.md. What one host does its own way is i
 and test_trio.py.
 """
 
+import gc
 import itertools
+import random
 import socket
 import threading
 import time
 import traceback
+import weakref
 
 import pytest
 
@@ -685,5 +688,142 @@ def test_blocks_of_ours_are_for_goroutines_and_work_there(host):
         with pytest.raises(RuntimeError, match=r"no goroutine runs here: use timeout\(\)"):
             async with gopoll.timeout(1):
                 pass
+
+    attached(host, main)
+
+
+# -- many at once ----------------------------------------------------------------------------------
+
+
+def test_a_stream_survives_any_number_of_cancelled_reads(host):
+    """Readers come and are cancelled in any turn; what has been read is the stream, to the byte."""
+    rnd = random.Random(7)
+    sent = bytes(rnd.randrange(256) for _ in range(20000))
+
+    async def write(conn):
+        at = 0
+        while at < len(sent):
+            n = rnd.randrange(1, 200)
+            await conn.write(sent[at : at + n])
+            at += n
+            if rnd.random() < 0.5:
+                await gopoll.sleep(0.0002)
+        conn.close_write()
+
+    async def main(guest):
+        a, b = await pair()
+        got, cancelled = bytearray(), 0
+
+        async def read():
+            got.extend(await a.read(100))  # nothing between the two awaits
+
+        async with a, b:
+            writer = gopoll.go(write, b)
+            while len(got) < len(sent):
+                task = host.start(read)
+                for _ in range(rnd.randrange(5)):
+                    await host.turn()
+                task.cancel()
+                how = await task.outcome()
+                cancelled += how == "cancelled"
+                assert how in (None, "cancelled"), how
+            await writer
+        assert bytes(got) == sent
+        assert cancelled > 0
+
+    attached(host, main)
+
+
+def test_values_survive_any_number_of_cancelled_receivers(host):
+    """H4, with goroutines that send and threads too."""
+    rnd = random.Random(11)
+
+    async def main(guest):
+        chan, got = Chan(), []
+
+        async def send(first):
+            for n in range(200):
+                await chan.send(first + n)
+
+        async def take():
+            got.append(await chan.recv())
+
+        senders = [gopoll.go(send, 1000 * k) for k in range(3)]
+        thread = in_thread(lambda: [chan.send_sync(3000 + n, 60) for n in range(200)])
+        while len(got) < 800:
+            tasks = [host.start(take) for _ in range(3)]
+            for _ in range(rnd.randrange(4)):
+                await host.turn()
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                how = await task.outcome()
+                assert how in (None, "cancelled"), how
+        for g in senders:
+            await g
+        thread.join()
+        assert sorted(got) == sorted(1000 * k + n for k in range(4) for n in range(200))
+
+    attached(host, main)
+
+
+def test_two_hosts_in_two_threads_join_and_talk(host):
+    """A goroutine of the one is awaited in a task of the other; connections stay at home."""
+    chan, answers, seen = Chan(), Chan(1), []
+
+    async def serve(guest):
+        conn, peer = await pair()
+
+        async def work():
+            return await answers.recv()
+
+        async with conn, peer:
+            await chan.send((gopoll.go(work), conn))
+            await gopoll.blocking(over.wait, 20)
+
+    over = threading.Event()
+    thread = in_thread(attached, type(host)(host.name), serve)
+
+    async def main(guest):
+        g, conn = await chan.recv()
+        task = host.start(join, g)
+        await waiting(host, guest, 1)
+        with pytest.raises(RuntimeError, match="the connection belongs to another scheduler"):
+            await conn.read()
+        await answers.send("from afar")
+        seen.append(await task.outcome())
+
+    async def join(g):
+        return await g
+
+    try:
+        attached(host, main)
+    finally:
+        over.set()
+        thread.join()
+    assert seen == ["from afar"]
+
+
+def test_nothing_is_kept_of_what_has_been_awaited(host):
+    async def main(guest):
+        chan = Chan()
+        refs = []
+
+        class Value:
+            pass
+
+        async def send():
+            for _ in range(50):
+                value = Value()
+                refs.append(weakref.ref(value))
+                await chan.send(value)
+
+        g = gopoll.go(send)
+        for _ in range(50):
+            await chan.recv()
+        await g
+        gc.collect()
+        assert [ref for ref in refs if ref() is not None] == []
+        assert guest._sched.link.waiting == 0
 
     attached(host, main)

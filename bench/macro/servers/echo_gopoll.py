@@ -1,8 +1,9 @@
-"""gopoll's echo servers: read and write, readinto and write, serve(), splice and TLS.
+"""gopoll's echo servers: read and write, readinto and write, serve(), splice, TLS, and as a guest.
 
 Started by measure.py.
 
 As shipped: run() with its hand-off and its sysmon. GOMAXPROCS=1 comes from the runner, as for Go.
+-guest: the same goroutines in a loop of asyncio's or uvloop's; -tasks: that loop's tasks instead.
 """
 
 import contextlib
@@ -99,6 +100,34 @@ async def serve():
     await gopoll.serve(await listen(), echo_handler)
 
 
+def in_loop(module, tasks):
+    """Return a server inside the loop of *module*: a goroutine, or a task, for each connection."""
+
+    async def main():
+        import asyncio
+
+        from gopoll.embed import aio
+
+        async with aio.attach(), await listen() as listener:
+            kept = set()
+            async for conn in listener:
+                if tasks:
+                    task = asyncio.create_task(echo(conn))
+                    kept.add(task)
+                    task.add_done_callback(kept.discard)
+                else:
+                    gopoll.go(echo, conn)
+
+    def serve_there():
+        import asyncio
+        import importlib
+
+        with asyncio.Runner(loop_factory=importlib.import_module(module).new_event_loop) as runner:
+            runner.run(main())
+
+    return serve_there
+
+
 if __name__ == "__main__":
     plain = echo_in_time if beside.what() == "deadlines" else echo
     start(
@@ -107,6 +136,10 @@ if __name__ == "__main__":
             "gopoll-readinto": accepting(echo_into),
             "gopoll-serve": lambda: gopoll.run(serve),
             "gopoll-splice": accepting(echo_splice),
+            "gopoll-guest-asyncio": in_loop("asyncio", tasks=False),
+            "gopoll-guest-uvloop": in_loop("uvloop", tasks=False),
+            "gopoll-tasks-asyncio": in_loop("asyncio", tasks=True),
+            "gopoll-tasks-uvloop": in_loop("uvloop", tasks=True),
             "gopoll-tls": accepting(plain, over_tls),
         }
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gopoll._polldesc import Note
 from gopoll.embed.guest import Guest, Host
 
 __all__ = ["AttachedGuest"]
@@ -18,7 +19,7 @@ class AttachedGuest(Guest):
     def __init__(self, host: Host, fail: Callable[[], object]) -> None:
         """fail: called once, when a goroutine has ended the guest with an error."""
         self._fail = fail
-        self._tell: Callable[[object], object] | None = None
+        self._ended: Note | None = None  # while the block waits for the end
         super().__init__(host)
 
     def _turn(self) -> None:
@@ -27,23 +28,22 @@ class AttachedGuest(Guest):
         except BaseException as error:
             if error is not self._sched.fatal:
                 raise
-            if self._tell is None:
+            if self._ended is None:
                 self._fail()
-        if self._sched.is_finished and self._tell is not None:
-            tell, self._tell = self._tell, None
-            tell(None)
+        if self._sched.is_finished and self._ended is not None and not self._ended.is_set:
+            self._ended.wake()
 
     def shut_down(self) -> None:
         """Cancel every goroutine."""
-        if not self._sched.is_ending:
+        if not (self._sched.is_ending or self._sched.is_forked):
             self._sched.shut_down()
 
     async def wait_ended(self) -> None:
         """Wait until the last has ended. May be called again after an exception."""
-        host = self._host
-        while not self._sched.is_finished and host is not None:
-            awaitable, self._tell, _ = host.make_future()
-            await awaitable
+        if self._ended is None:
+            self._ended = Note(self._sched.poller, "end")
+        if not (self._sched.is_finished or self._sched.is_forked):
+            await self._ended
 
     @property
     def error(self) -> BaseException | None:

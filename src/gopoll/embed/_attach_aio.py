@@ -18,10 +18,11 @@ __all__ = ["attach"]
 
 
 class _LoopHost(Host):
-    """An asyncio loop. Its futures are cancelled by tasks: who sets one looks first."""
+    """An asyncio loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._create_future = loop.create_future
 
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         self._loop.add_reader(fd, callback)
@@ -33,17 +34,8 @@ class _LoopHost(Host):
     def make_future(
         self,
     ) -> tuple[Awaitable[Any], Callable[[Any], object], Callable[[BaseException], object]]:
-        future = self._loop.create_future()
-
-        def set_result(value: Any) -> None:
-            if not future.done():
-                future.set_result(value)
-
-        def set_error(error: BaseException) -> None:
-            if not future.done():
-                future.set_exception(error)
-
-        return future, set_result, set_error
+        future = self._create_future()
+        return future, future.set_result, future.set_exception  # the guest asks whether it is done
 
 
 class attach:  # noqa: N801  (used as a function: async with attach():)

@@ -42,7 +42,8 @@ class Host:
         """Return (awaitable, set_result, set_error) for the task that runs now.
 
         It awaits the awaitable, by the loop's own protocol, until one of the two is called with a
-        value or an exception. On an awaitable that is done, or was given up, both do nothing.
+        value or an exception. On an awaitable that is done, or was given up, both do nothing; a
+        future of asyncio's kind is asked for that before.
         """
         raise NotImplementedError
 
