@@ -253,12 +253,11 @@ cdef class Op(Awaitable):
     cdef int check_thread(self) except -1:
         """Raise RuntimeError, and give the lock back, where nobody could wake us."""
         cdef ThreadWords *tw = thread_words()
-        cdef bint alone = tw.current == NULL and tw.host == NULL
-        if not alone and (tw.poller == <PyObject *>self.fd.poller
-                          or self.fd.poller is None):    # the lock alone is waited for
-            return 0
+        if tw.poller == <PyObject *>self.fd.poller or self.fd.poller is None:    # the lock alone
+            if tw.current != NULL or tw.host != NULL:
+                return 0
         self.finish()
-        if alone:
+        if tw.current == NULL and tw.host == NULL:
             raise RuntimeError(
                 f"{self.name()} {self.fd.network} would block outside a goroutine: run it in "
                 "gopoll.run(...) or start it with gopoll.go(...), or attach gopoll to the loop "

@@ -296,13 +296,16 @@ cdef class Awaitable(ParkRequest):
         pass
 
     def __await__(self):
-        cdef ThreadWords *tw = thread_words()
-        if tw.current == NULL and tw.host != NULL:
-            return (<HostBase>tw.host).awaiting(self)    # in a task of the host (A11)
-        return self
+        return self if thread_words().current != NULL else awaited_outside(self)
 
     def __iter__(self):
         return self                          # asyncio says `yield from op.__await__()`
+
+
+cdef object awaited_outside(Awaitable op):
+    """The iterator of an await of *op* where no goroutine runs: in a task of a host (A11)?"""
+    cdef PyObject *host = thread_words().host
+    return op if host == NULL else (<HostBase>host).awaiting(op)
 
 
 cdef class HostBase:
@@ -318,14 +321,20 @@ cdef PyObject *_iternext(PyObject *self) noexcept:
 
 
 cdef PySendResult _send(PyObject *self, PyObject *arg, PyObject **out) noexcept:
-    if arg != <PyObject *>None:
-        try:
-            (<Awaitable>self).take(arg)
-        except BaseException as error:
-            out[0] = NULL
-            PyErr_SetObject(type(error), error)
-            return PYGEN_ERROR
+    if arg != <PyObject *>None and not taken(self, arg):
+        out[0] = NULL
+        return PYGEN_ERROR
     return gopoll_give(self, <gopoll_step>(<Awaitable>self).step, out)
+
+
+cdef bint taken(PyObject *op, PyObject *value) noexcept:
+    """Whether *op* can be sent *value*; else the error is set."""
+    try:
+        (<Awaitable>op).take(value)
+        return True
+    except BaseException as error:
+        PyErr_SetObject(type(error), error)
+        return False
 
 
 cdef int set_iternext(type cls) except -1:

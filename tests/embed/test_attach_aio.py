@@ -2,12 +2,14 @@
 
 import asyncio
 import contextvars
+import signal
 
 import pytest
 
 import gopoll
-from embed.hosts import Aio, ended, pair, parked, waiting
+from embed.hosts import Aio, echo, ended, pair, parked, talk, waiting
 from gopoll.embed import aio
+from helpers.child import run_forking
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -234,5 +236,89 @@ def test_channels_work_before_during_and_after_the_block(host):
         after = asyncio.create_task(receive(1))
         await chan.send(3)
         assert await after == [3]
+
+    host.run(main)
+
+
+def test_in_a_forked_child_waits_are_refused_and_the_parent_goes_on():
+    run_forking(
+        """
+import asyncio
+from gopoll.embed import aio
+
+async def receive(chan):
+    return await chan.recv()
+
+async def main():
+    async with aio.attach():
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            conn = await gopoll.dial("tcp", listener.addr)
+            peer = await listener.accept()
+        parked = gopoll.go(conn.read)
+        await gopoll.sleep(0)
+        pid = os.fork()
+        if pid == 0:
+            for op in (conn.read(), gopoll.sleep(1)):
+                try:
+                    await op
+                except ForkedError:
+                    continue
+                os._exit(1)
+            try:
+                gopoll.go(gopoll.sleep, 1)
+            except ForkedError:
+                os._exit(0)
+            os._exit(2)
+        assert os.waitpid(pid, 0)[1] == 0
+        await peer.write(b"still here")
+        assert await parked == b"still here"
+        await conn.close()
+        await peer.close()
+
+asyncio.run(main())
+"""
+    )
+
+
+def test_serve_is_refused_in_a_task_and_runs_in_a_goroutine(host):
+    async def main():
+        async with aio.attach():
+            listener = await gopoll.listen("tcp", "127.0.0.1:0")
+            with pytest.raises(RuntimeError, match=r"serve\(\) is for a goroutine: await go\("):
+                await gopoll.serve(listener, echo)
+            g = gopoll.go(gopoll.serve, listener, echo)
+            assert await talk(listener.addr, 10) == 10
+            listener.close()
+            await g
+
+    host.run(main)
+
+
+def test_the_timeout_of_dial_tls_bounds_the_handshake_in_a_task(host):
+    async def main():
+        async with aio.attach():
+            async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+                with pytest.raises(gopoll.DeadlineExceeded, match="handshake tcp"):
+                    await gopoll.dial_tls(
+                        "tcp", listener.addr, server_hostname="localhost", timeout=0.05
+                    )
+                async with await listener.accept() as conn:
+                    while await conn.read():
+                        pass  # a hello, if there was the time for one, and the end
+
+    host.run(main)
+
+
+def test_signals_come_to_goroutines_and_tasks(host):
+    async def main():
+        async with aio.attach():
+            chan = gopoll.signal_notify(signal.SIGUSR1)
+            g = gopoll.go(chan.recv)
+            await parked(host, g)
+            signal.raise_signal(signal.SIGUSR1)
+            assert await g == signal.SIGUSR1
+            asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGUSR1)
+            assert await chan.recv() == signal.SIGUSR1
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
 
     host.run(main)
