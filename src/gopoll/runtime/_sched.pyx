@@ -31,9 +31,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64, load_int,
-                             load_u64, load_word, peek_i64, poke_i64, poke_int, slock, store_int,
-                             store_u64, store_word, sunlock, swap_int)
+from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64, load_int, load_u64,
+                             load_word, peek_i64, poke_i64, poke_int, slock, store_int, store_u64,
+                             store_word, sunlock, swap_int)
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
