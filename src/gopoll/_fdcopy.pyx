@@ -100,6 +100,9 @@ cdef class SendFileOp(Op):
         and no other file is sent in its place."""
         try:
             return self.file if isinstance(self.file, int) else self.file.fileno()
+        except MemoryError:
+            self.finish()
+            raise
         except Exception as exc:
             self.finish()
             raise op_error("sendfile", self.fd.network, self.fd.local_addr, self.fd.remote_addr,

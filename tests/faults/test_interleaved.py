@@ -7,6 +7,7 @@ written; nothing is left behind.
 
 import errno
 import functools
+import itertools
 import random
 import ssl
 from collections import Counter
@@ -195,5 +196,82 @@ def test_what_arrives_was_sent_and_sent_once_on_many_ps(run, kind, procs):
             for data in there.got:
                 got.update(data)
             assert got <= sent
+
+    play_one()
+
+
+# -- the order of writes ---------------------------------------------------------------------------
+
+# What each of several goroutines writes: how much, and for how long (None: to the end).
+writers = st.lists(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 100, 5000, 200_000]), st.sampled_from([None, 0.0, 0.0005, 0.003])
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    min_size=2,
+    max_size=6,
+)
+LAST = 255  # what the last write is made of
+
+
+async def write_all(conn, todo, wrote, begin):
+    """Write one after the other: the k-th write of all is of bytes that are k."""
+    await begin.wait()
+    for k, (size, within) in todo:
+        try:
+            async with timeout(within):
+                wrote[k] = await conn.write(bytes([k]) * size)
+        except DeadlineExceeded as exc:
+            # 0.0: it is over before the write begins, so that there is none to tell.
+            wrote[k] = exc.written or 0
+
+
+async def read_last(conn):
+    """Read up to the last write; return (what it is made of, how much) of each, as they came."""
+    got = bytearray()
+    while not got.endswith(bytes([LAST])):
+        data = await conn.read(70_000)
+        assert data
+        got += data
+    return [(k, len(list(run))) for k, run in itertools.groupby(got)]
+
+
+async def write_and_read(kind, script):
+    """Let the goroutines write and one read; return what was written, and what came."""
+    numbers = itertools.count()
+    scripts = [[(next(numbers), what) for what in todo] for todo in script]
+    wrote = {}
+    async with ENDS[kind]() as (a, b):
+        below(a).set_write_buffer(30_000)  # not the least: TCP waits for acknowledgements then
+        begin = gopoll.WaitGroup()
+        begin.add(1)
+        goroutines = [gopoll.go(write_all, a, todo, wrote, begin) for todo in scripts]
+        reader = gopoll.go(read_last, b)
+        begin.done()
+        for g in goroutines:
+            await g
+        await a.write(bytes([LAST]))  # and with it, over TLS, what the others have left
+        return scripts, wrote, await reader
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix", "tls"])
+@pytest.mark.parametrize("procs", [1, 4])
+def test_writes_do_not_mix_and_those_of_one_goroutine_keep_their_order(run, kind, procs):
+    """Whole, or cut where .written says; those of several goroutines in any order."""
+
+    @relaxed(60)
+    @given(writers)
+    def play_one(script):
+        scripts, wrote, came = run(write_and_read, kind, script, procs=procs)
+        assert came.pop() == (LAST, 1)
+        assert dict(came) == {k: n for k, n in wrote.items() if n}
+        assert len(dict(came)) == len(came)  # each in one piece
+        order = {k: i for i, (k, _) in enumerate(came)}
+        for todo in scripts:
+            places = [order[k] for k, _ in todo if k in order]
+            assert places == sorted(places)
 
     play_one()
