@@ -14,7 +14,7 @@ from gopoll.errors import (
 from gopoll.net import sock
 from gopoll.net.conn import TCPConn
 from gopoll.net.dial import Dialer, dial
-from gopoll.net.listen import listen
+from gopoll.net.listen import listen, listen_packet
 from gopoll.net.sock import Plan, ctrl_network, internet_socket
 from gopoll.runtime.context import background, with_cancel, with_value
 from net.tools import (
@@ -289,5 +289,20 @@ def test_an_address_that_the_kernel_will_not_tell_is_done_without(run, monkeypat
         async with local_listener() as ln:
             assert ln.addr is None
         assert "?" not in repr(ln)
+
+    run(main)
+
+
+@needs_ipv6
+@pytest.mark.parametrize("network", ["tcp", "udp"])
+def test_an_address_of_each_interface_needs_one_said(run, network):
+    remedy = r"invalid argument \(it is one of each interface: say which, as in fe80::1%eth0\)$"
+
+    async def main():
+        with pytest.raises(OpError, match=rf"^dial {network} \[fe80::1\]:9: connect: {remedy}"):
+            await dial(network, "[FE80::1]:9")
+        opening = listen if network == "tcp" else listen_packet
+        with pytest.raises(OpError, match=rf"^listen {network} \[fe80::1\]:0: bind: {remedy}"):
+            await opening(network, ("fe80::1", 0))
 
     run(main)

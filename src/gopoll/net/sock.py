@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import re
 import socket as _socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def hook_canceled_dial() -> None:
 
 # connect(2) goes on by itself after these.
 _UNDER_WAY = frozenset({errno.EINPROGRESS, errno.EALREADY, errno.EINTR})
+
+_LINK_LOCAL = re.compile("fe[89ab][0-9a-f]:")
 
 _A_LONG_TIME_AGO = -1e9  # seconds; a deadline that has passed whatever the clock says
 _SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"
@@ -170,6 +173,27 @@ def new_syscall(name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwar
         raise op_error("", "", None, None, exc, syscall=syscall) from None
 
 
+def bind(s: _socket.socket, addr: Any) -> None:
+    """Bind *s* to *addr*, which is as it takes it."""
+    try:
+        new_syscall("bind", s.bind, addr)
+    except OpError as exc:
+        if hint := _remedy(exc.errno, addr):
+            raise op_error("", "", None, None, exc.err, hint=hint, syscall="bind") from None
+        raise
+
+
+def _remedy(code: int | None, addr: Any) -> str | None:
+    """Return what to do about a bind or connect to *addr* that gave *code*; None for most."""
+    if code == errno.EAGAIN and isinstance(addr, bytes):
+        return "the listener's queue is full; try again"
+    # Behind the port stand the flow and the interface.
+    unsaid = isinstance(addr, tuple) and not any(addr[3:])
+    if code == errno.EINVAL and unsaid and _LINK_LOCAL.match(addr[0]):
+        return "it is one of each interface: say which, as in fe80::1%eth0"
+    return None
+
+
 def ctrl_network(net: str, family: int) -> str:
     """Return the network that a control callback is told: "tcp" is "tcp4" or "tcp6" by now.
 
@@ -227,7 +251,7 @@ async def dial(
     if plan.control is not None and addr is not None:
         plan.control(ctrl_network(net, family), addr, RawConn(s))
     if laddr is not None:
-        new_syscall("bind", s.bind, sockaddr(laddr, family))
+        bind(s, sockaddr(laddr, family))
     if raddr is None:
         fd = new_fd(s, net, plan, poller)
     else:
@@ -262,8 +286,7 @@ async def connect(
             raise map_err(ctx)
         return new_fd(s, net, plan, poller), None
     if code not in _UNDER_WAY:
-        full = code == errno.EAGAIN and s.family == _socket.AF_UNIX
-        hint = "the listener's queue is full; try again" if full else None
+        hint = _remedy(code, raddr)
         raise op_error("", "", None, None, code, hint=hint, syscall="connect")
     fd = new_fd(s, net, plan, poller)
     try:
@@ -343,7 +366,7 @@ def listen_stream(
     new_syscall("setsockopt", s.setsockopt, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     if plan.control is not None:
         plan.control(ctrl_network(net, family), laddr, RawConn(s))
-    new_syscall("bind", s.bind, sockaddr(laddr, family))
+    bind(s, sockaddr(laddr, family))
     backlog = max_listener_backlog() if plan.backlog is None else plan.backlog
     new_syscall("listen", listen_func, s, backlog)
     fd = new_fd(s, net, plan, poller)
@@ -364,7 +387,7 @@ def listen_datagram(
         laddr = ("0.0.0.0" if family == _socket.AF_INET else "::", laddr[1])
     if plan.control is not None:
         plan.control(ctrl_network(net, family), laddr, RawConn(s))
-    new_syscall("bind", s.bind, sockaddr(laddr, family))
+    bind(s, sockaddr(laddr, family))
     fd = new_fd(s, net, plan, poller)
     fd.set_addrs(local_name(fd), None)
     return fd
