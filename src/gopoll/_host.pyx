@@ -18,7 +18,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uintptr_t
 
 from gopoll._park cimport (SLICE_BYTES, SLICE_OPS, Awaitable, HostBase, ParkRequest, ThreadWords,
-                           set_iternext, thread_words)
+                           count_links, set_iternext, thread_words)
 from gopoll._pollerbase cimport PollerBase
 from gopoll._pollserver cimport pollserver_forked
 
@@ -44,6 +44,7 @@ cdef class HostLink(HostBase):
         """Have awaits on the calling thread park with futures of this host."""
         self.thread = thread_words()
         self.thread.host = <PyObject *>self
+        count_links(1)
 
     def leave_thread(self):
         """Undo enter_thread, and fail who waits still (Q3). On the same thread."""
@@ -52,6 +53,7 @@ cdef class HostLink(HostBase):
         self.is_closed = True
         if tw.host == <PyObject *>self:
             tw.host = NULL
+            count_links(-1)
         waits, self.waits = list(self.waits), set()
         for waiter in waits:
             if waiter.over:

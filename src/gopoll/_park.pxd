@@ -43,6 +43,8 @@ cdef class Awaitable(ParkRequest):
     cdef int step(self, PyObject **out) except -1
     cdef int take(self, PyObject *value) except -1
 
+cdef int count_links(int by) noexcept
+
 cdef class HostBase:
     cdef object awaiting(self, Awaitable op)
 

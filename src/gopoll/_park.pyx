@@ -14,10 +14,11 @@ K2: an operation belongs to who steps it first: a goroutine or, where none runs,
 
 import sys
 
-from cpython.exc cimport PyErr_SetObject
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uintptr_t
+
+from gopoll._atomic cimport add_int
 
 
 cdef extern from *:
@@ -100,10 +101,13 @@ cdef extern from *:
     #endif
     }
     /* The same without an exception, where the interpreter asks for that in an await: 3.11 does. */
-    static PySendResult gopoll_give(PyObject *self, gopoll_step step, PyObject **out) {
+    typedef int (*gopoll_take)(PyObject *, PyObject *);
+    static PySendResult gopoll_give(PyObject *self, PyObject *arg, gopoll_take take,
+                                    gopoll_step step, PyObject **out) {
       PyObject *v = NULL;
       int rc;
       *out = NULL;
+      if (arg != Py_None && take(self, arg) < 0) return PYGEN_ERROR;
       rc = step(self, &v);
       if (rc < 0 || v == NULL) {
         gopoll_failed();
@@ -116,11 +120,24 @@ cdef extern from *:
         *out = v;
       return rc == 0 ? PYGEN_NEXT : PYGEN_RETURN;
     }
+    /* An operation is its own iterator, but in a task of a host: a thread that has one counts in
+       links. In C since it is done for each await of each goroutine. */
+    static int gopoll_links;
+    static unaryfunc gopoll_await_any;
+    static PyObject *gopoll_await(PyObject *self) {
+      if (__atomic_load_n(&gopoll_links, __ATOMIC_RELAXED) == 0) return Py_NewRef(self);
+      return gopoll_await_any(self);
+    }
     typedef PyObject *(*gopoll_iternext)(PyObject *);
     static void gopoll_set_iternext(PyObject *t, gopoll_iternext f, sendfunc give) {
       PyTypeObject *type = (PyTypeObject *)t;
       type->tp_iternext = f;
-      if (type->tp_as_async) type->tp_as_async->am_send = give;
+      if (type->tp_as_async) {
+        type->tp_as_async->am_send = give;
+        if (!gopoll_await_any) gopoll_await_any = type->tp_as_async->am_await;
+        if (type->tp_as_async->am_await == gopoll_await_any)
+          type->tp_as_async->am_await = gopoll_await;
+      }
       PyType_Modified(type);
     }
     """
@@ -130,9 +147,12 @@ cdef extern from *:
     bint gopoll_seize(uintptr_t *word, uintptr_t me) noexcept
     PyObject *gopoll_next(PyObject *self, gopoll_step step) noexcept
     ctypedef enum PySendResult:
-        PYGEN_ERROR
+        pass
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **) noexcept
-    PySendResult gopoll_give(PyObject *self, gopoll_step step, PyObject **out) noexcept
+    ctypedef int (*gopoll_take)(PyObject *, PyObject *) noexcept
+    PySendResult gopoll_give(PyObject *self, PyObject *arg, gopoll_take take,
+                             gopoll_step step, PyObject **out) noexcept
+    int gopoll_links
     void gopoll_set_iternext(object cls, gopoll_iternext f, sendfunc give) noexcept
 
 
@@ -296,16 +316,18 @@ cdef class Awaitable(ParkRequest):
         pass
 
     def __await__(self):
-        return self if thread_words().current != NULL else awaited_outside(self)
+        cdef ThreadWords *tw = thread_words()
+        if tw.current == NULL and tw.host != NULL:
+            return (<HostBase>tw.host).awaiting(self)    # in a task of the host (A11)
+        return self
 
     def __iter__(self):
         return self                          # asyncio says `yield from op.__await__()`
 
 
-cdef object awaited_outside(Awaitable op):
-    """The iterator of an await of *op* where no goroutine runs: in a task of a host (A11)?"""
-    cdef PyObject *host = thread_words().host
-    return op if host == NULL else (<HostBase>host).awaiting(op)
+cdef int count_links(int by) noexcept:
+    """A thread has a host from now on (1), or has none any more (-1)."""
+    return add_int(&gopoll_links, by)
 
 
 cdef class HostBase:
@@ -321,20 +343,8 @@ cdef PyObject *_iternext(PyObject *self) noexcept:
 
 
 cdef PySendResult _send(PyObject *self, PyObject *arg, PyObject **out) noexcept:
-    if arg != <PyObject *>None and not taken(self, arg):
-        out[0] = NULL
-        return PYGEN_ERROR
-    return gopoll_give(self, <gopoll_step>(<Awaitable>self).step, out)
-
-
-cdef bint taken(PyObject *op, PyObject *value) noexcept:
-    """Whether *op* can be sent *value*; else the error is set."""
-    try:
-        (<Awaitable>op).take(value)
-        return True
-    except BaseException as error:
-        PyErr_SetObject(type(error), error)
-        return False
+    return gopoll_give(self, arg, <gopoll_take>(<Awaitable>self).take,
+                       <gopoll_step>(<Awaitable>self).step, out)
 
 
 cdef int set_iternext(type cls) except -1:

@@ -587,6 +587,29 @@ def test_at_the_end_goroutines_are_cancelled_and_clean_up(host):
     assert said == ["the main goroutine has ended", "cleaned up", "generator closed"]
 
 
+def test_a_function_that_blocks_on_does_not_hold_the_host_up_at_the_end(host):
+    inside, gate, ended_ = threading.Event(), threading.Event(), []
+
+    def block():
+        inside.set()
+        ended_.append(gate.wait(60))
+
+    async def ticks():
+        for _ in range(50):
+            await host.turn()
+        gate.set()
+
+    async def main(guest):
+        gopoll.go(gopoll.blocking(block))
+        async with host.time_limit(20):
+            while not inside.is_set():
+                await host.turn()
+        host.start(ticks)
+
+    attached(host, main)
+    assert ended_ == [True], "by the host's own turns"
+
+
 def test_what_other_tasks_wait_in_fails_at_the_end(host):
     async def body():
         async with host.attach() as guest:

@@ -5,12 +5,17 @@ Used by _attach_aio and trio, on the host's thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from gopoll._polldesc import Note
 from gopoll.embed.guest import Guest, Host
+from gopoll.runtime.blocking import JOIN_SECONDS
+from gopoll.runtime.goroutine import sleep
 
 __all__ = ["AttachedGuest"]
+
+LOOK_SECONDS = 0.01
 
 
 class AttachedGuest(Guest):
@@ -39,11 +44,22 @@ class AttachedGuest(Guest):
             self._sched.shut_down()
 
     async def wait_ended(self) -> None:
-        """Wait until the last has ended. May be called again after an exception."""
+        """Wait until the last has ended, and up to 5 s for what blocking() has begun.
+
+        May be called again after an exception.
+        """
         if self._ended is None:
             self._ended = Note(self._sched.poller, "end")
-        if not (self._sched.is_finished or self._sched.is_forked):
+        if self._sched.is_forked:
+            return
+        if not self._sched.is_finished:
             await self._ended
+        pool = self._sched.pool
+        until = time.monotonic() + JOIN_SECONDS
+        while pool.is_busy and time.monotonic() < until:
+            await sleep(LOOK_SECONDS)  # close() would wait for it too, and hold the host up
+        if pool.is_busy:
+            pool.give_up()
 
     @property
     def error(self) -> BaseException | None:

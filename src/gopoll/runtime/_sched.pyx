@@ -202,14 +202,14 @@ cdef class SchedBase(WordsBase):
         tw.owner = <PyObject *>self
         tw.m = <PyObject *>m
         tw.poller = <PyObject *>self.poller
-        tw.current = tw.hosts = tw.host = NULL
+        tw.current = tw.hosts = NULL
         tw.spent = tw.spent_bytes = 0
 
     def leave_thread(self):
         """Undo enter_thread."""
         cdef ThreadWords *tw = thread_words()
         if tw.owner == <PyObject *>self:
-            tw.owner = tw.m = tw.poller = tw.current = tw.host = NULL
+            tw.owner = tw.m = tw.poller = tw.current = NULL
 
     # -- Ps
 
