@@ -1,4 +1,4 @@
-"""What every test gets: leak guard, report head, probes, Ctrl-C, skip ledger, stress options."""
+"""What every test gets: leak guard, report head, probes, Ctrl-C, skip ledger, options."""
 
 from hypothesis import HealthCheck, settings
 
@@ -11,6 +11,7 @@ pytest_plugins = [
     "plugins.sigint",
     "plugins.skips",
     "plugins.stress",
+    "plugins.suites",
 ]
 
 # A machine that is busy, or a Python that is slow, is no fault of a strategy's.

@@ -3,9 +3,10 @@
 An ignored error is one that must be found: mypy complains of an ignore that is not needed.
 """
 
+import asyncio
 import selectors
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -292,3 +293,13 @@ async def attaches() -> None:
     with Guest(SomeHost()) as guest:
         assert_type(guest.run_nowait(10), int)
     Guest(3)  # type: ignore[arg-type]
+
+
+def asyncio_loop(main: Coroutine[Any, Any, int]) -> None:
+    """Use the loop as asyncio's."""
+    assert_type(aio.run(main), int)
+    loop: asyncio.AbstractEventLoop = aio.new_event_loop()
+    assert_type(aio.EventLoop().call_later(1, print, "later"), asyncio.TimerHandle)
+    with asyncio.Runner(loop_factory=aio.new_event_loop) as runner:
+        assert_type(runner.get_loop(), asyncio.AbstractEventLoop)
+    loop.close()

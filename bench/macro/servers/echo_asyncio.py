@@ -190,13 +190,19 @@ SERVERS = (
         for loop in ("asyncio", "uvloop", "rloop")
         for style, main in STYLES.items()
     }
+    | {f"gopoll-aio-{style}": on("gopoll.embed.aio", main) for style, main in STYLES.items()}
     | {
         f"{loop}-tls-{style}": on(loop, STYLES[style])
         for loop in ("asyncio", "uvloop")
         for style in ("proto", "streams")
     }
     | {
+        f"gopoll-aio-tls-{style}": on("gopoll.embed.aio", STYLES[style])
+        for style in ("proto", "streams")
+    }
+    | {
         "uvloop-bufproto": on("uvloop", protocol(BufferedEcho)),
+        "gopoll-aio-bufproto": on("gopoll.embed.aio", protocol(BufferedEcho)),
         "asyncio-proto-shipped": on("asyncio", protocol(Echo), as_shipped=True),
         "asyncio-streams-shipped": on("asyncio", streams, as_shipped=True),
         "rloop-proto-shipped": on("rloop", protocol(Echo)),

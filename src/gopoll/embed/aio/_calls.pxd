@@ -1,0 +1,32 @@
+"""System calls on sockets, and what is asked of a socket object. See _calls.pyx."""
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+    Py_ssize_t recv(int fd, void *buf, size_t n, int flags)
+    Py_ssize_t send(int fd, const void *buf, size_t n, int flags)
+    cdef struct iovec:
+        void *iov_base
+        size_t iov_len
+    cdef struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    Py_ssize_t sendmsg(int fd, const msghdr *msg, int flags)
+    int setsockopt(int fd, int level, int name, const void *value, unsigned int size)
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    enum:
+        FIONREAD
+    int ioctl(int fd, unsigned long request, int *value)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_NODELAY
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_TCP
+
+cdef bint is_tcp(object sock) except -1
+cdef object os_error(int err)

@@ -1,0 +1,1 @@
+# gopoll.embed.aio._calls: its functions are cdef, nothing here is visible to Python.

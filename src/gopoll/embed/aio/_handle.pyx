@@ -1,0 +1,170 @@
+"""asyncio's own Handle and TimerHandle objects, made and called without their Python methods.
+
+Called by _loop on the loop's thread; new_handle also by call_soon_threadsafe, on any. The objects
+are asyncio's: isinstance, repr, cancel and the task machinery see nothing new. What their __init__
+and _run do costs a third of a callback, so it is done here: their __slots__ are written where the
+type's own descriptors say that they are. Where those are not what we know, __init__ and the
+attributes are used instead.
+
+Without a GIL another thread may cancel a handle that is about to be called: what it takes away is
+read through the descriptors there, which hold on to it.
+"""
+
+import asyncio
+
+from cpython.contextvars cimport PyContext_CheckExact, PyContext_CopyCurrent
+from cpython.object cimport PyObject
+
+
+cdef extern from *:
+    """
+    #include <structmember.h>
+    #ifdef Py_GIL_DISABLED
+    #define GOPOLL_SHARED 1
+    #else
+    #define GOPOLL_SHARED 0
+    #endif
+    /* Where instances of *type* have slot *name*; -1 if that is no plain object slot. */
+    static Py_ssize_t gopoll_slot_offset(PyObject *type, PyObject *name) {
+      PyObject *d = PyDict_GetItemWithError(((PyTypeObject *)type)->tp_dict, name);
+      if (d == NULL || !Py_IS_TYPE(d, &PyMemberDescr_Type)) return -1;
+      PyMemberDef *m = ((PyMemberDescrObject *)d)->d_member;
+      return m->type == T_OBJECT_EX && !m->flags ? m->offset : -1;
+    }
+    #define GOPOLL_SLOT(o, at) (*(PyObject **)((char *)(o) + (at)))
+    static inline void gopoll_put(PyObject *o, Py_ssize_t at, PyObject *v) {
+      Py_INCREF(v);
+      Py_XSETREF(GOPOLL_SLOT(o, at), v);
+    }
+    static PyObject *gopoll_alloc(PyObject *type) {
+      return PyType_GenericAlloc((PyTypeObject *)type, 0);
+    }
+    /* Call *callback* with the tuple *args* in *context*; NULL with the error set. */
+    static PyObject *gopoll_call_in(PyObject *context, PyObject *callback, PyObject *args) {
+      PyObject *result;
+      if (PyContext_Enter(context) < 0) return NULL;
+      result = PyObject_Vectorcall(callback, ((PyTupleObject *)args)->ob_item,
+                                   (size_t)PyTuple_GET_SIZE(args), NULL);
+      if (PyContext_Exit(context) < 0) Py_CLEAR(result);
+      return result;
+    }
+    """
+    const bint SHARED "GOPOLL_SHARED"
+    Py_ssize_t gopoll_slot_offset(object type, object name) except? -1
+    PyObject *SLOT "GOPOLL_SLOT"(object o, Py_ssize_t at)
+    void put "gopoll_put"(object o, Py_ssize_t at, object v)
+    object gopoll_alloc(object type)
+    object gopoll_call_in(object context, object callback, object args)
+
+
+cdef object Handle = asyncio.Handle
+cdef object TimerHandle = asyncio.TimerHandle
+cdef Py_ssize_t CALLBACK, ARGS, CANCELLED, LOOP, TRACEBACK, REPR, CONTEXT, SCHEDULED, WHEN
+cdef bint known = True                 # the slots are where and what we think
+
+
+cdef Py_ssize_t _find(cls, str name):
+    global known
+    cdef Py_ssize_t at = gopoll_slot_offset(cls, name)
+    known = known and at > 0
+    return at
+
+
+CALLBACK = _find(Handle, "_callback")
+ARGS = _find(Handle, "_args")
+CANCELLED = _find(Handle, "_cancelled")
+LOOP = _find(Handle, "_loop")
+TRACEBACK = _find(Handle, "_source_traceback")
+REPR = _find(Handle, "_repr")
+CONTEXT = _find(Handle, "_context")
+SCHEDULED = _find(TimerHandle, "_scheduled")
+WHEN = _find(TimerHandle, "_when")
+known = known and set(Handle.__slots__) == {
+    "_callback", "_args", "_cancelled", "_loop", "_source_traceback", "_repr", "_context",
+    "__weakref__"} and set(TimerHandle.__slots__) == {"_scheduled", "_when"}
+
+
+cdef object _filled(cls, callback, tuple args, loop, context):
+    """Return a new handle of *cls* with the slots of Handle.__init__, without debug."""
+    cdef object handle = gopoll_alloc(cls)
+    put(handle, CALLBACK, callback)
+    put(handle, ARGS, args)
+    put(handle, CANCELLED, False)
+    put(handle, LOOP, loop)
+    put(handle, TRACEBACK, None)
+    put(handle, REPR, None)
+    put(handle, CONTEXT, PyContext_CopyCurrent() if context is None else context)
+    return handle
+
+
+cdef object new_handle(callback, tuple args, loop, context):
+    """Return Handle(callback, args, loop, context), for a loop that is not in debug mode."""
+    if not known:
+        return Handle(callback, args, loop, context)
+    return _filled(Handle, callback, args, loop, context)
+
+
+cdef object new_timer(when, callback, tuple args, loop, context):
+    """Return TimerHandle(when, callback, args, loop, context), as new_handle; it is scheduled."""
+    cdef object timer
+    if known:
+        timer = _filled(TimerHandle, callback, args, loop, context)
+        put(timer, WHEN, when)
+        put(timer, SCHEDULED, True)
+    else:
+        timer = TimerHandle(when, callback, args, loop, context)
+        timer._scheduled = True
+    return timer
+
+
+cdef bint is_cancelled(handle) except -1:
+    """Whether *handle* has been cancelled."""
+    if known and not SHARED:
+        return <object>SLOT(handle, CANCELLED)
+    return handle._cancelled
+
+
+cdef double when_of(timer) except? -1.0:
+    """The time of *timer*, which is the loop's thread's alone: nobody changes it."""
+    if known:
+        return <object>SLOT(timer, WHEN)
+    return timer._when
+
+
+cdef int unschedule(timer) except -1:
+    """Say that *timer* has left the heap."""
+    if known:
+        put(timer, SCHEDULED, False)
+    else:
+        timer._scheduled = False
+    return 0
+
+
+cdef bint is_ours(handle) noexcept:
+    """Whether call_handle() knows what *handle* is."""
+    return known and (type(handle) is Handle or type(handle) is TimerHandle)
+
+
+cdef int call_handle(handle) except -1:
+    """Call what *handle* has, unless it is cancelled; what that raises is the caller's.
+
+    *handle* is one of is_ours().
+    """
+    cdef object callback, args, context
+    if SHARED:
+        if handle._cancelled:
+            return 0
+        callback, args, context = handle._callback, handle._args, handle._context
+        if args is None:                                  # cancelled meanwhile
+            return 0
+    else:
+        if <object>SLOT(handle, CANCELLED):
+            return 0
+        callback = <object>SLOT(handle, CALLBACK)
+        args = <object>SLOT(handle, ARGS)
+        context = <object>SLOT(handle, CONTEXT)
+    if PyContext_CheckExact(context) and type(args) is tuple:
+        gopoll_call_in(context, callback, args)
+    else:
+        context.run(callback, *args)
+    return 0

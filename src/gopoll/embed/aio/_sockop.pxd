@@ -1,0 +1,41 @@
+"""SockWatcher and what sock_recv, sock_recv_into and sock_sendall return. See _sockop.pyx."""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t
+
+from gopoll._park cimport Awaitable
+from gopoll.embed.aio._loop cimport LoopCore, Watcher
+
+cdef class SockWatcher(Watcher):
+    cdef object ref                    # weak, to the socket (N2)
+    cdef list readers, writers         # SockOps that wait
+    cdef uint32_t mask                 # registered
+    cdef bint readable                 # as of a StreamCore (N1)
+    cdef bint more, tcp
+    cdef int _wake(self, list ops) except -1
+
+cdef class SockOp(Awaitable):
+    cdef LoopCore loop
+    cdef object sock
+    cdef object future                 # that is waited for, or None
+    cdef SockWatcher watcher
+    cdef bint writes
+    cdef bint done
+    cdef bint held                     # counted among the users of `sock` (N3)
+    cdef int attempt(self, int fd, PyObject **out) except -1
+    cdef int _find(self, int fd) except -1
+    cdef object _park(self, int fd)
+    cdef int _unlist(self) except -1
+    cdef int _let_go(self) except -1
+    cdef bint _may_read(self) noexcept
+    cdef int _has_read(self, Py_ssize_t n, Py_ssize_t most) except -1
+
+cdef class RecvOp(SockOp):
+    cdef Py_ssize_t n
+
+cdef class RecvIntoOp(SockOp):
+    cdef object buf
+
+cdef class SendallOp(SockOp):
+    cdef object data
+    cdef Py_ssize_t at                 # bytes sent

@@ -1,0 +1,340 @@
+"""What EventLoop's sock_recv, sock_recv_into and sock_sendall return: coroutines of ours.
+
+Called by asyncio's tasks on the loop's thread. asyncio registers a descriptor for each wait and
+takes it out again; here it is registered once, edge-triggered, and stays so until somebody else
+wants it (a transport, add_reader) or it is closed.
+
+N2: a descriptor's number says nothing: its socket may have been closed and the number be another's.
+    The watcher of a number is used only for the very socket object that it was made for; for any
+    other one it is replaced by a new registration.
+N3: a socket that an operation waits for is open, and its number its own: whoever closes it closes
+    it when the operation has ended. socket counts its users for makefile(); we are one.
+"""
+
+import socket
+import weakref
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EAGAIN, EBADF, EINTR, errno
+from libc.stdint cimport uint32_t
+
+from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from gopoll._park cimport Awaitable, set_iternext
+from gopoll.embed.aio._calls cimport MSG_DONTWAIT, MSG_NOSIGNAL, is_tcp, os_error, recv, send
+from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
+
+
+cdef object _socket_type = socket.socket
+cdef object _ref = weakref.ref
+
+
+cdef class SockWatcher(Watcher):
+    """The registration of a socket that sock_* waits for."""
+
+    def __init__(self, LoopCore loop not None, sock, int fd):
+        self.loop, self.fd, self.ref = loop, fd, _ref(sock)
+        self.tcp = is_tcp(sock)
+        self.readers, self.writers = [], []
+        self.mask = EPOLLIN | EPOLLRDHUP
+        if self.tcp:
+            self.mask |= EPOLLPRI
+
+    cdef int turn(self, uint32_t events) except -1:
+        if events & ~<uint32_t>(EPOLLIN | EPOLLOUT):
+            self.more = True                                     # N1
+        if events & ~<uint32_t>EPOLLOUT:
+            self.readable = True                                 # N1
+            if self.readers:
+                self._wake(self.readers)
+        if events & ~<uint32_t>EPOLLIN and self.writers:
+            self._wake(self.writers)
+        return 0
+
+    cdef int _wake(self, list ops) except -1:
+        """Let all of *ops* try again."""
+        cdef object future
+        while ops:
+            future = (<SockOp>ops.pop(0)).future
+            if not future.done():
+                future.set_result(None)
+        return 0
+
+    cdef int forsake(self) except -1:
+        if not self.loop._closed:
+            self._wake(self.readers)
+            return self._wake(self.writers)
+        for op in self.readers + self.writers:                   # there is nobody to wake them
+            (<SockOp>op)._let_go()
+        return 0
+
+
+cdef class SockOp(Awaitable):
+    """One operation on a socket; a subclass says in attempt() what."""
+
+    def __init__(self, LoopCore loop not None, sock):
+        self.loop, self.sock = loop, sock
+
+    cdef int attempt(self, int fd, PyObject **out) except -1:
+        """Try once: 1 and the result as a new reference, or 0 if it would block. OSError."""
+        raise NotImplementedError
+
+    cdef int step(self, PyObject **out) except -1:
+        cdef int fd
+        cdef object future
+        if self.done:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        if self.future is not None:
+            self._unlist()
+        try:
+            fd = self.sock.fileno()
+            if self.watcher is None or self.watcher.fd != fd or self.watcher.slot < 0:
+                self._find(fd)
+            if self.attempt(fd, out):
+                self.done = True
+                self._let_go()
+                return 1
+            future = self._park(fd)
+        except BaseException:
+            self.close()
+            raise
+        future._asyncio_future_blocking = True
+        Py_INCREF(future)
+        out[0] = <PyObject *>future
+        return 0
+
+    cdef int _find(self, int fd) except -1:
+        """Look for the registration of the socket, whose descriptor is *fd* (N2)."""
+        cdef object found = self.loop.socks.get(fd)
+        self.watcher = None
+        if found is not None and (<SockWatcher>found).ref() is self.sock:
+            self.watcher = <SockWatcher>found
+        return 0
+
+    cdef object _park(self, int fd):
+        """Return a future that is done when it is time to try again."""
+        cdef SockWatcher w = self.watcher
+        if fd < 0:
+            raise os_error(EBADF)
+        self.future = future = self.loop.create_future()
+        if not self.held:
+            self.sock._io_refs += 1
+            self.held = True                                     # N3
+        if w is None:
+            self.loop._ensure_fd_no_transport(fd)
+            if fd in self.loop.selector.keys:            # add_reader() or add_writer() has it
+                self.loop._settle_when_ready(fd, self.writes, future)
+                return future
+            self.watcher = w = SockWatcher(self.loop, self.sock, fd)
+            if self.writes:
+                w.mask |= EPOLLOUT
+            self.loop.watch(w, w.mask)
+            self.loop.socks[fd] = w
+        elif self.writes and not w.mask & EPOLLOUT:
+            w.mask |= EPOLLOUT
+            self.loop.rewatch(w, w.mask)
+        (w.writers if self.writes else w.readers).append(self)
+        return future
+
+    def __del__(self):
+        if self.held:                    # of a task that nobody has finished
+            self.close()
+
+    cdef int _unlist(self) except -1:
+        """Wait no more."""
+        cdef list ops
+        future, self.future = self.future, None
+        if self.watcher is not None:
+            ops = self.watcher.writers if self.writes else self.watcher.readers
+            if self in ops:
+                ops.remove(self)
+        if not future.done():
+            future.cancel()
+        return 0
+
+    cdef int _let_go(self) except -1:
+        """Let the socket be closed again (N3)."""
+        if self.held:
+            self.held = False
+            self.sock._decref_socketios()
+        return 0
+
+    cdef bint _may_read(self) noexcept:
+        """Whether a read can find something: not after one that has emptied the socket (N1)."""
+        return self.watcher is None or self.watcher.readable
+
+    cdef int _has_read(self, Py_ssize_t n, Py_ssize_t most) except -1:
+        """Keep what a read of *n* of *most* bytes says: 1, or 0 if there is nothing. OSError."""
+        cdef int err = errno
+        cdef SockWatcher w = self.watcher
+        if n >= 0:
+            if w is not None and w.tcp and 0 < n < most and not w.more:
+                w.readable = False                               # N1
+            return 1
+        if err == EAGAIN:
+            if w is not None:
+                w.readable = False                               # N1
+        elif err != EINTR:
+            raise os_error(err)
+        return 0
+
+    # -- a coroutine, as asyncio asks for one
+
+    def send(self, value):
+        """Go on. StopIteration with the result."""
+        cdef PyObject *out = NULL
+        cdef int rc = self.step(&out)
+        cdef object given = <object>out
+        Py_DECREF(given)                     # step() has made it for us
+        if rc == 0:
+            return given
+        raise StopIteration(given)
+
+    def throw(self, typ, val=None, tb=None):
+        """End it with an error."""
+        self.close()
+        if isinstance(typ, type):
+            typ = typ() if val is None else val if isinstance(val, typ) else typ(val)
+        if tb is not None:
+            typ = typ.with_traceback(tb)
+        raise typ
+
+    def close(self):
+        """End it; a second call does nothing."""
+        self.done = True
+        if self.future is not None:
+            self._unlist()
+        self._let_go()
+
+
+cdef class RecvOp(SockOp):
+    """sock_recv: bytes, empty at the end of file."""
+
+    def __init__(self, loop, sock, Py_ssize_t n):
+        SockOp.__init__(self, loop, sock)
+        self.n = n
+
+    cdef int attempt(self, int fd, PyObject **out) except -1:
+        cdef Py_ssize_t n, most = self.n
+        cdef object data
+        if fd < 0 or most <= 0 or most > BUFFER:
+            try:
+                data = self.sock.recv(most)
+            except BlockingIOError:
+                if self.watcher is not None:
+                    self.watcher.readable = False
+                return 0
+            Py_INCREF(data)
+            out[0] = <PyObject *>data
+            return 1
+        if not self._may_read():
+            return 0
+        n = recv(fd, self.loop.buffer, most, MSG_DONTWAIT)
+        if not self._has_read(n, most):
+            return 0
+        data = PyBytes_FromStringAndSize(self.loop.buffer, n)
+        Py_INCREF(data)
+        out[0] = <PyObject *>data
+        return 1
+
+
+cdef class RecvIntoOp(SockOp):
+    """sock_recv_into: the number of bytes, 0 at the end of file."""
+
+    def __init__(self, loop, sock, buf):
+        SockOp.__init__(self, loop, sock)
+        self.buf = buf
+
+    cdef int attempt(self, int fd, PyObject **out) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t n
+        cdef object count
+        if fd < 0:
+            self.sock.recv_into(self.buf)
+        if not self._may_read():
+            return 0
+        PyObject_GetBuffer(self.buf, &view, PyBUF_WRITABLE)
+        n = recv(fd, view.buf, view.len, MSG_DONTWAIT)
+        try:
+            # Somebody's own memory: a missing page cuts a read as well, so this tells nothing.
+            if not self._has_read(n, 0):
+                return 0
+        finally:
+            PyBuffer_Release(&view)
+        count = n
+        Py_INCREF(count)
+        out[0] = <PyObject *>count
+        return 1
+
+
+cdef class SendallOp(SockOp):
+    """sock_sendall: None when all has been sent."""
+
+    def __init__(self, loop, sock, data):
+        SockOp.__init__(self, loop, sock)
+        self.data = data
+        self.writes = True
+
+    cdef int attempt(self, int fd, PyObject **out) except -1:
+        cdef Py_buffer view
+        cdef Py_ssize_t n = 0, size
+        cdef int err = 0
+        if fd < 0:
+            self.sock.send(self.data)
+        if type(self.data) is bytes:
+            size = len(self.data)
+            n = _send_all(fd, PyBytes_AS_STRING(self.data), size, &self.at, &err)
+        else:
+            PyObject_GetBuffer(self.data, &view, PyBUF_SIMPLE)
+            size = view.len
+            n = _send_all(fd, <char *>view.buf, size, &self.at, &err)
+            PyBuffer_Release(&view)
+        if n < 0 and err != EAGAIN:
+            raise os_error(err)
+        if n < 0:
+            return 0
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
+        return 1
+
+
+cdef int _send_all(int fd, const char *data, Py_ssize_t size, Py_ssize_t *at, int *err) noexcept:
+    """Send *data* from *at on: 0 when all is gone, -1 with *err if not."""
+    cdef Py_ssize_t n
+    while True:
+        n = send(fd, data + at[0], size - at[0], MSG_DONTWAIT | MSG_NOSIGNAL)
+        if n >= 0:
+            at[0] += n
+            if at[0] >= size:
+                return 0
+        elif errno != EINTR:
+            err[0] = errno
+            return -1
+
+
+for _cls in (SockOp, RecvOp, RecvIntoOp, SendallOp):
+    set_iternext(_cls)
+
+
+class SockCalls:
+    """The calls of a loop that give one of these. What they cannot do is asyncio's, as before."""
+
+    def sock_recv(self, sock, n):
+        """Receive at most *n* bytes of *sock*; empty at the end of file."""
+        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+            return super().sock_recv(sock, n)
+        return RecvOp(self, sock, n)
+
+    def sock_recv_into(self, sock, buf):
+        """Receive into *buf*; return the number of bytes, 0 at the end of file."""
+        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+            return super().sock_recv_into(sock, buf)
+        return RecvIntoOp(self, sock, buf)
+
+    def sock_sendall(self, sock, data):
+        """Send all of *data*."""
+        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+            return super().sock_sendall(sock, data)
+        return SendallOp(self, sock, data)

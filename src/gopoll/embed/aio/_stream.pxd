@@ -1,0 +1,65 @@
+"""StreamCore, what a stream transport is made of. See _stream.pyx."""
+
+from libc.stdint cimport uint32_t
+
+from gopoll.embed.aio._loop cimport Watcher
+
+cdef class StreamCore(Watcher):
+    cdef object transport              # asyncio's face of it; None after connection_lost
+    cdef object sock                   # owned; None after connection_lost
+    cdef object protocol               # None after connection_lost
+    cdef object context                # what protocol methods run in
+    cdef object server                 # asyncio's Server, told of the end; or None
+    cdef object empty_waiter           # a Future of sendfile, or None
+    cdef object backlog                # deque of bytes not sent yet
+    cdef Py_ssize_t head               # of its first, sent already
+    cdef Py_ssize_t queued             # bytes not sent yet
+    cdef Py_ssize_t high, low          # marks of `queued` for pause_writing, resume_writing
+    cdef uint32_t mask                 # registered; 0: not yet
+    cdef bint buffered                 # a BufferedProtocol
+    cdef bint connected                # the protocol has been set
+    cdef bint started                  # connection_made has been called
+    cdef bint paused                   # by pause_reading
+    cdef bint protocol_paused          # told to pause_writing
+    cdef bint closing                  # close() or an error
+    cdef bint eof                      # write_eof()
+    cdef bint ended                    # the peer's end of file has been told
+    cdef bint lent                     # sendfile has the descriptor
+    cdef bint readable                 # an edge has come since the last read that drained (N1)
+    cdef bint more                     # an event said more than readable or writable (N1)
+    cdef bint tcp                      # a plain TCP socket (N1)
+    cdef int conn_lost                 # connection_lost is to come; then the writes after that
+    cdef int set_protocol(self, object protocol) except -1
+    cdef int start(self) except -1
+    cdef int pause_reading(self) except -1
+    cdef int resume_reading(self) except -1
+    cdef int write(self, object data) except -1
+    cdef int writelines(self, object list_of_data) except -1
+    cdef int write_eof(self) except -1
+    cdef int close(self) except -1
+    cdef int force_close(self, object exc) except -1
+    cdef int fatal_error(self, object exc, str message) except -1
+    cdef int lose(self, object exc) except -1
+    cdef int lend(self) except -1
+    cdef int take_back(self) except -1
+    cdef int maybe_pause_protocol(self) except -1
+    cdef int maybe_resume_protocol(self) except -1
+    cdef int _register(self, uint32_t mask) except -1
+    cdef int _want_out(self) except -1
+    cdef int _read(self) except -1
+    cdef bint _is_drained(self) noexcept
+    cdef Py_ssize_t _read_data(self) except -2
+    cdef Py_ssize_t _read_into(self) except -2
+    cdef int _received(self, Py_ssize_t n) except -1
+    cdef int _got_eof(self) except -1
+    cdef int _send_now(self, object data, Py_ssize_t *sent) except -1
+    cdef int _keep(self, object data, Py_ssize_t sent) except -1
+    cdef int _flush(self) except -1
+    cdef int _sent(self, Py_ssize_t n) except -1
+    cdef int _flushed(self) except -1
+    cdef int _broken(self, int err) except -1
+    cdef int _tell_flow(self, str method) except -1
+    cdef int _lose_soon(self, object exc) except -1
+
+cdef int attach(object server, object transport) except -1
+cdef int detach(object server, object transport) except -1

@@ -1,0 +1,1 @@
+# SocketTransport is a Python class: nothing here for C.

@@ -1,0 +1,227 @@
+"""EventLoop: an asyncio event loop on gopoll. new_event_loop() is a loop_factory.
+
+Called by whoever drives a loop, on the loop's thread. What asyncio's own selector loop does for
+Unix is inherited: addresses, servers, datagrams, pipes, signals, subprocesses. What is done for
+each packet, callback and turn is LoopCore's, StreamCore's and SockOp's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import selectors
+import socket
+import sys
+import warnings
+from asyncio import base_events, format_helpers, futures, sslproto, unix_events
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from gopoll.embed.aio._loop import LoopCore
+from gopoll.embed.aio._sockop import SockCalls
+from gopoll.embed.aio._transport import SocketTransport
+from gopoll.embed.selector import NetpollSelector
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
+
+_T = TypeVar("_T")
+
+__all__ = ["EventLoop", "new_event_loop", "run"]
+
+
+class _Selector(NetpollSelector):
+    """The loop's selector: a descriptor that sock_* has registered gives way to add_reader()."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop: EventLoop | None = None
+
+    def register(
+        self, fileobj: FileDescriptorLike, events: int, data: Any = None
+    ) -> selectors.SelectorKey:
+        if self.loop is not None:
+            with contextlib.suppress(AttributeError, TypeError, ValueError):  # it says so itself
+                self.loop._give_up_sock(fileobj if isinstance(fileobj, int) else fileobj.fileno())
+        return super().register(fileobj, events, data)
+
+    def close(self) -> None:
+        self.loop = None
+        super().close()
+
+
+@contextlib.contextmanager
+def _held(sock: socket.socket) -> Iterator[None]:
+    """Keep *sock* open: a close() by its owner comes into effect at the end."""
+    if not isinstance(sock, socket.socket):
+        yield
+        return
+    sock._io_refs += 1
+    try:
+        yield
+    finally:
+        sock._decref_socketios()
+
+
+class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
+    """An asyncio event loop whose turns, callbacks and stream transports are gopoll's.
+
+    It does what asyncio.SelectorEventLoop does on Unix, in less time. Transports and handles are
+    instances of asyncio's classes, tasks and futures are asyncio's own.
+    """
+
+    def __init__(self) -> None:
+        selector = _Selector()
+        selector.loop = self
+        super().__init__(selector)
+
+    def close(self) -> None:
+        """Close the loop, which does not run; a second call does nothing."""
+        super().close()
+        self._forget_watchers()
+
+    def _process_events(self, event_list: Any) -> NoReturn:
+        raise NotImplementedError("events come to _run_once()")
+
+    # -- transports
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+    ) -> SocketTransport:
+        self._ensure_fd_no_transport(sock)
+        return SocketTransport(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        extra: Any = None,
+        server: Any = None,
+        **options: Any,
+    ) -> asyncio.Transport:
+        self._ensure_fd_no_transport(rawsock)
+        tls = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, **options)
+        SocketTransport(self, rawsock, tls, extra=extra, server=server)
+        transport: asyncio.Transport = tls._app_transport
+        return transport
+
+    def _settle_when_ready(self, fd: int, writes: bool, future: asyncio.Future[None]) -> None:
+        """Settle *future* when *fd* is ready, level-triggered, in the place of who waits there."""
+        done = futures._set_result_unless_cancelled
+        if writes:
+            handle = self._add_writer(fd, done, future, None)
+            future.add_done_callback(functools.partial(self._sock_write_done, fd, handle=handle))
+        else:
+            handle = self._add_reader(fd, done, future, None)
+            future.add_done_callback(functools.partial(self._sock_read_done, fd, handle=handle))
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: Any) -> Any:
+        if not isinstance(transp, SocketTransport):
+            return await super()._sendfile_native(transp, file, offset, count)
+        fd, resume = transp._sock_fd, transp.is_reading()
+        transp.pause_reading()
+        await transp._make_empty_waiter()
+        del self._transports[fd]
+        transp._lend()
+        try:
+            return await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
+        finally:
+            transp._take_back()
+            transp._reset_empty_waiter()
+            if resume:
+                transp.resume_reading()
+            self._transports[fd] = transp
+
+    # -- sockets that a call waits for are kept open until it has ended, as uvloop does
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        """Connect *sock* to *address*; a close() meanwhile comes into effect afterwards."""
+        with _held(sock):
+            await super().sock_connect(sock, address)
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        """Accept a connection: (socket, address)."""
+        with _held(sock):
+            pair: tuple[socket.socket, Any] = await super().sock_accept(sock)
+            return pair
+
+    # -- subprocesses
+
+    async def _make_subprocess_transport(self, protocol: Any, *args: Any, **kwargs: Any) -> Any:
+        if sys.version_info < (3, 14):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                try:
+                    asyncio.get_child_watcher()
+                except NotImplementedError:  # a policy that has none: we need none
+                    return await self._watch_subprocess(protocol, *args, **kwargs)
+        return await super()._make_subprocess_transport(protocol, *args, **kwargs)
+
+    async def _watch_subprocess(self, protocol: Any, *args: Any, **kwargs: Any) -> Any:
+        """Start a process and wait for its end by its pidfd, whatever the policy."""
+        waiter = self.create_future()
+        transport = unix_events._UnixSubprocessTransport(
+            self, protocol, *args, waiter=waiter, **kwargs
+        )
+        watcher = unix_events.PidfdChildWatcher()
+        watcher.attach_loop(self)
+        watcher.add_child_handler(transport.get_pid(), self._process_exited, transport)
+        try:
+            await waiter
+        except BaseException as exc:
+            if not isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                transport.close()
+                await transport._wait()
+            raise
+        return transport
+
+    def _process_exited(self, pid: int, status: int, transport: Any) -> None:
+        self.call_soon_threadsafe(transport._process_exited, status)
+
+    # -- callbacks
+
+    def _handle_failed(self, handle: Any, exc: BaseException) -> None:
+        """Tell the exception handler that *handle* has raised *exc*."""
+        options = {"debug": self._debug} if sys.version_info >= (3, 13) else {}
+        called = format_helpers._format_callback_source(handle._callback, handle._args, **options)
+        context = {"message": f"Exception in callback {called}", "exception": exc, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _run_in_debug(self, handle: Any) -> None:
+        """Run *handle* as asyncio does in debug mode."""
+        since = self.time()
+        self._current_handle = handle
+        try:
+            handle._run()
+        finally:
+            self._current_handle = None
+        self._tell_slow(handle, self.time() - since)
+
+    def _tell_slow(self, what: Any, seconds: float) -> None:
+        """Log *what*, a handle or a Watcher, if it was slow."""
+        if seconds >= self.slow_callback_duration:
+            name = base_events._format_handle(what) if hasattr(what, "_callback") else what
+            base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)
+
+
+def new_event_loop() -> EventLoop:
+    """Return a new EventLoop."""
+    return EventLoop()
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """Run the coroutine *main* on a new EventLoop and return its result, as asyncio.run() does."""
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,492 @@
+"""What EventLoop has of its own: turns, callbacks, timers, threads, sock_* calls, forks.
+
+What it has in common with asyncio's loop, CPython's own suite sees (test_cpython_asyncio.py).
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import os
+import signal
+import socket
+import threading
+import warnings
+
+import pytest
+
+from gopoll.embed import aio
+
+
+@pytest.fixture
+def loop():
+    loop = aio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def pair():
+    """Two connected TCP sockets, not blocking."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        a = socket.create_connection(listener.getsockname())
+        b, _ = listener.accept()
+    for sock in (a, b):
+        sock.setblocking(False)
+    yield a, b
+    a.close()
+    b.close()
+
+
+def spin(loop, turns=3):
+    """Run a few turns of *loop*."""
+
+    async def turn():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(turn())
+
+
+# -- doors
+
+
+def test_run_returns_the_result_and_closes_the_loop():
+    async def main():
+        return asyncio.get_running_loop()
+
+    loop = aio.run(main())
+    assert type(loop) is aio.EventLoop
+    assert loop.is_closed()
+
+
+def test_run_in_debug_mode():
+    async def main():
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0)
+        return loop.get_debug()
+
+    assert aio.run(main(), debug=True)
+
+
+def test_new_event_loop_is_a_loop_factory():
+    with asyncio.Runner(loop_factory=aio.new_event_loop) as runner:
+        assert isinstance(runner.get_loop(), aio.EventLoop)
+
+
+def test_an_unclosed_loop_warns_and_leaves_nothing_open():
+    def lose():
+        aio.new_event_loop()
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        lose()
+
+
+# -- callbacks
+
+
+def test_handles_are_asyncios(loop):
+    handle = loop.call_soon(print, 1)
+    timer = loop.call_later(10, print, 2)
+    assert type(handle) is asyncio.Handle
+    assert type(timer) is asyncio.TimerHandle
+    assert "print(1)" in repr(handle) or "print" in repr(handle)
+    assert timer.when() > loop.time()
+    assert isinstance(handle.get_context() if hasattr(handle, "get_context") else None, object)
+    handle.cancel()
+    timer.cancel()
+    spin(loop)
+    assert handle.cancelled()
+    assert timer.cancelled()
+
+
+def test_callbacks_run_in_order_and_in_their_context(loop):
+    var = contextvars.ContextVar("var", default=0)
+    seen = []
+    context = contextvars.copy_context()
+    context.run(var.set, 7)
+    loop.call_soon(lambda: seen.append(("a", var.get())))
+    loop.call_soon(lambda: seen.append(("b", var.get())), context=context)
+    loop.call_soon_threadsafe(lambda: seen.append(("c", var.get())), context=context)
+    spin(loop)
+    assert seen == [("a", 0), ("b", 7), ("c", 7)]
+
+
+def test_what_a_callback_raises_goes_to_the_exception_handler(loop):
+    told = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+
+    def boom():
+        raise ValueError("boom")
+
+    handle = loop.call_soon(boom)
+    spin(loop)
+    assert told[0]["message"].startswith("Exception in callback test_what_a_callback_raises")
+    assert type(told[0]["exception"]) is ValueError
+    assert told[0]["handle"] is handle
+
+
+def test_what_ends_a_loop_leaves_the_rest_for_the_next_run(loop, pair):
+    a, b = pair
+    seen = []
+    made = loop.run_until_complete(loop.create_connection(lambda: Collect(seen), sock=a))
+    b.send(b"data")
+
+    def stop():
+        raise KeyboardInterrupt
+
+    loop.call_soon(stop)
+    loop.call_soon(seen.append, "later")
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert seen == []
+    spin(loop)
+    assert sorted(map(str, seen)) == ["b'data'", "later"]
+    made[0].abort()
+    spin(loop)
+
+
+class Collect(asyncio.Protocol):
+    """Put what comes into a list."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def data_received(self, data):
+        self.seen.append(data)
+
+
+def test_timers_run_in_order_of_time_never_early(loop):
+    seen = []
+    base = loop.time()
+    delays = [0.004, 0.001, 0.003, 0.0002, 0.002]
+
+    def at(delay):
+        assert loop.time() >= base + delay
+        seen.append(delay)
+
+    timers = [loop.call_at(base + d, at, d) for d in delays]
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert seen == sorted(delays)
+    assert all(not timer._scheduled for timer in timers)
+
+
+def test_many_cancelled_timers_are_taken_out(loop):
+    timers = [loop.call_later(1000 + i % 7, print) for i in range(500)]
+    for timer in timers[:-3]:
+        timer.cancel()
+    spin(loop, 2)
+    assert len(loop._scheduled) < 10
+    assert loop._timer_cancelled_count == 0
+    left = [t for t in loop._scheduled if not t.cancelled()]
+    assert sorted(t.when() for t in left) == sorted(t.when() for t in timers[-3:])
+
+
+@pytest.mark.parametrize("delay", [1e9, float("inf")])
+def test_a_timer_far_away_does_not_keep_the_loop_from_waking(loop, delay):
+    timer = loop.call_later(delay, print)
+    threading.Timer(0.01, loop.call_soon_threadsafe, [loop.stop]).start()
+    loop.run_forever()
+    timer.cancel()
+
+
+def test_a_time_of_an_odd_type_is_taken(loop):
+    seen = []
+    loop.call_later(0, seen.append, 1)
+    loop.call_at(0, seen.append, 2)
+    loop.call_later(True, print).cancel()
+    spin(loop)
+    assert seen == [2, 1] or seen == [1, 2]
+
+
+def test_a_closed_loop_refuses(loop):
+    loop.close()
+    for call in (
+        lambda: loop.call_soon(print),
+        lambda: loop.call_soon_threadsafe(print),
+        lambda: loop.call_later(1, print),
+        lambda: loop.call_at(1, print),
+        lambda: loop.run_until_complete(None),
+    ):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            call()
+    loop._write_to_self()  # what a late thread does
+
+
+def test_many_threads_wake_the_loop_and_nothing_is_lost(loop):
+    threads, each = 8, 500
+    seen = []
+
+    def feed(name):
+        for i in range(each):
+            loop.call_soon_threadsafe(seen.append, (name, i))
+
+    async def main():
+        feeders = [threading.Thread(target=feed, args=(n,)) for n in range(threads)]
+        for thread in feeders:
+            thread.start()
+        while len(seen) < threads * each:
+            await asyncio.sleep(0.0001)
+        for thread in feeders:
+            thread.join()
+
+    loop.run_until_complete(asyncio.wait_for(main(), 60))
+    for name in range(threads):
+        assert [i for n, i in seen if n == name] == list(range(each))
+
+
+def test_a_thread_may_cancel_a_handle_that_is_about_to_run(loop):
+    ran = []
+    stop = threading.Event()
+    handles = []
+
+    def cancel():
+        while not stop.is_set():
+            with contextlib.suppress(IndexError):
+                handles.pop().cancel()
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    try:
+        for i in range(3000):
+            handles.append(loop.call_soon(ran.append, i))
+            if i % 10 == 0:
+                spin(loop, 1)
+        spin(loop)
+    finally:
+        stop.set()
+        thread.join()
+    assert len(ran) <= 3000
+
+
+def test_signal_handlers(loop):
+    seen = []
+
+    def handler():
+        seen.append(1)
+        loop.stop()
+
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    loop.call_later(0.01, os.kill, os.getpid(), signal.SIGUSR1)
+    loop.call_later(30, loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+    assert loop.remove_signal_handler(signal.SIGUSR1)
+
+
+# -- sock_*
+
+
+def test_sock_calls_are_coroutines(loop, pair):
+    a, b = pair
+
+    async def main():
+        task = asyncio.create_task(loop.sock_recv(a, 5))
+        await asyncio.sleep(0)
+        await loop.sock_sendall(b, b"hello")
+        got = await asyncio.gather(task, loop.sock_sendall(b, b"more"))
+        buf = bytearray(2)
+        return *got, await loop.sock_recv_into(a, buf), bytes(buf), await loop.sock_recv(a, 10)
+
+    assert asyncio.iscoroutine(loop.sock_recv(a, 1))
+    assert loop.run_until_complete(main()) == (b"hello", None, 2, b"mo", b"re")
+
+
+def test_sock_recv_sees_the_end(loop, pair):
+    a, b = pair
+
+    async def main():
+        task = asyncio.create_task(loop.sock_recv(a, 10))
+        await asyncio.sleep(0)
+        b.send(b"last")
+        b.shutdown(socket.SHUT_WR)
+        return await task, await loop.sock_recv(a, 10), await loop.sock_recv(a, 10)
+
+    assert loop.run_until_complete(asyncio.wait_for(main(), 30)) == (b"last", b"", b"")
+
+
+def test_data_and_end_that_come_between_two_waits_are_seen(loop, pair):
+    """An edge comes once: what has been seen must not be waited for."""
+    a, b = pair
+
+    async def main():
+        out = []
+        for i in range(50):
+            task = asyncio.create_task(loop.sock_recv(a, 100))
+            await asyncio.sleep(0)
+            b.send(b"%d" % i)
+            out.append(await task)
+            b.send(b"x")  # while nobody waits
+            for _ in range(i % 3):
+                await asyncio.sleep(0)
+            assert await loop.sock_recv(a, 100) == b"x"
+        return out
+
+    out = loop.run_until_complete(asyncio.wait_for(main(), 30))
+    assert out == [b"%d" % i for i in range(50)]
+
+
+def test_a_cancelled_wait_loses_nothing(loop, pair):
+    a, b = pair
+
+    async def main():
+        for _ in range(20):
+            task = asyncio.create_task(loop.sock_recv(a, 10))
+            await asyncio.sleep(0)
+            b.send(b"d")
+            await asyncio.sleep(0.001)
+            cancelled = task.cancel()
+            if cancelled:
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+            else:
+                assert await task == b"d"
+                b.send(b"d")
+            assert await loop.sock_recv(a, 10) == b"d"
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+def test_a_large_sendall_waits_for_room(loop, pair):
+    a, b = pair
+    data = os.urandom(4 << 20)
+
+    async def drain():
+        got = bytearray()
+        while len(got) < len(data):
+            got += await loop.sock_recv(b, 65536)
+        return bytes(got)
+
+    async def main():
+        return await asyncio.gather(loop.sock_sendall(a, memoryview(data)), drain())
+
+    assert loop.run_until_complete(asyncio.wait_for(main(), 60)) == [None, data]
+
+
+def test_add_reader_takes_a_descriptor_over_from_sock_recv(loop, pair):
+    a, b = pair
+
+    async def main():
+        task = asyncio.create_task(loop.sock_recv(a, 10))
+        await asyncio.sleep(0)
+        seen = loop.create_future()
+        loop.add_writer(a, lambda: seen.done() or seen.set_result("writable"))
+        assert await seen == "writable"
+        loop.remove_writer(a)
+        b.send(b"still")
+        assert await task == b"still"
+        task = asyncio.create_task(loop.sock_recv(a, 10))
+        await asyncio.sleep(0)
+        b.send(b"again")
+        return await task
+
+    assert loop.run_until_complete(asyncio.wait_for(main(), 30)) == b"again"
+
+
+def test_a_reused_descriptor_is_another_socket(loop):
+    async def main():
+        for i in range(20):
+            a, b = socket.socketpair()
+            with a, b:
+                a.setblocking(False)
+                task = asyncio.create_task(loop.sock_recv(a, 10))
+                await asyncio.sleep(0)
+                b.send(b"%d" % i)
+                assert await task == b"%d" % i
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+def test_a_socket_that_is_waited_for_is_closed_afterwards(loop, pair):
+    a, b = pair
+
+    async def main():
+        task = asyncio.create_task(loop.sock_recv(a, 10))
+        await asyncio.sleep(0)
+        a.close()
+        assert a.fileno() != -1
+        b.send(b"late")
+        assert await task == b"late"
+        assert a.fileno() == -1
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await loop.sock_recv(a, 10)
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+def test_closing_the_loop_lets_go_of_sockets(loop, pair):
+    a, _ = pair
+    task = loop.create_task(loop.sock_recv(a, 10))
+    spin(loop)
+    a.close()
+    assert a.fileno() != -1
+    task._log_destroy_pending = False
+    loop.close()
+    assert a.fileno() == -1
+
+
+def test_an_operation_is_awaited_once(loop, pair):
+    a, b = pair
+    b.send(b"x")
+
+    async def main():
+        op = loop.sock_recv(a, 10)
+        assert await op == b"x"
+        with pytest.raises(RuntimeError, match="cannot reuse already awaited coroutine"):
+            await op
+
+    loop.run_until_complete(main())
+
+
+def test_a_transports_descriptor_is_refused(loop, pair):
+    a, _ = pair
+
+    async def main():
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=a)
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            await loop.sock_recv(a, 10)
+        with pytest.raises(RuntimeError, match="is used by transport"):
+            loop.add_reader(a, print)
+        transport.abort()
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+
+
+# -- processes
+
+
+def test_a_subprocess_needs_no_policy_with_a_watcher(loop, monkeypatch):
+    def none():
+        raise NotImplementedError
+
+    if hasattr(asyncio, "get_child_watcher"):
+        monkeypatch.setattr(asyncio, "get_child_watcher", none)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", "echo out; exit 3", stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        return out, process.returncode
+
+    assert loop.run_until_complete(main()) == (b"out\n", 3)
+
+
+def test_a_forked_child_runs_a_loop_of_its_own(loop):
+    async def main():
+        await asyncio.sleep(0.001)
+        return 42
+
+    spin(loop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        with contextlib.suppress(BaseException):
+            status = 0 if aio.run(main()) == 42 else 2
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert loop.run_until_complete(main()) == 42
