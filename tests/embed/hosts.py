@@ -187,6 +187,16 @@ def host(request):
     return KINDS[request.param](request.param)
 
 
+def attached(host, main):
+    """Run main(guest) in *host* with gopoll attached; count the goroutines that it leaves."""
+
+    async def body():
+        async with host.attach() as guest:
+            return await main(guest)
+
+    return host.run(body)
+
+
 async def waiting(host, guest, n):
     """Let the host run until *n* operations wait in its tasks."""
     async with host.time_limit(20):
@@ -242,3 +252,7 @@ def in_thread(fn, *args):
     thread = threading.Thread(target=fn, args=args)
     thread.start()
     return thread
+
+
+async def receive(chan):
+    return await chan.recv()

@@ -1,12 +1,11 @@
 """attach(): goroutines in asyncio, uvloop and trio, and gopoll's awaitables in their tasks.
 
-Rulings A2, A3, A11, A12; docs/embedding.md. What one host does its own way is in test_attach_aio.py
-and test_trio.py.
+Rulings A2, A3, A11, A12; docs/embedding.md. Cancellation: test_attach_cancel.py; what one host does
+its own way: test_attach_aio.py, test_trio.py.
 """
 
 import gc
 import itertools
-import random
 import socket
 import threading
 import time
@@ -17,6 +16,7 @@ import pytest
 
 import gopoll
 from embed.hosts import (
+    attached,
     echo,
     echo_all,
     ended,
@@ -24,22 +24,13 @@ from embed.hosts import (
     in_thread,
     pair,
     parked,
+    receive,
     talk,
     waiting,
 )
-from gopoll import Chan, ChanClosed, Cond, Mutex
+from gopoll import Chan, ChanClosed, Mutex
 
 # ruff: noqa: F811
-
-
-def attached(host, main):
-    """Run main(guest) in *host* with gopoll attached; count the goroutines that it leaves."""
-
-    async def body():
-        async with host.attach() as guest:
-            return await main(guest)
-
-    return host.run(body)
 
 
 def test_servers_and_clients_in_tasks_and_in_goroutines(host):
@@ -143,10 +134,6 @@ def test_a_plain_thread_wakes_tasks_and_goroutines(host):
     attached(host, main)
 
 
-async def receive(chan):
-    return await chan.recv()
-
-
 def test_sleep_is_never_early_and_the_descriptor_alone_wakes_the_host(host):
     """Nothing else is due: the timerfd does it."""
 
@@ -229,227 +216,6 @@ def test_an_error_of_an_operation_is_raised_at_the_await_in_the_task(host):
             await waiting(host, guest, 1)
             await a.close()
             assert isinstance(await task.outcome(), gopoll.ClosedError)
-
-    attached(host, main)
-
-
-# -- cancellation ----------------------------------------------------------------------------------
-
-
-def test_a_cancelled_read_loses_no_byte(host):
-    async def main(guest):
-        a, b = await pair()
-        async with a, b:
-            for n in range(20):
-                task = host.start(a.read)
-                await waiting(host, guest, 1)
-                if n % 2:  # the bytes are there, and the task does not know yet
-                    await b.write(b"%3d" % n)
-                task.cancel()
-                assert await task.outcome() == "cancelled"
-                if n % 2 == 0:
-                    await b.write(b"%3d" % n)
-                assert await a.read() == b"%3d" % n
-            assert guest._sched.link.waiting == 0
-
-    attached(host, main)
-
-
-def test_a_cancelled_accept_leaves_the_connection_to_the_next(host):
-    async def main(guest):
-        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
-            for n in range(10):
-                task = host.start(listener.accept)
-                await waiting(host, guest, 1)
-                with socket.create_connection(listener.addr, timeout=20) as peer:
-                    if n % 2:
-                        guest.run_nowait()  # it is woken, and is cancelled before it goes on
-                    task.cancel()
-                    conn = await task.outcome()  # trio: what is woken comes to its end
-                    if conn == "cancelled":
-                        async with host.time_limit(20):
-                            conn = await listener.accept()
-                    async with conn:
-                        assert conn.remote_addr == peer.getsockname()
-
-    attached(host, main)
-
-
-def test_a_cancelled_dial_closes_what_it_has_opened(host):
-    """The leak guard counts descriptors; the listener's queue is full, so the dial waits."""
-
-    async def main(guest):
-        with socket.socket() as full:
-            full.bind(("127.0.0.1", 0))
-            full.listen(0)
-            fillers = []
-            for _ in range(3):
-                filler = socket.socket()
-                filler.setblocking(False)
-                filler.connect_ex(full.getsockname())
-                fillers.append(filler)
-            task = host.start(gopoll.dial, "tcp", full.getsockname())
-            await waiting(host, guest, 1)
-            task.cancel()
-            assert await task.outcome() == "cancelled"
-            for filler in fillers:
-                filler.close()
-        assert gopoll.stats().descriptors == 0
-
-    attached(host, main)
-
-
-def test_a_write_that_is_cancelled_says_nothing_and_leaves_the_connection_usable(host):
-    async def main(guest):
-        a, b = await pair()
-        async with a, b:
-            task = host.start(a.write, bytes(32 << 20))
-            await waiting(host, guest, 1)
-            task.cancel()
-            assert await task.outcome() == "cancelled"
-            reader = host.start(drain, b)
-            await a.write(b"the end")
-            a.close_write()
-            assert (await reader.outcome()).endswith(b"the end")
-
-    attached(host, main)
-
-
-async def drain(conn):
-    got = b""
-    while data := await conn.read():
-        got = (got + data)[-100:]
-    return got
-
-
-def test_who_queues_for_the_lock_of_a_connection_can_be_cancelled(host):
-    async def main(guest):
-        a, b = await pair()
-        async with a, b:
-            first, second, third = (host.start(a.read, 1) for _ in range(3))
-            await waiting(host, guest, 3)
-            second.cancel()
-            assert await second.outcome() == "cancelled"
-            first.cancel()
-            assert await first.outcome() == "cancelled"
-            await b.write(b"x")
-            assert await third.outcome() == b"x"
-
-    attached(host, main)
-
-
-def test_a_value_that_was_handed_over_is_not_lost_to_a_cancellation(host):
-    """H4: in the turn in which it is cancelled."""
-
-    async def main(guest):
-        chan, got = Chan(), []
-
-        async def body():
-            got.append(await chan.recv())
-            await host.sleep(3600)
-
-        task = host.start(body)
-        await waiting(host, guest, 1)
-        assert chan.try_send("handed over")
-        task.cancel()
-        assert await task.outcome() == "cancelled"
-        assert got == ["handed over"]
-
-    attached(host, main)
-
-
-def test_a_cancelled_channel_operation_takes_and_gives_nothing(host):
-    async def main(guest):
-        chan = Chan()
-        for start in (lambda: host.start(receive, chan), lambda: host.start(chan.send, 1)):
-            task = start()
-            await waiting(host, guest, 1)
-            task.cancel()
-            assert await task.outcome() == "cancelled"
-            assert not chan.try_send(2)
-            assert chan.try_recv() == (None, False)
-
-    attached(host, main)
-
-
-def test_a_task_that_is_cancelled_in_cond_wait_has_the_mutex(host):
-    async def main(guest):
-        mutex = Mutex()
-        free = []
-        cond = Cond(mutex)
-
-        async def body():
-            async with mutex:
-                try:
-                    await cond.wait()
-                finally:
-                    free.append(mutex.try_lock())
-
-        task = host.start(body)
-        await waiting(host, guest, 1)
-        async with mutex:
-            task.cancel()
-            for _ in range(5):
-                await host.turn()
-            assert not task.done
-        assert await task.outcome() == "cancelled"
-        assert free == [False]
-        assert mutex.try_lock()
-
-    attached(host, main)
-
-
-def test_a_cancelled_join_leaves_the_goroutine_running(host):
-    async def main(guest):
-        chan = Chan()
-        g = gopoll.go(chan.recv)
-
-        async def wait():
-            return await g
-
-        task = host.start(wait)
-        await waiting(host, guest, 1)
-        task.cancel()
-        assert await task.outcome() == "cancelled"
-        await chan.send("still there")
-        assert await g == "still there"
-
-    attached(host, main)
-
-
-def test_the_timeouts_of_the_host_bound_our_operations(host):
-    async def main(guest):
-        a, b = await pair()
-        async with a, b:
-            with pytest.raises(TimeoutError):
-                async with host.time_limit(0.005):
-                    await a.read()
-            with pytest.raises(TimeoutError):
-                async with host.time_limit(0.005):
-                    await gopoll.sleep(3600)
-            await b.write(b"on time")
-            assert await a.read() == b"on time"
-
-    attached(host, main)
-
-
-def test_an_operation_is_awaited_once(host):
-    async def main(guest):
-        a, b = await pair()
-        async with a, b:
-            op = a.read()
-
-            async def body():
-                return await op
-
-            first = host.start(body)
-            await waiting(host, guest, 1)
-            with pytest.raises(RuntimeError, match="cannot await an operation twice"):
-                await op
-            await b.write(b"x")
-            assert await first.outcome() == b"x"
-            with pytest.raises(RuntimeError, match="cannot await an operation twice"):
-                await op
 
     attached(host, main)
 
@@ -715,79 +481,7 @@ def test_blocks_of_ours_are_for_goroutines_and_work_there(host):
     attached(host, main)
 
 
-# -- many at once ----------------------------------------------------------------------------------
-
-
-def test_a_stream_survives_any_number_of_cancelled_reads(host):
-    """Readers come and are cancelled in any turn; what has been read is the stream, to the byte."""
-    rnd = random.Random(7)
-    sent = bytes(rnd.randrange(256) for _ in range(20000))
-
-    async def write(conn):
-        at = 0
-        while at < len(sent):
-            n = rnd.randrange(1, 200)
-            await conn.write(sent[at : at + n])
-            at += n
-            if rnd.random() < 0.5:
-                await gopoll.sleep(0.0002)
-        conn.close_write()
-
-    async def main(guest):
-        a, b = await pair()
-        got, cancelled = bytearray(), 0
-
-        async def read():
-            got.extend(await a.read(100))  # nothing between the two awaits
-
-        async with a, b:
-            writer = gopoll.go(write, b)
-            while len(got) < len(sent):
-                task = host.start(read)
-                for _ in range(rnd.randrange(5)):
-                    await host.turn()
-                task.cancel()
-                how = await task.outcome()
-                cancelled += how == "cancelled"
-                assert how in (None, "cancelled"), how
-            await writer
-        assert bytes(got) == sent
-        assert cancelled > 0
-
-    attached(host, main)
-
-
-def test_values_survive_any_number_of_cancelled_receivers(host):
-    """H4, with goroutines that send and threads too."""
-    rnd = random.Random(11)
-
-    async def main(guest):
-        chan, got = Chan(), []
-
-        async def send(first):
-            for n in range(200):
-                await chan.send(first + n)
-
-        async def take():
-            got.append(await chan.recv())
-
-        senders = [gopoll.go(send, 1000 * k) for k in range(3)]
-        thread = in_thread(lambda: [chan.send_sync(3000 + n, 60) for n in range(200)])
-        while len(got) < 800:
-            tasks = [host.start(take) for _ in range(3)]
-            for _ in range(rnd.randrange(4)):
-                await host.turn()
-            for task in tasks:
-                task.cancel()
-            for task in tasks:
-                how = await task.outcome()
-                assert how in (None, "cancelled"), how
-        for g in senders:
-            await g
-        thread.join()
-        assert sorted(got) == sorted(1000 * k + n for k in range(4) for n in range(200))
-
-    attached(host, main)
+# -- two at once, and afterwards -------------------------------------------------------------------
 
 
 def test_two_hosts_in_two_threads_join_and_talk(host):

@@ -8,8 +8,7 @@ one raises there, or they go on without (survive). Go: runtime/proc.go (go1.27).
 S1: who is about to block in the network sets lastpoll to 0, then looks at the global queue, then
     blocks. Who puts work into the global queue does so first and then, if lastpoll is 0, breaks
     the poller. One of the two sees the other. A poll that does not block never writes over that 0.
-S2: sysmon sets sysmonwait, then looks at npidle, then sleeps. Who leaves idleness lowers npidle
-    first and then looks at sysmonwait.
+S2: sysmon sets sysmonwait, looks at npidle, then sleeps; who lowers npidle looks at sysmonwait.
 S3: who queues work queues it, then looks at npidle, then at nmspinning. An M that goes idle raises
     npidle, lowers nmspinning, then looks at every queue. No work is left beside idle Ps. So does
     who has counted in nmspinning and has found no P, or no M: others have relied on it.
