@@ -179,7 +179,7 @@ class Trio:
         await self.trio.sleep(seconds)
 
 
-KINDS = {"asyncio": Aio, "uvloop": Aio, "trio": Trio}
+KINDS = {"asyncio": Aio, "uvloop": Aio, "gopoll.embed.aio": Aio, "trio": Trio}
 
 
 @pytest.fixture(params=KINDS)

@@ -12,7 +12,7 @@ from gopoll.embed import aio
 from helpers.child import run_forking
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["asyncio", "uvloop", "gopoll.embed.aio"])
 def host(request):
     return Aio(request.param)
 
