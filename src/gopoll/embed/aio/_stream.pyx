@@ -90,7 +90,8 @@ cdef class StreamCore(Watcher):
 
     cdef int set_protocol(self, protocol) except -1:
         self.protocol = protocol
-        self.buffered = isinstance(protocol, BufferedProtocol)
+        self.buffered = isinstance(protocol, BufferedProtocol) or (
+            hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received"))
         self.connected = True
         return 0
 
