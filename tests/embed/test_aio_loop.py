@@ -454,6 +454,33 @@ def test_a_transports_descriptor_is_refused(loop, pair):
     loop.run_until_complete(main())
 
 
+# -- datagrams
+
+
+def test_datagrams_to_an_unnamed_peer(loop):
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    got = loop.create_future()
+
+    class Protocol(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            got.set_result((data, addr))
+
+    async def main():
+        transport, _ = await loop.create_datagram_endpoint(Protocol, sock=a)
+        assert transport.get_extra_info("peername") == ""
+        transport.sendto(b"out")
+        assert b.recv(10) == b"out"
+        b.send(b"in")
+        assert await got == (b"in", None)
+        transport.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        transport.sendto(b"late")  # dropped
+
+    with b:
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
 # -- processes
 
 

@@ -14,7 +14,14 @@ import selectors
 import socket
 import sys
 import warnings
-from asyncio import base_events, format_helpers, futures, sslproto, unix_events
+from asyncio import (
+    base_events,
+    format_helpers,
+    futures,
+    selector_events,
+    sslproto,
+    unix_events,
+)
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -62,6 +69,23 @@ def _held(sock: socket.socket) -> Iterator[None]:
         yield
     finally:
         sock._decref_socketios()
+
+
+class _Unnamed(str):
+    """The address of a Unix socket without one: asyncio asks its truth, and it is there."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[misc]
+    """asyncio's; what is sent after the end is dropped, as a stream transport does."""
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        if self._sock is not None:
+            super().sendto(data, addr)
 
 
 class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
@@ -113,6 +137,20 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         tls = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, **options)
         SocketTransport(self, rawsock, tls, extra=extra, server=server)
         transport: asyncio.Transport = tls._app_transport
+        return transport
+
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: Any = None,
+        extra: Any = None,
+    ) -> Any:
+        self._ensure_fd_no_transport(sock)
+        transport = _DatagramTransport(self, sock, protocol, address, waiter, extra)
+        if transport._extra["peername"] == "":
+            transport._extra["peername"] = _Unnamed()
         return transport
 
     def _settle_when_ready(self, fd: int, writes: bool, future: asyncio.Future[None]) -> None:
