@@ -454,6 +454,38 @@ def test_a_transports_descriptor_is_refused(loop, pair):
     loop.run_until_complete(main())
 
 
+# -- servers
+
+
+def test_a_factory_that_raises_ends_its_connection_alone(loop):
+    made = []
+
+    def factory():
+        made.append(1)
+        if len(made) == 1:
+            raise ValueError("not this one")
+        return Greets()
+
+    class Greets(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"hello")
+            transport.close()
+
+    async def main():
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        answers = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            answers.append(await reader.read())
+            writer.close()
+            await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        return answers
+
+    assert loop.run_until_complete(asyncio.wait_for(main(), 30)) == [b"", b"hello"]
+
+
 # -- datagrams
 
 

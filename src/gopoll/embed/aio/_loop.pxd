@@ -23,7 +23,7 @@ cdef class LoopCore:
     cdef SelectorCore selector         # the loop's; its epoll instance has the Watchers as well
     cdef list slots                    # Watcher or None, by number
     cdef list spare                    # numbers of free slots
-    cdef uint32_t sequence             # of the last Watcher (W1)
+    cdef uint32_t sequence             # of the last Watcher (Y1)
     cdef object pending                # deque of Watchers that go on without an event
     cdef epoll_event *events           # of the last poll
     cdef int n_events, next_event
@@ -46,7 +46,7 @@ cdef class Watcher:
     cdef LoopCore loop                 # None when it is done
     cdef int fd
     cdef int slot                      # in loop.slots; -1: not watched
-    cdef uint32_t sequence             # tells it from who had the slot before (W1)
+    cdef uint32_t sequence             # tells it from who had the slot before (Y1)
     cdef bint is_pending
     cdef int turn(self, uint32_t events) except -1
     cdef int forsake(self) except -1

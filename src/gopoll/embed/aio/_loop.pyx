@@ -7,10 +7,10 @@ become due. Watchers (transports, sockets that sock_* use) are registered edge-t
 their events come to them without a handle; what add_reader and add_writer register is the
 selector's, level-triggered, in the same epoll instance.
 
-W1: a registration carries its slot and a number that no other has; an event whose number is not
+Y1: a registration carries its slot and a number that no other has; an event whose number is not
     the slot's is of one that is gone, and dropped. So a descriptor that was closed, or has been
     copied, never speaks for another.
-W2: a Watcher that leaves something unread puts itself into `pending`, and a turn does not sleep
+Y2: a Watcher that leaves something unread puts itself into `pending`, and a turn does not sleep
     over that: an edge comes once.
 """
 
@@ -103,7 +103,7 @@ cdef class LoopCore:
             self.slots.append(None)
         w.slot = self.spare.pop()
         self.sequence = (self.sequence + 1) & 0x7fffffff
-        w.sequence = self.sequence                               # W1
+        w.sequence = self.sequence                               # Y1
         self.slots[w.slot] = w
         data = OURS | <uint64_t>w.sequence << 32 | <uint32_t>w.slot
         rc = netpollopen(&self.selector.ep, w.fd, mask | EPOLLET, data)
@@ -138,7 +138,7 @@ cdef class LoopCore:
         return 0
 
     cdef int pend(self, Watcher w) except -1:
-        """Give *w* a turn after the next poll, without an event (W2)."""
+        """Give *w* a turn after the next poll, without an event (Y2)."""
         if not w.is_pending:
             w.is_pending = True
             _append(self.pending, w)
@@ -237,7 +237,7 @@ cdef class LoopCore:
         cdef int64_t delay
         if self._scheduled:
             self._trim_timers()
-        if self._ready or self._stopping or self.pending:        # W2
+        if self._ready or self._stopping or self.pending:        # Y2
             delay = 0
         elif self._scheduled:
             delay = _ns_until(when_of(self._scheduled[0]), self.time())
@@ -299,7 +299,7 @@ cdef class LoopCore:
             if found is None:
                 continue
             w = <Watcher>found
-            if w.sequence == (data >> 32 & 0x7fffffff):          # W1
+            if w.sequence == (data >> 32 & 0x7fffffff):          # Y1
                 self._watcher_turn(w, self.events[self.next_event - 1].events)
         while n > 0 and self.pending:
             n -= 1

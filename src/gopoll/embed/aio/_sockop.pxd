@@ -7,10 +7,10 @@ from gopoll._park cimport Awaitable
 from gopoll.embed.aio._loop cimport LoopCore, Watcher
 
 cdef class SockWatcher(Watcher):
-    cdef object ref                    # weak, to the socket (N2)
+    cdef object ref                    # weak, to the socket (Y4)
     cdef list readers, writers         # SockOps that wait
     cdef uint32_t mask                 # registered
-    cdef bint readable                 # as of a StreamCore (N1)
+    cdef bint readable                 # as of a StreamCore (Y3)
     cdef bint more, tcp
     cdef int _wake(self, list ops) except -1
 
@@ -21,7 +21,7 @@ cdef class SockOp(Awaitable):
     cdef SockWatcher watcher
     cdef bint writes
     cdef bint done
-    cdef bint held                     # counted among the users of `sock` (N3)
+    cdef bint held                     # counted among the users of `sock` (Y5)
     cdef int attempt(self, int fd, PyObject **out) except -1
     cdef int _find(self, int fd) except -1
     cdef object _park(self, int fd)

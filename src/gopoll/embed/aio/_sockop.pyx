@@ -4,10 +4,10 @@ Called by asyncio's tasks on the loop's thread. asyncio registers a descriptor f
 takes it out again; here it is registered once, edge-triggered, and stays so until somebody else
 wants it (a transport, add_reader) or it is closed.
 
-N2: a descriptor's number says nothing: its socket may have been closed and the number be another's.
+Y4: a descriptor's number says nothing: its socket may have been closed and the number be another's.
     The watcher of a number is used only for the very socket object that it was made for; for any
     other one it is replaced by a new registration.
-N3: a socket that an operation waits for is open, and its number its own: whoever closes it closes
+Y5: a socket that an operation waits for is open, and its number its own: whoever closes it closes
     it when the operation has ended. socket counts its users for makefile(); we are one.
 """
 
@@ -44,9 +44,9 @@ cdef class SockWatcher(Watcher):
 
     cdef int turn(self, uint32_t events) except -1:
         if events & ~<uint32_t>(EPOLLIN | EPOLLOUT):
-            self.more = True                                     # N1
+            self.more = True                                     # Y3
         if events & ~<uint32_t>EPOLLOUT:
-            self.readable = True                                 # N1
+            self.readable = True                                 # Y3
             if self.readers:
                 self._wake(self.readers)
         if events & ~<uint32_t>EPOLLIN and self.writers:
@@ -106,7 +106,7 @@ cdef class SockOp(Awaitable):
         return 0
 
     cdef int _find(self, int fd) except -1:
-        """Look for the registration of the socket, whose descriptor is *fd* (N2)."""
+        """Look for the registration of the socket, whose descriptor is *fd* (Y4)."""
         cdef object found = self.loop.socks.get(fd)
         self.watcher = None
         if found is not None and (<SockWatcher>found).ref() is self.sock:
@@ -121,7 +121,7 @@ cdef class SockOp(Awaitable):
         self.future = future = self.loop.create_future()
         if not self.held:
             self.sock._io_refs += 1
-            self.held = True                                     # N3
+            self.held = True                                     # Y5
         if w is None:
             self.loop._ensure_fd_no_transport(fd)
             if fd in self.loop.selector.keys:            # add_reader() or add_writer() has it
@@ -155,14 +155,14 @@ cdef class SockOp(Awaitable):
         return 0
 
     cdef int _let_go(self) except -1:
-        """Let the socket be closed again (N3)."""
+        """Let the socket be closed again (Y5)."""
         if self.held:
             self.held = False
             self.sock._decref_socketios()
         return 0
 
     cdef bint _may_read(self) noexcept:
-        """Whether a read can find something: not after one that has emptied the socket (N1)."""
+        """Whether a read can find something: not after one that has emptied the socket (Y3)."""
         return self.watcher is None or self.watcher.readable
 
     cdef int _has_read(self, Py_ssize_t n, Py_ssize_t most) except -1:
@@ -171,11 +171,11 @@ cdef class SockOp(Awaitable):
         cdef SockWatcher w = self.watcher
         if n >= 0:
             if w is not None and w.tcp and 0 < n < most and not w.more:
-                w.readable = False                               # N1
+                w.readable = False                               # Y3
             return 1
         if err == EAGAIN:
             if w is not None:
-                w.readable = False                               # N1
+                w.readable = False                               # Y3
         elif err != EINTR:
             raise os_error(err)
         return 0

@@ -25,9 +25,9 @@ cdef class StreamCore(Watcher):
     cdef bint eof                      # write_eof()
     cdef bint ended                    # the peer's end of file has been told
     cdef bint lent                     # sendfile has the descriptor
-    cdef bint readable                 # an edge has come since the last read that drained (N1)
-    cdef bint more                     # an event said more than readable or writable (N1)
-    cdef bint tcp                      # a plain TCP socket (N1)
+    cdef bint readable                 # an edge has come since the last read that drained (Y3)
+    cdef bint more                     # an event said more than readable or writable (Y3)
+    cdef bint tcp                      # a plain TCP socket (Y3)
     cdef int conn_lost                 # connection_lost is to come; then the writes after that
     cdef int set_protocol(self, object protocol) except -1
     cdef int start(self) except -1

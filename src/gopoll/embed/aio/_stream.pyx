@@ -3,11 +3,11 @@
 Called by _transport (what the program calls) and by the loop's turn (events), on the loop's thread.
 The order of its callbacks, its errors and their texts are those of asyncio's transports.
 
-N1: an edge comes once. `readable` is set by an event and taken back by a read that has emptied the
+Y3: an edge comes once. `readable` is set by an event and taken back by a read that has emptied the
     socket: one that says EAGAIN, or a short one, as long as no event has said more than readable or
     writable (end of file, errors, urgent data), for those may share an edge with data. What cuts a
     read short on a Unix socket, a message with descriptors, no event tells: there we ask. Who stops
-    reading with `readable` set goes on with a turn of its own (W2), or at resume_reading.
+    reading with `readable` set goes on with a turn of its own (Y2), or at resume_reading.
 """
 
 import asyncio
@@ -99,9 +99,9 @@ cdef class StreamCore(Watcher):
 
     cdef int turn(self, uint32_t events) except -1:
         if events & ~<uint32_t>(EPOLLIN | EPOLLOUT):
-            self.more = True                                     # N1
+            self.more = True                                     # Y3
         if events & ~<uint32_t>EPOLLOUT:
-            self.readable = True                                 # N1
+            self.readable = True                                 # Y3
         PyContext_Enter(self.context)
         try:
             if self.readable:
@@ -155,11 +155,11 @@ cdef class StreamCore(Watcher):
         if n == 0:
             return self._got_eof()
         if self.readable and not (self.paused or self.closing):
-            self.loop.pend(self)                                 # W2
+            self.loop.pend(self)                                 # Y2
         return 0
 
     cdef bint _is_drained(self) noexcept:
-        """Whether a short read has emptied the socket (N1)."""
+        """Whether a short read has emptied the socket (Y3)."""
         cdef int left = 1
         if self.more:
             return False
@@ -173,7 +173,7 @@ cdef class StreamCore(Watcher):
         if n == 0:
             return 0
         if n < BUFFER and self._is_drained():
-            self.readable = False                                # N1
+            self.readable = False                                # Y3
         try:
             self.protocol.data_received(PyBytes_FromStringAndSize(self.loop.buffer, n))
         except (SystemExit, KeyboardInterrupt):
@@ -203,7 +203,7 @@ cdef class StreamCore(Watcher):
             return -1
         n = recv(self.fd, view.buf, view.len, MSG_DONTWAIT)
         if 0 < n < view.len and self._is_drained():
-            self.readable = False                                # N1
+            self.readable = False                                # Y3
         PyBuffer_Release(&view)
         buf = None
         if n <= 0 and not self._received(n):
@@ -224,9 +224,9 @@ cdef class StreamCore(Watcher):
         if n == 0:
             return 1
         if err == EAGAIN:
-            self.readable = False                                # N1
+            self.readable = False                                # Y3
         elif err == EINTR:
-            self.loop.pend(self)                                 # W2
+            self.loop.pend(self)                                 # Y2
         else:
             self.readable = False
             self.fatal_error(os_error(err), "Fatal read error on socket transport")
@@ -260,7 +260,7 @@ cdef class StreamCore(Watcher):
         if self.paused and not self.closing:
             self.paused = False
             if self.readable and self.started:
-                self.loop.pend(self)                             # N1
+                self.loop.pend(self)                             # Y3
             if self.loop._debug:
                 logger.debug("%r resumes reading", self.transport)
         return 0

@@ -7,8 +7,10 @@ each packet, callback and turn is LoopCore's, StreamCore's and SockOp's.
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
+import contextvars
 import functools
 import selectors
 import socket
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
+
+
+# What accept() of socket asks, without an enum made of each.
+_family = _socket.socket.family.__get__
+_kind = _socket.socket.type.__get__
+_proto = _socket.socket.proto.__get__
 
 
 class _Selector(NetpollSelector):
@@ -109,6 +117,44 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         raise NotImplementedError("events come to _run_once()")
 
     # -- transports
+
+    def _accept_connection(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *options: Any,
+    ) -> None:
+        """Accept what is there, without a task for each connection, which TLS needs."""
+        if sslcontext is None and type(sock) is socket.socket and not self._debug:
+            family, kind, proto = _family(sock), _kind(sock), _proto(sock)
+            for _ in range(backlog):
+                try:
+                    fd, address = sock._accept()
+                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                    return
+                except OSError:
+                    break  # it comes again, and is asyncio's to tell of
+                conn = socket.socket(family, kind, proto, fileno=fd)
+                conn.setblocking(False)
+                context = contextvars.copy_context()
+                context.run(self._accepted, protocol_factory, conn, address, server)
+            else:
+                return
+        super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *options)
+
+    def _accepted(self, protocol_factory: Any, conn: Any, address: Any, server: Any) -> None:
+        """Make the transport of an accepted connection; what the factory raises ends it."""
+        try:
+            SocketTransport(
+                self, conn, protocol_factory(), extra={"peername": address}, server=server
+            )
+        except BaseException as exc:
+            conn.close()
+            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+                raise
 
     def _make_socket_transport(
         self,
