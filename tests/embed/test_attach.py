@@ -70,6 +70,57 @@ def test_large_messages_park_writers_too(host):
     attached(host, main)
 
 
+def test_readers_and_writers_in_tasks(host):
+    """They wait in the task that awaits, whatever of it needs the connection."""
+    lines = [b"%d\n" % i * 5000 for i in range(40)]
+
+    async def send(conn):
+        async with gopoll.Writer(conn, size=1000) as writer:
+            for line in lines:
+                await writer.write(line)
+            await writer.write(b"x" * 10 + b"end")
+        conn.close_write()
+
+    async def main(guest):
+        a, b = await pair()
+        async with a, b:
+            reader = gopoll.Reader(b)
+            begun = host.start(reader.peek, 2)
+            await waiting(host, guest, 1)
+            sender = host.start(send, a)
+            assert await begun.outcome() == b"0\n"
+            got = []
+            async for line in reader:
+                got.append(line)
+                if len(got) == 40 * 5000:
+                    break
+            assert b"".join(got) == b"".join(lines)
+            assert await reader.read_exactly(5) == b"xxxxx"
+            assert await reader.read_until(b"n") == b"xxxxxen"
+            assert await reader.read_line() == b"d"
+            with pytest.raises(EOFError):
+                await reader.read_exactly(1)
+            assert await sender.outcome() is None
+
+    attached(host, main)
+
+
+def test_a_reader_that_a_host_cancels_has_lost_nothing(host):
+    async def main(guest):
+        a, b = await pair()
+        async with a, b:
+            reader = gopoll.Reader(b)
+            await a.write(b"half ")
+            task = host.start(reader.read_line)
+            await waiting(host, guest, 1)
+            task.cancel()
+            assert await task.outcome() == "cancelled"
+            await a.write(b"and half\n")
+            assert await reader.read_line() == b"half and half\n"
+
+    attached(host, main)
+
+
 def test_tls_in_a_task(host):
     from net.certs import certs
 

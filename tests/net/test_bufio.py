@@ -290,6 +290,38 @@ def test_bad_arguments_are_named() -> None:
     assert drive(reader.read()) == b"abc"
 
 
+def test_a_subclass_that_forgets_to_initialise_us_is_told() -> None:
+    class Forgetful(Reader):
+        def __init__(self) -> None:
+            pass
+
+    class Forgotten(Writer):
+        def __init__(self) -> None:
+            pass
+
+    reader, writer = Forgetful(), Forgotten()
+    for call in (
+        reader.read_line,
+        lambda: reader.read(1),
+        lambda: writer.write(b"x"),
+        writer.flush,
+    ):
+        with pytest.raises(RuntimeError, match=r"^Forg\w+\.__init__\(\) has not called super\(\)"):
+            drive(call())
+    assert (reader.buffered, writer.buffered) == (0, 0)
+
+
+@pytest.mark.parametrize("piece", [3, "text"])
+def test_a_connection_that_gives_no_bytes_is_a_type_error(piece: Any) -> None:
+    class Wrong:
+        async def read(self, n: int) -> Any:
+            return piece
+
+    reader = Reader(Wrong())
+    with pytest.raises(TypeError, match=r"bytes-like object is required, not '(int|str)'"):
+        drive(reader.read_line())
+
+
 def test_goroutines_that_share_a_reader_by_mistake_lose_no_byte(run: Any) -> None:
     """On many Ps too: every byte goes to one of them, in some order."""
 

@@ -18,10 +18,11 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport (PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize,
                             PyBytes_GET_SIZE)
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.string cimport memchr, memcpy, memmove
 
 from gopoll._fdop cimport thrown
+from gopoll._park cimport thread_words
 
 from gopoll.errors import LimitError
 
@@ -122,7 +123,7 @@ cdef class ReaderBase:
 
     def _feed(self, data):
         """Put what the connection has given behind what is unread."""
-        cdef bytes piece = data if PyBytes_CheckExact(data) else bytes(data)
+        cdef bytes piece = data if PyBytes_CheckExact(data) else bytes(memoryview(data))
         with cython.critical_section(self):
             self.feed(piece)
 
@@ -207,7 +208,9 @@ cdef class ReaderBase:
     # --
 
     cdef object op(self, int kind, Py_ssize_t n, bytes sep):
-        cdef ReaderOp op = ReaderOp.__new__(ReaderOp)
+        cdef ReaderOp op
+        check_made(self._conn, self)
+        op = ReaderOp.__new__(ReaderOp)
         op.reader = self
         op.kind = kind
         op.n = n
@@ -223,11 +226,13 @@ cdef class ReaderBase:
 cdef class WriterBase:
     """The buffer of a Writer."""
 
+    def __cinit__(self, *args, **kwargs):
+        self.buffer = bytearray()
+
     def __init__(self, conn, size):
         """Write to *conn*; nothing is sent yet."""
         self._conn = conn
         self._size = size
-        self.buffer = bytearray()
 
     @property
     def buffered(self):
@@ -244,7 +249,9 @@ cdef class WriterBase:
 
         Raises what the connection raises; see the class for what is left then.
         """
-        cdef WriterOp op = WriterOp.__new__(WriterOp)
+        cdef WriterOp op
+        check_made(self._conn, self)
+        op = WriterOp.__new__(WriterOp)
         op.writer = self
         op.kind = WRITE
         op.what = data
@@ -255,7 +262,9 @@ cdef class WriterBase:
 
         Raises what the connection raises: its .written is how much has left, the rest stays.
         """
-        cdef WriterOp op = WriterOp.__new__(WriterOp)
+        cdef WriterOp op
+        check_made(self._conn, self)
+        op = WriterOp.__new__(WriterOp)
         op.writer = self
         op.kind = FLUSH
         return op
@@ -321,6 +330,28 @@ cdef class BufferedOp(Awaitable):
             raise
         self.rest = None
         return 1
+
+    def __await__(self):
+        if thread_words().current == NULL:           # a task of a host's: the connection deals with
+            return self._alone().__await__()         # that, and the host may send values in
+        return self
+
+    async def _alone(self):
+        """The operation as a coroutine."""
+        if not self.seize() or self.begun:                                        # K2
+            raise RuntimeError(f"cannot await an operation twice ({NAMES[self.kind]})")
+        self.begun = True
+        done, value = self._now()
+        return value if done else await self.later()
+
+    def _now(self):
+        """As now(): whether it has ended, and the result."""
+        cdef PyObject *out = NULL
+        if not self.now(&out):
+            return False, None
+        value = <object>out
+        Py_DECREF(value)
+        return True, value
 
     @property
     def cr_await(self):
@@ -418,6 +449,13 @@ cdef class WriterOp(BufferedOp):
         if self.kind == FLUSH:
             return self.writer._flush()
         return self.writer._write(self.what)
+
+
+cdef int check_made(object conn, object self) except -1:
+    """Raise RuntimeError if a subclass has forgotten to initialise us."""
+    if conn is None:
+        raise RuntimeError(f"{type(self).__name__}.__init__() has not called super().__init__()")
+    return 0
 
 
 cdef Py_ssize_t check_count(object n) except -1:
