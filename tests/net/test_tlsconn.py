@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from gopoll.errors import Canceled, ClosedError, OpError, timeout_error
+from gopoll.net import tlsconn
 from gopoll.net.bufio import Writer
 from gopoll.net.tlsconn import TLSConn
 from gopoll.runtime.goroutine import go, gosched
@@ -318,6 +319,51 @@ def test_close_right_after_close_write(run):
             a.close_write()
             a.close()
             assert await read_all(b) == b"x"
+
+    run(main)
+
+
+@pytest.mark.parametrize("shut", [False, True])
+def test_close_announces_the_end_behind_what_the_peer_has_not_taken(run, shut):
+    async def main():
+        async with tls_pair() as (b, a):
+            writer = go(a.write, BIG)
+            await parked(writer)
+            writer.cancel()
+            with pytest.raises(Canceled) as cut:
+                await writer
+            if shut:
+                a.close_write()  # a goroutine sends it
+            reader = go(a.read)
+            await parked(reader)
+            closing = a.close()
+            assert a.close() is closing
+            with pytest.raises(ClosedError, match=r"^read tcp .*use of closed network connection"):
+                await reader
+            assert a.is_closed
+            assert not a.net_conn.is_closed
+            got = await read_all(b)
+            assert got == BIG[: len(got)]
+            assert len(got) >= cut.value.written
+            await closing
+            assert a.net_conn.is_closed
+
+    run(main)
+
+
+def test_close_gives_up_on_a_peer_that_takes_nothing(run, monkeypatch):
+    async def main():
+        monkeypatch.setattr(tlsconn, "ANNOUNCE_SECONDS", 0.01)
+        async with tls_pair() as (b, a):
+            writer = go(a.write, BIG)
+            await parked(writer)
+            writer.cancel()
+            with pytest.raises(Canceled):
+                await writer
+            await a.close()
+            assert a.net_conn.is_closed
+            with pytest.raises(ssl.SSLEOFError):
+                await read_all(b)
 
     run(main)
 

@@ -145,50 +145,60 @@ class TLSConn(TLSCore):
         self._kick()
 
     def close(self) -> Awaitable[None]:
-        """Announce the end if that need not wait, and close; a second call does nothing.
+        """Announce the end, and close; a second call does nothing.
 
         Any thread, never blocks. Every waiter wakes with ClosedError. The awaitable is done when
         the connection below is really closed; awaiting it is optional.
-        Over a connection without a descriptor, such as another TLSConn, to announce the end is to
-        wait: a goroutine does so, for at most 5 s, and then closes, if this is called in one and
-        no write is under way. Else the end is not announced. Go: Conn.Close.
+        Where to announce the end is to wait, because the peer has not taken yet what was written,
+        or over a connection without a descriptor, such as another TLSConn, a goroutine does so, for
+        at most 5 s, and then closes; if this is called in one and no write is under way. Else the
+        end is not announced. Go: Conn.Close.
         """
         with self._lock:
             first, self._closed = not self._closed, True
         try:
-            if first and self._ready and self._wlock.try_lock():
-                with self._lock:
-                    self._shut = True
-                    self._notify()
-                    data = self._unsent + self._out.read()
-                self._try_send(data)
-                self._wlock.unlock()
-                self._announce_later(data)
+            if first and self._ready:
+                waits = self._sends_rest  # before the look at _wlock, which it gives up at its end
+                if self._wlock.try_lock():
+                    try:
+                        self._announce_now()
+                        waits = bool(self._unsent)
+                    finally:
+                        self._wlock.unlock()
+                if waits or self._sends_rest:
+                    self._announce_later()
         finally:
             closing = self._announcing or self._conn.close()
             self._waits.wake()  # W5, W6
         return closing
 
-    def _announce_later(self, data: bytes) -> None:
-        """Have a goroutine send *data*, the last there is, and close the connection below.
+    def _announce_now(self) -> None:
+        """Send the end, and what is in front of it, as far as that need not wait. With _wlock."""
+        with self._lock:
+            self._shut = True
+            self._notify()
+            self._unsent = data = self._unsent + self._out.read()
+        self._unsent = data[self._try_send(data) :]
 
-        Where that has no descriptor, and somebody in its run() closes: who waits here wakes at
-        once. Nobody else sends any more, for _closed is set; so it needs no _wlock (W2).
+    def _announce_later(self) -> None:
+        """Have a goroutine send what is left, then the end, and close the connection below.
+
+        Where somebody in its run() closes. Who waits here wakes at once.
         """
-        if hasattr(self._conn, "raw_control") or not data or self._write_end is not None:
-            return
-        if current() is None or current_sched() is not self._sched:
+        if self._write_end is not None or current() is None or current_sched() is not self._sched:
             return
         try:
             self._conn.set_write_deadline(time.monotonic() + ANNOUNCE_SECONDS)
             self._conn.set_read_deadline(-1e9)
         except (OSError, NotImplementedError):
             return  # closed already, or of a kind that could wait for ever
-        self._announcing = go(self._announce, data, name="tls", context=background())
+        self._announcing = go(self._announce, name="tls", context=background())
 
-    async def _announce(self, data: bytes) -> None:
+    async def _announce(self) -> None:
         try:
-            await self._conn.write(data)
+            async with self._wlock:  # W2: behind what is sent by itself
+                self._announce_now()
+                await self._flush()
         except OSError:
             pass  # the peer is gone, or does not read
         finally:

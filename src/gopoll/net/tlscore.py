@@ -45,7 +45,7 @@ from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_
 from gopoll.net.conn import Conn
 from gopoll.net.sock import send_at_once
 from gopoll.net.tlserror import TLSError, is_late, tls_error, unexpected_eof
-from gopoll.net.tlswait import Waits
+from gopoll.net.tlswait import Waits, tell_moved
 from gopoll.runtime._sched import current_sched
 from gopoll.runtime._sync import Mutex
 from gopoll.runtime.context import background
@@ -67,8 +67,8 @@ class TLSCore(Conn):
     __slots__ = (
         "__weakref__", "_announcing", "_ask_deadline", "_closed", "_conn", "_eof", "_failed",
         "_hlock", "_in", "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_read_end",
-        "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_shut", "_unsent", "_waits",
-        "_wants_read", "_watcher", "_wlock", "_write_end", "_write_when",
+        "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_sends_rest", "_shut",
+        "_unsent", "_waits", "_wants_read", "_watcher", "_wlock", "_write_end", "_write_when",
     )  # fmt: skip
 
     def __init__(
@@ -100,7 +100,7 @@ class TLSCore(Conn):
         self._watcher: Callable[[int], object] | None = None  # who is over us, likewise
         if isinstance(conn, (FD, TLSCore)):
             self._ask_deadline = conn._deadline
-            conn._watch_deadlines(functools.partial(_moved, weakref.ref(self)))  # W7; no cycle
+            conn._watch_deadlines(functools.partial(tell_moved, weakref.ref(self)))  # W7; no cycle
         self._read_when: float | None = None
         self._write_when: float | None = None
 
@@ -117,6 +117,7 @@ class TLSCore(Conn):
         self._waits = Waits(self._lock)  # the reader (W5), a writer (W6)
 
         self._unsent = b""  # guarded by _wlock (W2)
+        self._sends_rest = False  # a goroutine of ours has _wlock, and no write
         self._send_error: OSError | None = None  # why that is so, unless it is the deadline
 
     # -- handshake
@@ -436,12 +437,14 @@ class TLSCore(Conn):
             self._unsent = data = data[self._try_send(data) :]
             self._waits.wake()  # W5
             if data:
+                self._sends_rest = handed_on = True
                 self._sched.post(self._start_sending)
-                handed_on = True
         except ClosedError:
-            pass  # its run() has ended: nobody can wait any more
+            # its run() has ended: nobody can wait any more
+            handed_on = False
         finally:
             if not handed_on:
+                self._sends_rest = False
                 self._wlock.unlock()
         return not data
 
@@ -450,6 +453,7 @@ class TLSCore(Conn):
         try:
             go(self._send_rest, name="tls", context=background())
         except BaseException:
+            self._sends_rest = False
             self._wlock.unlock()
             raise
 
@@ -464,12 +468,14 @@ class TLSCore(Conn):
             except OSError:
                 failed = True
             finally:
+                self._sends_rest = False
                 self._wlock.unlock()
             # W3; but what a deadline has stopped waits until that has been moved.
             if failed and seen == self._kicks:
                 return
             if not (self._has_to_send() and self._wlock.try_lock()):
                 return
+            self._sends_rest = True
             with self._lock:
                 self._notify()
 
@@ -538,10 +544,3 @@ class TLSCore(Conn):
         conn = self._conn
         exc.__traceback__ = None  # it leads to us, who keep the error: a cycle with OpenSSL in it
         return tls_error(op, conn.network, conn.local_addr, conn.remote_addr, exc)
-
-
-def _moved(ref: weakref.ref[TLSCore], mode: int) -> None:
-    """Tell a connection that the deadline of *mode* has been moved on the one below."""
-    core = ref()
-    if core is not None:
-        core._deadline_moved(mode)

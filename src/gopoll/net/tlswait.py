@@ -6,14 +6,16 @@ Called by tlscore, in goroutines; wake() by any thread. Go: its halfConn has mut
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
+from typing import Any
 
 from gopoll._polldesc import Note
 from gopoll.errors import ClosedError
 from gopoll.runtime._sched import current_poller
 from gopoll.runtime.context import background, with_deadline
 
-__all__ = ["Waits"]
+__all__ = ["Waits", "tell_moved"]
 
 
 class Waits:
@@ -76,3 +78,10 @@ async def _wait_to(note: Note, when: float | None) -> None:
     finally:
         stop()
         cancel()
+
+
+def tell_moved(ref: weakref.ref[Any], mode: int) -> None:
+    """Tell a connection that the deadline of *mode* has been moved on the one below (W7)."""
+    core = ref()
+    if core is not None:
+        core._deadline_moved(mode)
