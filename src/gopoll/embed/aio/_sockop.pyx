@@ -150,7 +150,7 @@ cdef class SockOp(Awaitable):
             ops = self.watcher.writers if self.writes else self.watcher.readers
             if self in ops:
                 ops.remove(self)
-        if not future.done():
+        if not (future.done() or self.loop._closed):
             future.cancel()
         return 0
 

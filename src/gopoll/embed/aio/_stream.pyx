@@ -108,10 +108,11 @@ cdef class StreamCore(Watcher):
                 self._read()
             if self.queued and (events & ~<uint32_t>EPOLLIN or events == 0):
                 self._flush()
-        except BaseException:            # it ends the loop, which may be run again
-            if self.loop is not None:
-                self.loop.pend(self)
+        except (SystemExit, KeyboardInterrupt):   # it ends the loop, which may be run again
+            self.loop.pend(self)
             raise
+        except BaseException as exc:     # asyncio has a handle around this, which takes it
+            self.fatal_error(exc, "Fatal error on socket transport")
         finally:
             PyContext_Exit(self.context)
         return 0
@@ -241,6 +242,7 @@ cdef class StreamCore(Watcher):
         try:
             keep_open = self.protocol.eof_received()
         except (SystemExit, KeyboardInterrupt):
+            self.ended, self.readable = False, True              # to be told when the loop goes on
             raise
         except BaseException as exc:
             self.fatal_error(exc, "Fatal error: protocol.eof_received() call failed.")
@@ -381,8 +383,8 @@ cdef class StreamCore(Watcher):
             self._sent(n)
         if self.conn_lost:
             return 0
-        self.maybe_resume_protocol()                             # which may write
-        return 0 if self.queued else self._flushed()
+        self.maybe_resume_protocol()                     # which may write, and close
+        return 0 if self.queued or self.conn_lost else self._flushed()
 
     cdef int _sent(self, Py_ssize_t n) except -1:
         """Take *n* bytes off the backlog."""
@@ -407,9 +409,12 @@ cdef class StreamCore(Watcher):
             if not self.empty_waiter.done():
                 self.empty_waiter.set_result(None)
         if self.closing:
-            self.lose(None)
+            self._lose_soon(None)        # not here: a callback of the protocol's may be under way
         elif self.eof:
-            self.sock.shutdown(SHUT_WR)
+            try:
+                self.sock.shutdown(SHUT_WR)
+            except OSError as exc:
+                self.fatal_error(exc, "Fatal write error on socket transport")
         return 0
 
     cdef int _broken(self, int err) except -1:

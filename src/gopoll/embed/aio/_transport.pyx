@@ -6,6 +6,7 @@ two objects. What asyncio's own modules ask of a transport of theirs by a privat
 """
 
 import warnings
+from socket import SHUT_RDWR
 from asyncio import constants, transports, trsock
 
 from gopoll.embed.aio._stream cimport StreamCore, detach
@@ -159,7 +160,13 @@ class SocketTransport(transports._FlowControlMixin):
         (<StreamCore>self._core).fatal_error(exc, message)
 
     def _call_connection_lost(self, exc):
-        (<StreamCore>self._core).lose(exc)
+        cdef StreamCore core = self._core
+        if core.lent:                        # sendfile keeps the socket open: have it end
+            try:
+                core.sock.shutdown(SHUT_RDWR)
+            except OSError:
+                pass                         # it has an error to find
+        core.lose(exc)
 
     def _make_empty_waiter(self):
         """Return a future that is done when all is sent; nobody writes until it is reset."""

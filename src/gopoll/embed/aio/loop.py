@@ -212,19 +212,23 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: Any) -> Any:
         if not isinstance(transp, SocketTransport):
             return await super()._sendfile_native(transp, file, offset, count)
-        fd, resume = transp._sock_fd, transp.is_reading()
+        waiter, sock, resume = transp._make_empty_waiter(), transp._sock, transp.is_reading()
         transp.pause_reading()
-        await transp._make_empty_waiter()
-        del self._transports[fd]
-        transp._lend()
         try:
-            return await self.sock_sendfile(transp._sock, file, offset, count, fallback=False)
+            await waiter
+            with _held(sock):  # an abort() shuts it down, which ends the sending
+                del self._transports[transp._sock_fd]
+                transp._lend()
+                try:
+                    return await self.sock_sendfile(sock, file, offset, count, fallback=False)
+                finally:
+                    transp._take_back()
+                    if transp._sock is not None:
+                        self._transports[transp._sock_fd] = transp
         finally:
-            transp._take_back()
             transp._reset_empty_waiter()
             if resume:
                 transp.resume_reading()
-            self._transports[fd] = transp
 
     # -- sockets that a call waits for are kept open until it has ended, as uvloop does
 
