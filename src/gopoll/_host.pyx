@@ -130,6 +130,9 @@ cdef class HostAwait(Awaitable):
         cdef object value
         if self.it is None:
             self.unpark()
+            if self.value is not None:       # for what the operation itself awaits
+                value, self.value = self.value, None
+                self.op.take(<PyObject *>value)
             return self.turn(out)
         value, self.value = self.value, None
         try:
@@ -160,8 +163,8 @@ cdef class HostAwait(Awaitable):
                 return 0
         while True:
             rc = self.op.step(out)
-            if rc != 0:
-                return rc
+            if rc != 0 or not isinstance(<object>out[0], ParkRequest):
+                return rc                    # what it awaits waits by the host's own protocol
             request = <object>out[0]
             Py_DECREF(request)
             out[0] = NULL
@@ -245,7 +248,11 @@ cdef class HostAwait(Awaitable):
             Py_INCREF(value)
             out[0] = <PyObject *>value
             return 1
-        if self.park(<ParkRequest?>request, out):            # a Cond wants its mutex first
+        if not isinstance(request, ParkRequest):             # as in turn
+            Py_INCREF(request)
+            out[0] = <PyObject *>request
+            return 0
+        if self.park(<ParkRequest>request, out):             # a Cond wants its mutex first
             return 0
         return self.turn(out)
 

@@ -42,6 +42,7 @@ cdef class BufferedOp(Awaitable):
     cdef int kind
     cdef bint begun
     cdef object rest           # the coroutine that goes on where this cannot
+    cdef object value          # to be sent to it, by a host
     cdef bint now(self, PyObject **out) except -1
     cdef object later(self)
 

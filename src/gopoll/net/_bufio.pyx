@@ -18,11 +18,10 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyBy
 from cpython.bytes cimport (PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize,
                             PyBytes_GET_SIZE)
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_INCREF
 from libc.string cimport memchr, memcpy, memmove
 
 from gopoll._fdop cimport thrown
-from gopoll._park cimport thread_words
 
 from gopoll.errors import LimitError
 
@@ -322,8 +321,9 @@ cdef class BufferedOp(Awaitable):
             if self.now(out):
                 return 1
             self.rest = self.later()
+        value, self.value = self.value, None
         try:
-            if PyIter_Send(self.rest, None, out) == PYGEN_NEXT:
+            if PyIter_Send(self.rest, value, out) == PYGEN_NEXT:
                 return 0
         except BaseException:
             self.rest = None
@@ -331,27 +331,9 @@ cdef class BufferedOp(Awaitable):
         self.rest = None
         return 1
 
-    def __await__(self):
-        if thread_words().current == NULL:           # a task of a host's: the connection deals with
-            return self._alone().__await__()         # that, and the host may send values in
-        return self
-
-    async def _alone(self):
-        """The operation as a coroutine."""
-        if not self.seize() or self.begun:                                        # K2
-            raise RuntimeError(f"cannot await an operation twice ({NAMES[self.kind]})")
-        self.begun = True
-        done, value = self._now()
-        return value if done else await self.later()
-
-    def _now(self):
-        """As now(): whether it has ended, and the result."""
-        cdef PyObject *out = NULL
-        if not self.now(&out):
-            return False, None
-        value = <object>out
-        Py_DECREF(value)
-        return True, value
+    cdef int take(self, PyObject *value) except -1:
+        self.value = <object>value
+        return 0
 
     @property
     def cr_await(self):
