@@ -459,6 +459,16 @@ def test_a_host_that_cannot_watch_leaves_nothing_behind():
         pass
 
 
+def test_a_callback_that_comes_after_unwatch_does_nothing():
+    """A host may have queued it before; any thread may be about to wake the guest."""
+    host = Recorder()
+    guest = Guest(host)
+    guest.close()
+    assert host.callback() is None
+    in_thread(guest.wake).join()
+    assert guest.wake() is None
+
+
 def test_awaits_go_by_the_hosts_own_protocol():
     host = Recorder()
     with Guest(host):

@@ -77,6 +77,48 @@ def test_a_cancelled_block_cleans_up_first():
     trio.run(main)
 
 
+class Readable(trio.abc.Instrument):
+    """Has the descriptor of *guest* readable each time that trio looks: the pump is woken."""
+
+    guest = None
+
+    def before_io_wait(self, timeout):
+        if self.guest is not None:
+            self.guest.wake()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_pump_that_is_woken_as_the_block_ends_does_nothing(fails):
+    """trio shuffles what it runs: in half of the runs the block ended first, the pump after it."""
+
+    async def bad():
+        raise ZeroDivisionError("of a goroutine")
+
+    async def main():
+        async with gopoll_trio.attach() as readable.guest:
+            if fails:
+                gopoll.go(bad)
+                await trio.sleep(60)
+            await trio.lowlevel.checkpoint()
+
+    for _ in range(20):
+        readable = Readable()
+        if fails:
+            with pytest.raises(ZeroDivisionError, match="of a goroutine"):
+                trio.run(main, instruments=[readable])
+        else:
+            trio.run(main, instruments=[readable])
+
+
+def test_a_guest_that_ends_before_its_pump_has_begun():
+    async def main():
+        async with gopoll_trio.attach():
+            pass
+
+    for _ in range(20):
+        trio.run(main)
+
+
 def test_a_goroutine_may_not_await_what_is_trios():
     async def work():
         with pytest.raises(TypeError, match=r"goroutine awaited .*, which belongs to"):

@@ -29,7 +29,7 @@ class AttachedGuest(Guest):
 
     def _turn(self) -> None:
         try:
-            self.run_nowait()
+            super()._turn()
         except BaseException as error:
             if error is not self._sched.fatal:
                 raise

@@ -6,12 +6,14 @@ wake() on the host's thread. The scheduler below is runtime.guest.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
 
 from gopoll._host import HostLink
+from gopoll.errors import ClosedError
 from gopoll.runtime.guest import GuestScheduler
 
 __all__ = ["Guest", "Host"]
@@ -91,8 +93,9 @@ class Guest:
                 raise
 
     def _turn(self) -> None:
-        """Run a batch; called by the host."""
-        self.run_nowait()
+        """Run a batch; called by the host. One that comes after unwatch() does nothing."""
+        if not self._sched.is_closed:
+            self.run_nowait()
 
     def fileno(self) -> int:
         """Return the descriptor to watch: readable when run_nowait() has something to do."""
@@ -116,8 +119,9 @@ class Guest:
         return self._sched.turn(budget)
 
     def wake(self) -> None:
-        """Make fileno() readable. Any thread, coalesced."""
-        self._sched.poller.netpoll_break()
+        """Make fileno() readable. Any thread, coalesced. Does nothing after close()."""
+        with contextlib.suppress(ClosedError):
+            self._sched.poller.netpoll_break()
 
     def close(self) -> None:
         """Cancel the goroutines, run them to their end, their `finally` blocks too, and go.

@@ -59,9 +59,11 @@ class _TrioHost(Host):
 
     async def _pump(self, fd: int, callback: Callable[[], object]) -> None:
         with self._scope:
-            while True:
+            # One that is woken already is not cancelled: *fd* may be another's by then.
+            while not self._scope.cancel_called:
                 await trio.lowlevel.wait_readable(fd)
-                callback()
+                if not self._scope.cancel_called:
+                    callback()
 
     def unwatch(self, fd: int) -> None:
         self._scope.cancel()
