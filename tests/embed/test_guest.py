@@ -232,7 +232,7 @@ def test_it_belongs_to_its_thread_and_has_one_turn_at_a_time(guest):
     errors = []
 
     def elsewhere():
-        for fn in (guest.run_nowait, lambda: gopoll.go(nap)):
+        for fn in (guest.run_nowait, guest.close, lambda: gopoll.go(nap)):
             try:
                 fn()
             except RuntimeError as exc:
@@ -240,7 +240,8 @@ def test_it_belongs_to_its_thread_and_has_one_turn_at_a_time(guest):
 
     in_thread(elsewhere).join()
     assert errors[0] == "a Guest belongs to the thread that made it: call run_nowait() there"
-    assert errors[1].startswith("no scheduler runs on this thread")
+    assert errors[1] == "a Guest belongs to the thread that made it: call close() there"
+    assert errors[2].startswith("no scheduler runs on this thread")
     with pytest.raises(RuntimeError, match="a scheduler runs"):
         Guest()
     with pytest.raises(RuntimeError, match="a scheduler runs"):
@@ -455,6 +456,59 @@ def test_a_host_that_cannot_watch_leaves_nothing_behind():
 
     with pytest.raises(OSError, match="cannot watch"):
         Guest(Bad())
+    with Guest():
+        pass
+
+
+def test_a_close_that_is_refused_changes_nothing():
+    host = Recorder()
+    with Guest(host) as guest:
+        refused = []
+
+        def close():
+            try:
+                guest.close()
+            except RuntimeError as exc:
+                refused.append(str(exc))
+
+        async def inside():
+            close()
+
+        in_thread(close).join()
+        for g in gopoll.go(inside), gopoll.go(nap):
+            while not g.done:
+                host.callback()
+        assert len(refused) == 2
+        assert [what for what, _ in host.calls] == ["watch"]
+        assert not guest.is_closed
+    assert [what for what, _ in host.calls] == ["watch", "unwatch"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_host_that_cannot_unwatch_is_told_when_all_is_closed(fails):
+    said = []
+
+    class Bad(Recorder):
+        def unwatch(self, fd):
+            raise OSError("cannot unwatch")
+
+    async def work():
+        try:
+            await gopoll.sleep(3600)
+        finally:
+            said.append("cleaned up")
+            if fails:
+                raise ValueError("in the end")
+
+    host = Bad()
+    guest = Guest(host)
+    gopoll.go(work)
+    host.callback()
+    with pytest.raises(ValueError if fails else OSError) as caught:
+        guest.close()
+    assert "cannot unwatch" in str(caught.value.__context__ if fails else caught.value)
+    assert said == ["cleaned up"]
+    assert guest.is_closed
     with Guest():
         pass
 

@@ -128,17 +128,21 @@ class Guest:
 
         Waits for that, and up to 5 s for functions given to blocking(). Operations that wait in
         tasks of the host fail. Raises the error of a goroutine that nobody awaits, if run_nowait()
-        has not. A second call does nothing.
+        has not, and what the host's unwatch() raises, when all is done. RuntimeError in a goroutine
+        and on another thread: it is as before then. A second call does nothing.
         """
         sched = self._sched
         if sched.is_closed:
             return
+        sched.check_close()
         host, self._host = self._host, None
-        if host is not None:
-            host.unwatch(self._fd)
-        sched.close()
-        self._fd = -1
-        sched.raise_fatal()
+        try:
+            if host is not None:
+                host.unwatch(self._fd)
+        finally:
+            sched.close()
+            self._fd = -1
+            sched.raise_fatal()
 
     @property
     def is_closed(self) -> bool:

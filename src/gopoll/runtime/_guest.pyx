@@ -20,13 +20,18 @@ from gopoll.runtime._exec cimport CHECK_TICKS, ExecBase
 from gopoll.runtime._p cimport MBase, PBase
 
 
-def begin_turn(ExecBase sched not None, MBase m not None):
-    """Take the P, as an M does that comes back from the network. RuntimeError inside a turn."""
+def check_turn(ExecBase sched not None, MBase m not None, str call):
+    """RuntimeError on another thread than the guest's, and inside a turn. *call*: who asks."""
+    if thread_words().owner != <PyObject *>sched:
+        raise RuntimeError(f"a Guest belongs to the thread that made it: call {call} there")
     if m.p != NULL:
         raise RuntimeError("the guest is in a turn already: run_nowait() and close() are for the "
                            "host's loop, not for goroutines or callbacks of a turn")
-    if thread_words().owner != <PyObject *>sched:
-        raise RuntimeError("a Guest belongs to the thread that made it: call run_nowait() there")
+
+
+def begin_turn(ExecBase sched not None, MBase m not None):
+    """Take the P, as an M does that comes back from the network. RuntimeError as check_turn."""
+    check_turn(sched, m, "run_nowait()")
     sched.refuse_fork()
     store_int(&sched.ps.watched, 2)          # P8
     store_i64(&sched.words.lastpoll, nanotime())

@@ -15,7 +15,7 @@ from gopoll._host import HostLink
 from gopoll._pollerbase import init_poller
 from gopoll.runtime import debug
 from gopoll.runtime._base import do_all
-from gopoll.runtime._guest import begin_turn, end_turn, has_work, run_turn
+from gopoll.runtime._guest import begin_turn, check_turn, end_turn, has_work, run_turn
 from gopoll.runtime.notify import end_of_run
 from gopoll.runtime.sched import Scheduler
 
@@ -89,6 +89,11 @@ class GuestScheduler(Scheduler):
     def check_dead(self) -> None:
         """Do nothing: the host may wake whoever waits (A4)."""
 
+    def check_close(self) -> None:
+        """RuntimeError where close() cannot be called: on another thread, and inside a turn."""
+        if not self.is_forked:
+            check_turn(self, self.m0, "close()")
+
     def close(self) -> None:
         """Cancel what runs still, run it to its end, and give the thread back. Blocks for that."""
         if self.is_closed:
@@ -97,8 +102,9 @@ class GuestScheduler(Scheduler):
             self.is_closed = True
             self._leave()
             return
+        self.check_close()
         if not self.is_finished:
-            begin_turn(self, self.m0)  # refuses to be called inside one
+            begin_turn(self, self.m0)
             self.is_closed = True
             hooks = sys.get_asyncgen_hooks()
             sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
