@@ -471,6 +471,24 @@ def test_an_error_that_nobody_awaits_ends_the_block_with_it(host):
     assert said == ["cancelled"]
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_ends_the_block_though_a_handle_is_held(host, kind):
+    handles = []
+
+    async def leave():
+        await gopoll.sleep(0)
+        raise kind(3)
+
+    async def main(guest):
+        handles.append(gopoll.go(leave))
+        await host.sleep(60)
+
+    with pytest.raises(kind):
+        attached(host, main)
+    with pytest.raises(kind):
+        handles[0].result()
+
+
 def test_an_error_of_the_body_comes_out_as_it_is(host):
     async def main(guest):
         gopoll.go(gopoll.sleep, 3600)

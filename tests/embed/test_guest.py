@@ -324,6 +324,51 @@ def test_an_error_that_nobody_awaits_is_raised_by_run_nowait_once():
     guest.close()
 
 
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_what_ends_a_program_is_raised_though_a_handle_is_held(kind):
+    async def leave():
+        raise kind(3)
+
+    guest = Guest()
+    other, g = gopoll.go(nap, 3600), gopoll.go(leave)
+    with pytest.raises(kind):
+        guest.run_nowait()
+    while not other.done:
+        guest.run_nowait()
+    guest.close()
+    with pytest.raises(kind):
+        g.result()
+
+
+def test_what_ends_a_program_goes_to_who_awaits_it(guest):
+    async def leave():
+        await gopoll.gosched()
+        raise SystemExit(3)
+
+    async def wait():
+        with pytest.raises(SystemExit):
+            await gopoll.go(leave)
+        return "seen"
+
+    assert drive(guest, gopoll.go(wait)) == ["seen"]
+
+
+def test_an_error_whose_last_handle_goes_after_close_is_told(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: told.append(error))
+
+    async def bad():
+        raise ValueError("unseen")
+
+    with Guest() as guest:
+        g = gopoll.go(bad)
+        guest.run_nowait()
+    assert told == []
+    del g
+    gc.collect()
+    assert [str(error) for error in told] == ["unseen"]
+
+
 def test_close_raises_an_error_that_run_nowait_has_not():
     async def bad():
         try:

@@ -68,9 +68,9 @@ class AttachedGuest(Guest):
 
     def end(self, exc: BaseException | None) -> None:
         """Close; *exc* has ended the body. Raises the goroutine's error, if there is one."""
-        error = self.error
         self._sched.has_raised = True
         self.close()
+        error = self.error
         if error is not None:
             if exc is not None and exc is not error and isinstance(exc, Exception):
                 error.add_note(f"the body of attach() ended with {exc!r} too")

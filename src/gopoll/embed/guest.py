@@ -70,7 +70,8 @@ class Guest:
     too may.
 
     An error of a goroutine that nobody awaits cancels all the others and is raised by run_nowait(),
-    once; close() then ends the rest.
+    once; close() then ends the rest. KeyboardInterrupt and SystemExit do so although a handle is
+    held.
     """
 
     def __init__(self, host: Host | None = None) -> None:

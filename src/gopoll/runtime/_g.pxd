@@ -43,6 +43,7 @@ cdef class GBase:
     cdef int looked                    # so many read its stack; atomic (G2)
     cdef int canceled                  # 0, 1 about to be, 2 cancelled; atomic (G1)
     cdef int finished                  # atomic; after result and error
+    cdef bint joined                   # whether somebody waited for the end; written with finished
     cdef int awaited                   # somebody has seen, or will see, its outcome; atomic
     cdef uintptr_t raiser              # who raises the error itself, as of seize(); atomic
     cdef int shielded                  # changed by itself alone; atomic

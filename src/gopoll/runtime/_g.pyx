@@ -222,6 +222,7 @@ cdef class GBase:
         store_int(&self.finished, 1)
         first = self.first
         self.first = self.last = NULL
+        self.joined = first != NULL
         sunlock(&self.jlock)
         return first
 
@@ -263,6 +264,11 @@ cdef class GBase:
     def is_claimed(self):
         """Whether somebody sees its outcome."""
         return bool(load_int(&self.awaited))
+
+    @property
+    def was_awaited(self):
+        """Whether somebody waited for the end when it came."""
+        return self.joined
 
     @property
     def live_handles(self):

@@ -15,12 +15,14 @@ from gopoll._host import HostLink
 from gopoll._pollerbase import init_poller
 from gopoll.runtime import debug
 from gopoll.runtime._base import do_all
+from gopoll.runtime._g import GBase
 from gopoll.runtime._guest import begin_turn, check_turn, end_turn, has_work, run_turn
 from gopoll.runtime.notify import end_of_run
 from gopoll.runtime.sched import Scheduler
 
 __all__ = ["GuestScheduler"]
 
+EXITS = (KeyboardInterrupt, SystemExit)
 TURNS = 16  # so often may a signal handler raise in one step of the end
 
 
@@ -81,6 +83,14 @@ class GuestScheduler(Scheduler):
             self.has_raised = True
             raise self.fatal
 
+    def goexit(self, g: GBase, error: BaseException | None) -> None:
+        """Let what ends a program end the guest, who may hold a handle: Ctrl-C is raised in
+        whatever runs here, and there is no main to raise it in. Go: goexit0.
+        """
+        super().goexit(g, error)
+        if isinstance(error, EXITS) and not g.was_awaited:
+            self.unwaited(g)
+
     @property
     def has_work(self) -> bool:
         """Whether a goroutine can run now."""
@@ -121,3 +131,4 @@ class GuestScheduler(Scheduler):
             self._stop,
         )
         do_all(TURNS, *steps)
+        self.has_outcome = True  # stored, then close() looks whether there is an error
