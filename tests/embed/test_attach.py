@@ -16,6 +16,8 @@ import pytest
 
 import gopoll
 from embed.hosts import (
+    Aio,
+    Trio,
     attached,
     echo,
     echo_all,
@@ -498,14 +500,42 @@ def test_an_error_of_the_body_comes_out_as_it_is(host):
         attached(host, main)
 
 
+def test_the_wrong_attach_names_the_right_one(host):
+    other = Trio("trio") if host.name != "trio" else Aio("asyncio")
+    text = "asyncio runs this task: use gopoll.embed.aio.attach()"
+    if host.name == "trio":
+        text = "trio runs this task: use gopoll.embed.trio.attach()"
+
+    async def body():
+        with pytest.raises(RuntimeError) as caught:
+            async with other.attach():
+                pass
+        assert str(caught.value) == text
+        async with host.attach():
+            pass
+
+    host.run(body)
+
+
+@pytest.mark.parametrize("kind", [Aio, Trio])
+def test_attach_outside_of_a_task_says_so(kind):
+    block = kind(kind.__name__.lower().replace("aio", "asyncio")).attach()
+    with pytest.raises(RuntimeError, match=r"attach\(\) is for a task of .*, and none runs here"):
+        block.__aenter__().send(None)
+
+
 def test_attached_twice_is_refused_and_again_is_not(host):
     async def body():
         for _ in range(2):
             async with host.attach():
-                with pytest.raises(RuntimeError, match="a scheduler runs"):
+                with pytest.raises(
+                    RuntimeError, match="a guest is attached to this thread already"
+                ):
                     async with host.attach():
                         pass
-                with pytest.raises(RuntimeError, match="a scheduler runs"):
+                with pytest.raises(
+                    RuntimeError, match="a guest is attached to this thread already"
+                ):
                     gopoll.run(gopoll.sleep, 0)
                 await gopoll.sleep(0.001)
 

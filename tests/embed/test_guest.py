@@ -242,9 +242,9 @@ def test_it_belongs_to_its_thread_and_has_one_turn_at_a_time(guest):
     assert errors[0] == "a Guest belongs to the thread that made it: call run_nowait() there"
     assert errors[1] == "a Guest belongs to the thread that made it: call close() there"
     assert errors[2].startswith("no scheduler runs on this thread")
-    with pytest.raises(RuntimeError, match="a scheduler runs"):
+    with pytest.raises(RuntimeError, match="a guest is attached to this thread already"):
         Guest()
-    with pytest.raises(RuntimeError, match="a scheduler runs"):
+    with pytest.raises(RuntimeError, match="a guest is attached to this thread already"):
         gopoll.run(nap())
 
     async def inside(fn):
@@ -253,6 +253,20 @@ def test_it_belongs_to_its_thread_and_has_one_turn_at_a_time(guest):
 
     drive(guest, gopoll.go(inside, guest.run_nowait), gopoll.go(inside, guest.close))
     assert not guest.is_closed
+
+
+def test_a_guest_beside_run_is_refused():
+    async def main():
+        with pytest.raises(RuntimeError, match=r"^gopoll\.run\(\) runs on this thread already"):
+            Guest()
+
+    gopoll.run(main)
+
+
+@pytest.mark.parametrize("budget", ["x", 1.5, None])
+def test_a_budget_is_an_int(guest, budget):
+    with pytest.raises(TypeError, match=f"an int, and not {budget!r}$"):
+        guest.run_nowait(budget)
 
 
 def test_what_would_block_the_thread_is_refused(guest):
@@ -617,6 +631,16 @@ def test_a_host_gives_three_methods():
         with pytest.raises(NotImplementedError):
             call()
     assert host.comes_again(ValueError()) is False
+
+    class Half(Host):
+        def watch(self, fd, callback):
+            raise AssertionError("called")
+
+    for no_host in host, Half(), 5, Host:
+        with pytest.raises(TypeError, match=r"has watch\(\), unwatch\(\) and make_future\(\), and"):
+            Guest(no_host)
+    with Guest():
+        pass
 
 
 def test_the_gevent_example():

@@ -5,6 +5,7 @@ Used by _attach_aio and trio, on the host's thread.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -13,9 +14,21 @@ from gopoll.embed.guest import Guest, Host
 from gopoll.runtime.blocking import JOIN_SECONDS
 from gopoll.runtime.goroutine import sleep
 
-__all__ = ["AttachedGuest"]
+__all__ = ["AttachedGuest", "runs_trio"]
 
 LOOK_SECONDS = 0.01
+
+
+def runs_trio() -> bool:
+    """Whether trio runs on this thread. Does not import it."""
+    trio = sys.modules.get("trio")
+    if trio is None:
+        return False
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 class AttachedGuest(Guest):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
-from gopoll.embed._attach import AttachedGuest
+from gopoll.embed._attach import AttachedGuest, runs_trio
 from gopoll.embed.guest import Guest, Host
 
 __all__ = ["attach"]
@@ -58,12 +58,19 @@ class attach:  # noqa: N801  (used as a function: async with attach():)
         self._cancelled = False
 
     async def __aenter__(self) -> Guest:
-        loop = asyncio.get_running_loop()
+        try:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        except RuntimeError:
+            task = None
+        if task is None:
+            if runs_trio():
+                raise RuntimeError("trio runs this task: use gopoll.embed.trio.attach()")
+            raise RuntimeError("aio.attach() is for a task of asyncio, and none runs here")
         if self._loop is not None and self._loop is not loop:
             raise RuntimeError("attach(loop) is for the loop that runs here, and no other")
         if self._guest is not None:
             raise RuntimeError("attach() objects are used once")
-        self._task = asyncio.current_task()
+        self._task = task
         self._guest = AttachedGuest(_LoopHost(loop), self._fail)
         return self._guest
 

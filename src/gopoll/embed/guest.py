@@ -19,6 +19,7 @@ from gopoll.runtime.guest import GuestScheduler
 __all__ = ["Guest", "Host"]
 
 BUDGET = 64
+METHODS = ("watch", "unwatch", "make_future")  # what every Host gives
 
 
 class Host:
@@ -57,6 +58,19 @@ class Host:
         return False
 
 
+def _check(host: object) -> None:
+    """TypeError if *host* is not a Host with its three methods."""
+    if isinstance(host, Host):
+        given = {
+            m for m in METHODS if getattr(getattr(host, m), "__func__", None) is not vars(Host)[m]
+        }
+        if len(given) == len(METHODS):
+            return
+    raise TypeError(
+        f"a host is a Host that has watch(), unwatch() and make_future(), and not {host!r}"
+    )
+
+
 class Guest:
     """A scheduler without threads: goroutines run inside the host's thread, in its turns.
 
@@ -75,6 +89,8 @@ class Guest:
     """
 
     def __init__(self, host: Host | None = None) -> None:
+        if host is not None:
+            _check(host)
         self._host = host
         self._sched = GuestScheduler()
         self._fd = -1
@@ -113,6 +129,8 @@ class Guest:
         the error of a goroutine that nobody awaits; RuntimeError in a goroutine, on another thread
         and after close().
         """
+        if not isinstance(budget, int):
+            raise TypeError(f"budget is a number of slices, an int, and not {budget!r}")
         if budget < 1:
             raise ValueError(f"budget {budget} is below 1")
         if self._sched.is_closed:

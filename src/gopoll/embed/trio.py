@@ -6,6 +6,7 @@ each time it runs one bounded batch of goroutines, and trio its own tasks in bet
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import outcome
 import trio
 
-from gopoll.embed._attach import AttachedGuest
+from gopoll.embed._attach import AttachedGuest, runs_trio
 from gopoll.embed.guest import Guest, Host
 
 __all__ = ["attach"]
@@ -92,6 +93,12 @@ async def attach() -> AsyncIterator[Guest]:
     wait in fails with RuntimeError. An error of a goroutine that nobody awaits cancels the block,
     which raises it. RuntimeError if gopoll runs on this thread already.
     """
+    if not runs_trio():
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("trio.attach() is for a task of trio, and none runs here") from None
+        raise RuntimeError("asyncio runs this task: use gopoll.embed.aio.attach()")
     scope = trio.CancelScope()
     guest = AttachedGuest(_TrioHost(), scope.cancel)
     error: BaseException | None = None

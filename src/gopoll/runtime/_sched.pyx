@@ -154,6 +154,18 @@ def current_poller():
 
 # -- the scheduler ---------------------------------------------------------------------------------
 
+cdef str _nested(owner, other):
+    """Why *other* cannot begin on a thread of *owner*."""
+    if getattr(owner, "is_guest", False):
+        return ("a guest is attached to this thread already, by attach() or Guest(), and there can "
+                "be no other and no gopoll.run() beside it: use gopoll.go()")
+    if getattr(other, "is_guest", False):
+        return ("gopoll.run() runs on this thread already, and there can be no guest beside it: "
+                "use gopoll.go()")
+    return ("gopoll.run() cannot be nested in one thread: a scheduler runs here already; use "
+            "gopoll.go()")
+
+
 cdef class SchedBase(WordsBase):
     """The scheduler's words, its queues and its idle lists. Policy is in sched.py."""
 
@@ -196,8 +208,7 @@ cdef class SchedBase(WordsBase):
         if tw.owner != NULL:
             owner = <SchedBase>tw.owner
             if owner.ps == owner.poller.ps:      # not one that has stayed with the parent (A9)
-                raise RuntimeError("gopoll.run() cannot be nested in one thread: a scheduler runs "
-                                   "here already; use gopoll.go()")
+                raise RuntimeError(_nested(owner, self))
         tw.owner = <PyObject *>self
         tw.m = <PyObject *>m
         tw.poller = <PyObject *>self.poller
