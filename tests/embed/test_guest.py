@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 from pathlib import Path
 
 import pytest
@@ -397,14 +398,52 @@ def test_close_raises_an_error_that_run_nowait_has_not():
         guest.close()
 
 
-def test_a_guest_that_is_dropped_is_kept_by_its_thread():
-    """The thread points to it; the leak guard sees that close() gives all back."""
-    kept = Guest()._sched
+def drop(held):
+    held.clear()
     gc.collect()
+
+
+def test_a_guest_that_is_dropped_gives_its_thread_back_and_warns():
+    held = [Guest()]
+    drive(held[0], gopoll.go(nap))
+    with pytest.warns(ResourceWarning, match=r"dropped without close\(\): it is closed now"):
+        drop(held)
+    with Guest():
+        pass
+
+
+def test_a_guest_that_is_dropped_with_goroutines_is_kept_by_its_thread():
+    """The thread points to it; the leak guard sees that close() gives all back."""
+    held = [Guest()]
+    kept = held[0]._sched
     g = gopoll.go(nap)
+    with pytest.warns(ResourceWarning, match="its thread is taken for good"):
+        drop(held)
     while not g.done:
         kept.turn(10)
     kept.close()
+
+
+def test_a_guest_that_is_dropped_on_another_thread_is_not_closed_there():
+    held = [Guest()]
+    kept = held[0]._sched
+    with pytest.warns(ResourceWarning, match="its thread is taken for good"):
+        in_thread(drop, held).join()
+    assert not kept.is_closed
+    kept.close()
+
+
+def test_a_guest_that_was_refused_or_closed_is_dropped_without_a_word():
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with Guest():
+            with pytest.raises(RuntimeError, match="attached to this thread already"):
+                Guest()
+            with pytest.raises(TypeError, match="a host is a Host"):
+                Guest(5)
+            gc.collect()
+        gc.collect()
+    assert said == []
 
 
 def test_asynchronous_generators_of_the_host_are_left_to_the_host(guest):

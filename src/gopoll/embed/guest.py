@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+import warnings
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
@@ -76,7 +78,8 @@ class Guest:
 
     go(), channels, timers, contexts and Group work in it, and on the host's thread go() does too.
     What blocks in a goroutine blocks the host; blocking() has threads of its own. It belongs to
-    the thread that makes it (RuntimeError if a scheduler runs there already), until close().
+    the thread that makes it (RuntimeError if a scheduler runs there already), until close(). One
+    that is dropped before is a ResourceWarning; the thread is free again if nothing ran in it.
 
     host: watches the descriptor, and has tasks in which gopoll's awaitables can be awaited. Without
     one, call run_nowait() when fileno() is readable: it is, whenever a goroutine can run, an
@@ -88,12 +91,13 @@ class Guest:
     held.
     """
 
+    _fd = -1  # while it has none: before and after
+
     def __init__(self, host: Host | None = None) -> None:
         if host is not None:
             _check(host)
         self._host = host
         self._sched = GuestScheduler()
-        self._fd = -1
         make_link = None
         if host is not None:
             make_link = functools.partial(
@@ -162,6 +166,20 @@ class Guest:
             sched.close()
             self._fd = -1
             sched.raise_fatal()
+
+    def __del__(self, warn: Any = warnings.warn, module: Any = sys) -> None:
+        """Warn of a guest that nobody can close any more, and give its thread back if nothing runs.
+
+        Any thread, between any two steps of the program; also when the interpreter ends.
+        """
+        if self._fd < 0 or self._sched.is_closed or self._sched.is_forked:
+            return
+        fate = "its thread is taken for good"
+        try:
+            if self._host is None and not module.is_finalizing() and self._sched.close_if_idle():
+                fate = "it is closed now"
+        finally:
+            warn(f"a Guest was dropped without close(): {fate}", ResourceWarning, stacklevel=2)
 
     @property
     def is_closed(self) -> bool:

@@ -104,6 +104,20 @@ class GuestScheduler(Scheduler):
         if not self.is_forked:
             check_turn(self, self.m0, "close()")
 
+    def close_if_idle(self) -> bool:
+        """close(), if that waits for nothing and can be called here: whether it has been done.
+
+        What holds goroutines has their `finally` blocks to run, for which nobody has called.
+        """
+        if self.live or self.pool.is_busy:
+            return False
+        try:
+            self.check_close()
+        except RuntimeError:
+            return False
+        self.close()
+        return True
+
     def close(self) -> None:
         """Cancel what runs still, run it to its end, and give the thread back. Blocks for that."""
         if self.is_closed:
