@@ -41,3 +41,5 @@ cdef class WordsBase:
 
 cdef void wake_sysmon(SchedWords *words) noexcept nogil
 cdef int64_t *count_of(SchedWords *words, GBase g) noexcept
+
+cdef str nested(owner, other)

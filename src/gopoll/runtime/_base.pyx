@@ -165,3 +165,15 @@ cdef class WordsBase:
             raise ForkedError("gopoll.run() was forked: goroutines stay with the parent; call "
                               "os._exit or start a new run() in the child")
         return 0
+
+
+cdef str nested(owner, other):
+    """Why *other* cannot begin on a thread of *owner*."""
+    if getattr(owner, "is_guest", False):
+        return ("a guest is attached to this thread already, by attach() or Guest(), and there can "
+                "be no other and no gopoll.run() beside it: use gopoll.go()")
+    if getattr(other, "is_guest", False):
+        return ("gopoll.run() runs on this thread already, and there can be no guest beside it: "
+                "use gopoll.go()")
+    return ("gopoll.run() cannot be nested in one thread: a scheduler runs here already; use "
+            "gopoll.go()")

@@ -39,7 +39,7 @@ from gopoll._poller cimport Poller
 from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport coarsetime, nanotime
-from gopoll.runtime._base cimport WordsBase, wake_sysmon
+from gopoll.runtime._base cimport WordsBase, nested, wake_sysmon
 from gopoll.runtime._g cimport G_RUNNABLE, GBase, Join
 from gopoll.runtime._p cimport (P_DEAD, P_IDLE, MBase, PBase, owns, word_sched)
 from gopoll.runtime._runq cimport RunQ
@@ -154,18 +154,6 @@ def current_poller():
 
 # -- the scheduler ---------------------------------------------------------------------------------
 
-cdef str _nested(owner, other):
-    """Why *other* cannot begin on a thread of *owner*."""
-    if getattr(owner, "is_guest", False):
-        return ("a guest is attached to this thread already, by attach() or Guest(), and there can "
-                "be no other and no gopoll.run() beside it: use gopoll.go()")
-    if getattr(other, "is_guest", False):
-        return ("gopoll.run() runs on this thread already, and there can be no guest beside it: "
-                "use gopoll.go()")
-    return ("gopoll.run() cannot be nested in one thread: a scheduler runs here already; use "
-            "gopoll.go()")
-
-
 cdef class SchedBase(WordsBase):
     """The scheduler's words, its queues and its idle lists. Policy is in sched.py."""
 
@@ -208,7 +196,7 @@ cdef class SchedBase(WordsBase):
         if tw.owner != NULL:
             owner = <SchedBase>tw.owner
             if owner.ps == owner.poller.ps:      # not one that has stayed with the parent (A9)
-                raise RuntimeError(_nested(owner, self))
+                raise RuntimeError(nested(owner, self))
         tw.owner = <PyObject *>self
         tw.m = <PyObject *>m
         tw.poller = <PyObject *>self.poller
