@@ -54,8 +54,9 @@ def from_fd(fd: int, *, dup: bool = False, exclusive: bool = False) -> Conn | Li
 
     It belongs to the result from now on; dup=True makes a copy and leaves the caller his own. On
     an error it is the caller's still, as it was. The socket becomes non-blocking, also for those
-    who share it through a copy, and is closed on exec. TCP gets NODELAY and keep-alive as after
-    dial and listen, as in Go.
+    who share it through a copy, and is closed on exec; if one of those makes a listener blocking
+    again, accept() blocks its thread (reads and writes ask for no wait each time). TCP gets NODELAY
+    and keep-alive as after dial and listen, as in Go.
     exclusive: as in ListenConfig, for a listener that processes share.
     Raises OpError. Go: net.FileConn, FileListener, FilePacketConn, which always copy.
     """
@@ -94,7 +95,8 @@ def open_fd(fd: int, *, dup: bool = False) -> File:
     It belongs to the result from now on; dup=True makes a copy and leaves the caller his own. On
     an error it is the caller's still, as it was. It becomes non-blocking, also for those who
     share it: of a terminal that is the shell. Nobody makes it blocking again but you
-    (os.set_blocking on a copy of yours, after close). Raises OpError. Go: os.NewFile.
+    (os.set_blocking on a copy of yours, after close); before that, reads and writes would block
+    their thread. Raises OpError. Go: os.NewFile.
     """
     if isinstance(fd, bool) or not isinstance(fd, int):
         raise TypeError(f"fd must be an int, not {type(fd).__name__}")

@@ -22,9 +22,13 @@ from gopoll.runtime import stacks
 
 cdef extern from *:
     """
+    #include <fcntl.h>
     #include <pthread.h>
     #include <stdint.h>
+    #include <stdio.h>
+    #include <string.h>
     #include <time.h>
+    #include <unistd.h>
     static int64_t gopoll_cpu_ns(int clock) {
       struct timespec ts;
       if (clock == -1 || clock_gettime((clockid_t)clock, &ts) != 0) return 0;
@@ -33,6 +37,22 @@ cdef extern from *:
     static int gopoll_own_clock(void) {
       clockid_t id;
       return pthread_getcpuclockid(pthread_self(), &id) == 0 ? (int)id : -1;
+    }
+    /* Whether the thread of that clock wants a CPU, with one or waiting for it, and does not sleep.
+       Linux keeps a thread's number in its clock's, inverted, above three bits. */
+    static int gopoll_runnable(int clock) {
+      char path[48], line[128], *end;
+      ssize_t n;
+      int fd;
+      if (clock == -1) return 0;
+      snprintf(path, sizeof path, "/proc/self/task/%d/stat", ~(clock >> 3));
+      fd = open(path, O_RDONLY | O_CLOEXEC);
+      if (fd < 0) return 0;
+      n = read(fd, line, sizeof line - 1);
+      close(fd);
+      line[n > 0 ? n : 0] = 0;
+      end = strrchr(line, ')');             /* behind the name, in which anything may stand */
+      return end && end[1] == ' ' && end[2] == 'R';
     }
     /* Without a GIL: whether a live thread may run Python. With one it would not tell. */
     static int gopoll_attached(void *thread) {
@@ -45,6 +65,7 @@ cdef extern from *:
     """
     int64_t gopoll_cpu_ns(int clock) noexcept nogil
     int gopoll_own_clock()
+    int gopoll_runnable(int clock) noexcept nogil
     int gopoll_attached(void *thread) noexcept nogil
     int CLOCK_PROCESS_CPUTIME_ID
 
@@ -59,6 +80,7 @@ cdef enum:
     SAMPLE_NS = 1000000            # between two looks at a stalled thread without the GIL
     HOLD_NS = 200000               # and with it
     SAMPLES = 8
+    MORE_SAMPLES = 24              # of one that wants a CPU and has not had it
     LOOK_MIN_NS = 1000000          # a StallWatch looks no oftener
     LOOKS = 8                      # so often does it look in the time that is a stall
 
@@ -111,12 +133,14 @@ cdef str stuck_in(Thread *t):
     """What the thread is in; None if it has come back.
 
     While we hold the GIL, a thread that runs on is in C without it. When we let go, one that
-    needs it goes on, unless others of this process have it; one that sleeps uses nothing.
+    needs it goes on, unless others of this process have it; one that sleeps uses nothing. Nor does
+    one to which a busy machine gives no CPU: that is looked at for longer.
     """
     cdef int zero = 0, looks = 0, attached = 0
+    cdef bint waits = False              # for a CPU, when last seen
     cdef int64_t before, all, held = 0, free = 0, wall = 0, cpus = 0, began
     cdef int64_t late = gil_late_ns()
-    for _ in range(SAMPLES):
+    while looks < (MORE_SAMPLES if waits else SAMPLES):
         if load_u64(t.runword) != t.word:
             return None
         looks += 1
@@ -136,6 +160,7 @@ cdef str stuck_in(Thread *t):
         if before > late and 2 * before > all and have_gil():
             return "gil_held"
         free += before
+        waits = free <= SAMPLE_NS // 2 and gopoll_runnable(t.clock)
         cpus += all
         wall += nanotime() - began
         if wall > 2 * late or (free > 2 * SAMPLE_NS and wall < late):
@@ -144,7 +169,7 @@ cdef str stuck_in(Thread *t):
         return "python" if 2 * attached > looks else "c_nogil"
     if wall > late and free and 2 * free < cpus:
         return "gil_starved"             # it looks up every few ms, so it has used something
-    return "python" if free > SAMPLE_NS // 2 else "c_nogil"
+    return "python" if waits or free > SAMPLE_NS // 2 else "c_nogil"
 
 
 cdef tuple look_at(Thread *t, int64_t waited, ident):
