@@ -43,6 +43,7 @@ FLOORS = [
             "_fdpipe",
             "_fdcopy",
             "_fdraw",
+            "_fdpool",
             "_fd",
             "_sockaddr",
         ),

@@ -1,8 +1,8 @@
 """Atomics and the lock that every compiled floor uses; all of it needs no GIL.
 
-Called from any thread, also one that Python never saw. All operations but peek and poke are
-sequentially consistent: the arguments in docs/design.md (P1, P5, S1) lean on that and on nothing
-else.
+Called from any thread, also one that Python never saw. All operations but peek, poke, release and
+gil_* are sequentially consistent: the arguments in docs/design.md (P1, P5, S1) lean on that and on
+nothing else.
 Go: internal/runtime/atomic, runtime/lock_futex.go (go1.27).
 """
 
@@ -31,9 +31,12 @@ cdef extern from * nogil:
       static inline type peek_##name(type *p) {                                        \\
         return __atomic_load_n(p, __ATOMIC_RELAXED); }                                 \\
       static inline void poke_##name(type *p, type v) {                                \\
-        __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+        __atomic_store_n(p, v, __ATOMIC_RELAXED); }                                    \\
+      static inline void release_##name(type *p, type v) {                             \\
+        __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     GOPOLL_RELAXED_OPS(int, int)
     GOPOLL_RELAXED_OPS(i64, int64_t)
+    GOPOLL_RELAXED_OPS(u64, uint64_t)
     GOPOLL_ATOMIC_OPS(word, uintptr_t)
     GOPOLL_ATOMIC_OPS(u64, uint64_t)
     GOPOLL_ATOMIC_OPS(i64, int64_t)
@@ -44,7 +47,7 @@ cdef extern from * nogil:
     static inline void lock(gopoll_lock *l) { pthread_mutex_lock(l); }
     static inline void unlock(gopoll_lock *l) { pthread_mutex_unlock(l); }
 
-    /* Four bytes for what there is one of per goroutine: 0 free, 1 held, 2 held and wanted. */
+    /* Four bytes, on any int that begins as 0: 0 free, 1 held, 2 held and wanted. */
     #include <limits.h>
     #include <linux/futex.h>
     #include <sys/syscall.h>
@@ -66,6 +69,31 @@ cdef extern from * nogil:
     static inline void sunlock(int *l) {
       if (swap_int(l, 0) == 2) futex_wake(l, 1);
     }
+
+    /* What only attached threads touch, in C that lets nobody else in: with a GIL that keeps the
+       others out, and a locked instruction (20 cycles) would keep out nobody. */
+    #ifdef Py_GIL_DISABLED
+    #define gil_lock slock
+    #define gil_unlock sunlock
+    #define gil_store_int store_int
+    #define gil_store_u64 store_u64
+    #define gil_swap_word swap_word
+    #define gil_cas_u64 cas_u64
+    #else
+    static inline void gil_lock(int *l) { (void)l; }
+    static inline void gil_unlock(int *l) { (void)l; }
+    static inline void gil_store_int(int *p, int v) { poke_int(p, v); }
+    static inline void gil_store_u64(uint64_t *p, uint64_t v) {
+      __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline uintptr_t gil_swap_word(uintptr_t *p, uintptr_t v) {
+      uintptr_t was = __atomic_load_n(p, __ATOMIC_RELAXED);
+      __atomic_store_n(p, v, __ATOMIC_RELAXED);
+      return was; }
+    static inline int gil_cas_u64(uint64_t *p, uint64_t was, uint64_t now) {
+      if (__atomic_load_n(p, __ATOMIC_RELAXED) != was) return 0;
+      __atomic_store_n(p, now, __ATOMIC_RELAXED);
+      return 1; }
+    #endif
     #endif
     """
     uintptr_t load_word(uintptr_t *p) noexcept
@@ -96,6 +124,11 @@ cdef extern from * nogil:
     int64_t peek_i64(int64_t *p) noexcept
     void poke_i64(int64_t *p, int64_t v) noexcept
 
+    # Seen by who sees what is stored after it.
+    void release_i64(int64_t *p, int64_t v) noexcept
+    void release_u64(uint64_t *p, uint64_t v) noexcept
+    void release_int(int *p, int v) noexcept
+
     # A lock is held over bounded C only: no Python API, no system call that can block (A5).
     ctypedef struct gopoll_lock:
         pass
@@ -104,13 +137,19 @@ cdef extern from * nogil:
     void lock(gopoll_lock *l) noexcept
     void unlock(gopoll_lock *l) noexcept
 
-    # The same in four bytes, on any int that begins as 0.
-    void slock(int *l) noexcept
-    void sunlock(int *l) noexcept
-
     # Sleep while *word is seen, at most ns (< 0: for ever), and wake up to n sleepers.
     void futex_wait(int *word, int seen, int64_t ns) noexcept
     void futex_wake(int *word, int n) noexcept
+
+
+# Not without the GIL, where there is one. A gil_lock is held as a lock is (A5).
+cdef extern from *:
+    void gil_lock(int *l) noexcept
+    void gil_unlock(int *l) noexcept
+    void gil_store_int(int *p, int v) noexcept
+    void gil_store_u64(uint64_t *p, uint64_t v) noexcept
+    uintptr_t gil_swap_word(uintptr_t *p, uintptr_t v) noexcept
+    bint gil_cas_u64(uint64_t *p, uint64_t was, uint64_t now) noexcept
 
 
 cdef inline void bump(int64_t *p, int64_t n) noexcept nogil:

@@ -9,7 +9,8 @@ from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport lock, unlock
 from gopoll._fdmutex cimport fdmutex_incref, muLocked
-from gopoll._fdop cimport SMALL, ReadIntoOp, ReadOp, WriteOp
+from gopoll._fdop cimport HOPEFUL, SMALL, ReadIntoOp, ReadOp, WriteOp
+from gopoll._fdpool cimport new_read, new_readinto, new_write
 from gopoll._fdsock cimport AcceptOp, ClosingOp, ConnectOp
 from gopoll._pollcache cimport modeRead, modeWrite
 from gopoll._sysfd cimport SysFD
@@ -62,7 +63,7 @@ cdef class FD(SysFD):
         cdef ReadOp op
         if n < 0:
             raise ValueError(f"cannot read {n} bytes: n must not be negative")
-        op = ReadOp.__new__(ReadOp)
+        op = new_read()
         op.fd = self
         op.mode = modeRead
         op.size = n
@@ -70,7 +71,7 @@ cdef class FD(SysFD):
 
     def readinto(self, buffer):
         """Read into a writable *buffer*; return the count, 0 at the end. An op. Go: FD.Read."""
-        cdef ReadIntoOp op = ReadIntoOp.__new__(ReadIntoOp)
+        cdef ReadIntoOp op = new_readinto()
         PyObject_GetBuffer(buffer, &op.view, PyBUF_WRITABLE)
         op.fd = self
         op.mode = modeRead
@@ -79,10 +80,11 @@ cdef class FD(SysFD):
     def write(self, data):
         """Write all of *data* and return its length, or raise an error whose .written says how
         much has left. An op; concurrent writes do not mix. Go: FD.Write."""
-        cdef WriteOp op = WriteOp.__new__(WriteOp)
+        cdef WriteOp op = new_write()
         PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
         op.fd = self
         op.mode = modeWrite
+        op.hopeful = op.view.len <= HOPEFUL
         return op
 
     def accept_conn(self, type cls not None, *, bint stream=True, bint zero_read_is_eof=True,

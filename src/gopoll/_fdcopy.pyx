@@ -17,12 +17,12 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from gopoll._fdop cimport (AGAIN, DONE, PARKED, SLICE, SMALL, Op, ReadOp, WriteOp,
-                           never_awaited, thrown, write_some)
+                           never_awaited, thrown)
 from gopoll._fdpipe cimport PIPE_BYTES, Pipe, give_pipe, take_pipe
 from gopoll._fdvec cimport Vec, VecOp, iovec
 from gopoll._park cimport SLICE_BYTES, slice_spent, thread_words
 from gopoll._pollcache cimport modeRead, modeWrite
-from gopoll._sysfd cimport SysFD
+from gopoll._sysfd cimport SysFD, write_some
 
 from gopoll.errors import OpError, op_error
 

@@ -2,7 +2,6 @@
 
 from libc.stdint cimport uint64_t
 
-from gopoll._atomic cimport gopoll_lock
 from gopoll._polldesc cimport Note
 
 
@@ -20,21 +19,20 @@ cdef struct muWaiter:
 
 cdef struct fdMutex:
     uint64_t state     # the layout is in _fdmutex.pyx; atomic
-    gopoll_lock lock   # guards the queues and every change of the waiter counts (M1)
+    int lock           # guards the queues and every change of the waiter counts (M1)
     muWaiter *head[2]  # readers, writers
     muWaiter *tail[2]
 
 cdef class FdWait(Note):
     cdef muWaiter node
 
-cdef void fdmutex_init(fdMutex *mu) noexcept nogil
-cdef void fdmutex_fini(fdMutex *mu) noexcept nogil
-cdef bint fdmutex_closed(fdMutex *mu) noexcept nogil
-cdef int fdmutex_references(fdMutex *mu) noexcept nogil
-cdef int fdmutex_incref(fdMutex *mu) noexcept nogil
-cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept nogil
-cdef int fdmutex_decref(fdMutex *mu) noexcept nogil
-cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept nogil
-cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept nogil
-cdef bint fdmutex_cancel(fdMutex *mu, bint read, muWaiter *node) noexcept nogil
+cdef void fdmutex_init(fdMutex *mu) noexcept
+cdef bint fdmutex_closed(fdMutex *mu) noexcept
+cdef int fdmutex_references(fdMutex *mu) noexcept
+cdef int fdmutex_incref(fdMutex *mu) noexcept
+cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept
+cdef int fdmutex_decref(fdMutex *mu) noexcept
+cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept
+cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept
+cdef bint fdmutex_cancel(fdMutex *mu, bint read, muWaiter *node) noexcept
 cdef int wake_chain(muWaiter *node) except -1

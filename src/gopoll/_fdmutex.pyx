@@ -1,6 +1,6 @@
 """fdMutex: counts the users of a descriptor and serialises readers and writers.
 
-Called by _fd, on any thread; the functions need no GIL, wake_chain does.
+Called by _fd, on any attached thread: with a GIL nothing here is locked but by that.
 Go: internal/poll/fd_mutex.go (go1.27).
 
     bit 0        closed
@@ -23,7 +23,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uint64_t
 
-from gopoll._atomic cimport (cas_u64, load_u64, lock, lock_fini, lock_init, store_u64, unlock)
+from gopoll._atomic cimport gil_cas_u64, gil_lock, gil_unlock, load_u64, store_u64
 from gopoll._throw cimport THROW_FDMUTEX
 
 cdef enum:
@@ -39,27 +39,23 @@ cdef uint64_t WWAIT = <uint64_t>1 << 43
 cdef uint64_t WMASK = <uint64_t>0xFFFFF << 43
 
 
-cdef void fdmutex_init(fdMutex *mu) noexcept nogil:
+cdef void fdmutex_init(fdMutex *mu) noexcept:
     store_u64(&mu.state, 0)
-    lock_init(&mu.lock)
+    mu.lock = 0
     mu.head[0] = mu.head[1] = mu.tail[0] = mu.tail[1] = NULL
 
 
-cdef void fdmutex_fini(fdMutex *mu) noexcept nogil:
-    lock_fini(&mu.lock)
-
-
-cdef bint fdmutex_closed(fdMutex *mu) noexcept nogil:
+cdef bint fdmutex_closed(fdMutex *mu) noexcept:
     """Report whether increfAndClose has been called."""
     return load_u64(&mu.state) & CLOSED != 0
 
 
-cdef int fdmutex_references(fdMutex *mu) noexcept nogil:
+cdef int fdmutex_references(fdMutex *mu) noexcept:
     """How many users there are now. Once it is closed there are never more."""
     return (load_u64(&mu.state) & REFMASK) >> 3
 
 
-cdef int fdmutex_incref(fdMutex *mu) noexcept nogil:
+cdef int fdmutex_incref(fdMutex *mu) noexcept:
     """Add a reference: muLocked, muClosed or muOverflow. Go: incref."""
     cdef uint64_t old, new
     while True:
@@ -69,11 +65,11 @@ cdef int fdmutex_incref(fdMutex *mu) noexcept nogil:
         new = old + REF
         if new & REFMASK == 0:
             return muOverflow
-        if cas_u64(&mu.state, old, new):
+        if gil_cas_u64(&mu.state, old, new):
             return muLocked
 
 
-cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept nogil:
+cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept:
     """Close, add a reference, empty both queues into *woken*: muLocked, muClosed, muOverflow.
 
     The caller wakes the chain; those waiters see that they were not granted. Go: increfAndClose.
@@ -82,18 +78,18 @@ cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept nogil:
     cdef muWaiter *node
     cdef int i
     woken[0] = NULL
-    lock(&mu.lock)
+    gil_lock(&mu.lock)
     while True:
         old = load_u64(&mu.state)
         if old & CLOSED:
-            unlock(&mu.lock)
+            gil_unlock(&mu.lock)
             return muClosed
         new = (old | CLOSED) + REF
         if new & REFMASK == 0:
-            unlock(&mu.lock)
+            gil_unlock(&mu.lock)
             return muOverflow
         new &= ~(RMASK | WMASK)
-        if cas_u64(&mu.state, old, new):
+        if gil_cas_u64(&mu.state, old, new):
             break
     for i in range(2):
         node = mu.head[i]
@@ -104,11 +100,11 @@ cdef int fdmutex_increfAndClose(fdMutex *mu, muWaiter **woken) noexcept nogil:
             mu.tail[i].next = woken[0]
             woken[0] = mu.head[i]
         mu.head[i] = mu.tail[i] = NULL
-    unlock(&mu.lock)
+    gil_unlock(&mu.lock)
     return muLocked
 
 
-cdef int fdmutex_decref(fdMutex *mu) noexcept nogil:
+cdef int fdmutex_decref(fdMutex *mu) noexcept:
     """Drop a reference: 1 if closed and it was the last, else 0; or a Throw code. Go: decref."""
     cdef uint64_t old, new
     while True:
@@ -116,11 +112,11 @@ cdef int fdmutex_decref(fdMutex *mu) noexcept nogil:
         if old & REFMASK == 0:
             return THROW_FDMUTEX
         new = old - REF
-        if cas_u64(&mu.state, old, new):
+        if gil_cas_u64(&mu.state, old, new):
             return new & (CLOSED | REFMASK) == CLOSED
 
 
-cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept nogil:
+cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept:
     """Add a reference and lock: muLocked, muClosed, muOverflow, or muQueued where *node* waits.
 
     node NULL: do not queue, muQueued says busy. Go: rwlock.
@@ -135,30 +131,30 @@ cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept nogil:
         old = load_u64(&mu.state)
         if old & CLOSED:
             if queueing:
-                unlock(&mu.lock)
+                gil_unlock(&mu.lock)
             return muClosed
         if old & bit == 0:
             new = (old | bit) + REF
             if new & REFMASK == 0:
                 if queueing:
-                    unlock(&mu.lock)
+                    gil_unlock(&mu.lock)
                 return muOverflow
         elif node == NULL:
             return muQueued
         elif not queueing:
-            lock(&mu.lock)                   # M1: look again, under the lock
+            gil_lock(&mu.lock)                   # M1: look again, under the lock
             queueing = True
             continue
         else:
             new = old + one
             if new & mask == 0:
-                unlock(&mu.lock)
+                gil_unlock(&mu.lock)
                 return muOverflow
-        if cas_u64(&mu.state, old, new):
+        if gil_cas_u64(&mu.state, old, new):
             break
     if old & bit == 0:
         if queueing:
-            unlock(&mu.lock)
+            gil_unlock(&mu.lock)
         return muLocked
     node.next = NULL
     node.queued = True
@@ -168,11 +164,11 @@ cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept nogil:
     else:
         mu.tail[side].next = node
     mu.tail[side] = node
-    unlock(&mu.lock)
+    gil_unlock(&mu.lock)
     return muQueued
 
 
-cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept nogil:
+cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept:
     """Unlock: 1 if closed and it was the last reference, else 0; or a Throw code.
 
     *woken*: the waiter that owns the lock now (M2), for the caller to wake, or NULL. Go: rwunlock.
@@ -190,13 +186,13 @@ cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept nog
             return THROW_FDMUTEX
         if old & mask == 0:                  # M1: nobody waits
             new = (old & ~bit) - REF
-            if cas_u64(&mu.state, old, new):
+            if gil_cas_u64(&mu.state, old, new):
                 return new & (CLOSED | REFMASK) == CLOSED
             continue
-        lock(&mu.lock)
+        gil_lock(&mu.lock)
         while True:
             old = load_u64(&mu.state)
-            if old & mask == 0 or cas_u64(&mu.state, old, old - one):
+            if old & mask == 0 or gil_cas_u64(&mu.state, old, old - one):
                 break
         node = NULL
         if old & mask:                       # M2: bit and reference are the first waiter's now
@@ -207,22 +203,22 @@ cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept nog
             node.next = NULL
             node.queued = False
             node.granted = True
-        unlock(&mu.lock)
+        gil_unlock(&mu.lock)
         if node != NULL:
             woken[0] = node
             return 0
 
 
-cdef bint fdmutex_cancel(fdMutex *mu, bint read, muWaiter *node) noexcept nogil:
+cdef bint fdmutex_cancel(fdMutex *mu, bint read, muWaiter *node) noexcept:
     """Take *node* out of the queue: False if it has been granted the lock or was closed out."""
     cdef uint64_t one = RWAIT if read else WWAIT
     cdef uint64_t old
     cdef int side = 0 if read else 1
     cdef muWaiter *at
     cdef muWaiter *before = NULL
-    lock(&mu.lock)
+    gil_lock(&mu.lock)
     if not node.queued:
-        unlock(&mu.lock)
+        gil_unlock(&mu.lock)
         return False
     at = mu.head[side]
     while at != node:
@@ -238,9 +234,9 @@ cdef bint fdmutex_cancel(fdMutex *mu, bint read, muWaiter *node) noexcept nogil:
     node.queued = False
     while True:
         old = load_u64(&mu.state)
-        if cas_u64(&mu.state, old, old - one):
+        if gil_cas_u64(&mu.state, old, old - one):
             break
-    unlock(&mu.lock)
+    gil_unlock(&mu.lock)
     return True
 
 

@@ -4,10 +4,11 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uintptr_t
 
 from gopoll._fdmutex cimport FdWait
-from gopoll._park cimport Awaitable
+from gopoll._park cimport Awaitable, ThreadWords
 from gopoll._sysfd cimport SysFD
 
 cdef enum:
+    HOPEFUL = 4096             # a write of so much finds room, as a rule
     SMALL = 65536              # up to here the GIL is kept and a read goes through the stack (B3)
 
     NEW = 0                    # phases: not awaited yet
@@ -27,6 +28,8 @@ cdef class Op(Awaitable):
     cdef int mode              # modeRead or modeWrite
     cdef int phase
     cdef int err               # the errno of an attempt that is not done
+    cdef bint hopeful          # it will hardly wait: stored readiness is left alone
+    cdef Py_ssize_t moved      # bytes of the last attempt, for the slice's budget (A13)
     cdef uintptr_t waiter      # the word that commit was given
     cdef FdWait lockwait
     cdef int attempt(self, PyObject **out) except -1
@@ -36,7 +39,7 @@ cdef class Op(Awaitable):
     cdef object progress(self)
     cdef object peer(self)
     cdef int resume(self) except -1
-    cdef int begin(self, PyObject **out) except -1
+    cdef int begin(self, ThreadWords *tw, PyObject **out) except -1
     cdef int queue(self) except -1
     cdef int refuse(self, int rc) except -1
     cdef bint is_parked(self) noexcept
@@ -63,5 +66,3 @@ cdef class WriteOp(Op):
 cdef object thrown(object kind, object value)
 cdef int never_awaited(str name, SysFD fd) except -1
 cdef bint is_own_memory(Py_buffer *view) noexcept
-cdef Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil
-cdef Py_ssize_t write_some(SysFD fd, const void *buf, Py_ssize_t n) noexcept nogil

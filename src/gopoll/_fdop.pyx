@@ -36,48 +36,16 @@ from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netp
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
                                 pollErrNotPollable, pollErrTimeout, pollIsQuiet, pollNoError)
 from gopoll._pollserver cimport pollserver_forked
-from gopoll._sysfd cimport SysFD
+from gopoll._sysfd cimport MAX_RW, SysFD, read_some, write_some
 from gopoll._throw cimport throw
 
 from gopoll.errors import closed_error, not_pollable_error, op_error, timeout_error
 
 
-cdef extern from * nogil:
-    """
-    #include <sys/socket.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
-    /* Not by way of the C library: where there are threads (sysmon's) its recv and send are
-       cancellation points, four locked instructions a message. */
-    #if defined(SYS_recvfrom) && defined(SYS_sendto) && !(defined(__x86_64__) && defined(__ILP32__))
-    static inline Py_ssize_t gopoll_recv(int fd, void *buf, size_t n, int flags) {
-      return syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL);
-    }
-    static inline Py_ssize_t gopoll_send(int fd, const void *buf, size_t n, int flags) {
-      return syscall(SYS_sendto, fd, buf, n, flags, NULL, 0);
-    }
-    #else
-    #define gopoll_recv recv
-    #define gopoll_send send
-    #endif
-    """
-    Py_ssize_t recv "gopoll_recv"(int fd, void *buf, size_t n, int flags)
-    Py_ssize_t send "gopoll_send"(int fd, const void *buf, size_t n, int flags)
-
-cdef extern from "<sys/socket.h>" nogil:
-    enum:
-        MSG_DONTWAIT
-        MSG_NOSIGNAL
-
-cdef extern from "<unistd.h>" nogil:
-    Py_ssize_t read(int fd, void *buf, size_t n)
-    Py_ssize_t write(int fd, const void *buf, size_t n)
-
 cdef extern from *:
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
 cdef enum:
-    MAX_RW = 1 << 30     # what one system call is asked for on a stream, as in Go
     DIRECT = 8192        # a read goes straight into its result where the last one gave so much
 
 
@@ -108,13 +76,14 @@ cdef class Op(Awaitable):
         return self.fd.remote_addr
 
     cdef int step(self, PyObject **out) except -1:
+        cdef ThreadWords *tw = thread_words()        # once: it is a call
         cdef int rc
-        if not self.seize():                         # K2
+        if not self.seize_on(tw):                    # K2
             self.refuse_twice()
         if self.phase == PARKED or self.phase == SPENT:
             self.resume()
         else:
-            rc = self.begin(out)
+            rc = self.begin(tw, out)
             if rc != LOCKED:
                 return rc == ENDED
         while True:
@@ -127,7 +96,8 @@ cdef class Op(Awaitable):
                 raise
             if rc == DONE:
                 self.finish()
-                thread_words().spent += 1
+                tw.spent += 1
+                tw.spent_bytes += self.moved
                 return 1
             if self.err == EINTR:
                 continue
@@ -162,12 +132,12 @@ cdef class Op(Awaitable):
             self.fail(pollErrClosing)
         return 0
 
-    cdef int begin(self, PyObject **out) except -1:
+    cdef int begin(self, ThreadWords *tw, PyObject **out) except -1:
         """Take the lock: LOCKED to go on, ENDED with a result, else after a request to yield."""
         cdef SysFD fd = self.fd
         cdef int rc
         if self.phase == NEW:
-            rc = slice_look(<PyObject *>fd.poller)
+            rc = slice_look(tw, <PyObject *>fd.poller)
             if rc == SLICE_IS_SPENT:
                 Py_INCREF(SLICE_END)
                 out[0] = <PyObject *>SLICE_END
@@ -205,7 +175,10 @@ cdef class Op(Awaitable):
             fd.drained = False                       # R1, whatever becomes of this operation
             if load_int(&fd.plain) and pollIsQuiet(fd.pd):
                 return self.park(out)
-        rc = poll_runtime_pollReset(fd.pd, self.mode)
+        # Every event says that there is room. Who leaves that tries twice where there is none; who
+        # drops it has the next event store it again, two locked instructions a message.
+        rc = (netpollcheckerr(fd.pd, self.mode) if self.hopeful
+              else poll_runtime_pollReset(fd.pd, self.mode))
         if rc != pollNoError:
             self.fail(rc)
         return LOCKED
@@ -432,7 +405,7 @@ cdef class ReadOp(Op):
             large = None
             _PyBytes_Resize(&data, n)
             out[0] = data
-        thread_words().spent_bytes += n
+        self.moved = n
         self.fd.last_read = <int>min(n, <Py_ssize_t>SMALL)
         self.fd.drained = 0 < n < self.size < MAX_RW
         return DONE
@@ -467,7 +440,7 @@ cdef class ReadIntoOp(Op):
                 self.err = errno
         if n < 0:
             return AGAIN
-        thread_words().spent_bytes += n
+        self.moved = n
         self.fd.drained = 0 < n < self.view.len < MAX_RW and is_own_memory(&self.view)
         return self.result(n, out)
 
@@ -497,9 +470,10 @@ cdef class WriteOp(Op):
             if n < 0:
                 return AGAIN
             self.written += n
-            thread_words().spent_bytes += n
             if self.written == self.view.len:
+                self.moved = n
                 break
+            thread_words().spent_bytes += n
             if (0 < n < left < MAX_RW and load_int(&self.fd.plain) and pollIsQuiet(self.fd.pd)
                     and is_own_memory(&self.view)):
                 self.err = EAGAIN                    # R1: the socket is full
@@ -531,17 +505,3 @@ cdef bint is_own_memory(Py_buffer *view) noexcept:
         owner = <PyObject *>PyMemoryView_GET_BUFFER(<object>owner).obj
     return owner != NULL and (PyBytes_CheckExact(<object>owner)
                               or PyByteArray_CheckExact(<object>owner))
-
-
-cdef Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil:
-    if fd.is_stream and n > MAX_RW:
-        n = MAX_RW
-    # DONTWAIT: whoever has a copy of the socket may have made both blocking (lesson 11).
-    return read(fd.sysfd, buf, n) if fd.is_file else recv(fd.sysfd, buf, n, MSG_DONTWAIT)
-
-
-cdef Py_ssize_t write_some(SysFD fd, const void *buf, Py_ssize_t n) noexcept nogil:
-    if fd.is_stream and n > MAX_RW:
-        n = MAX_RW
-    return (write(fd.sysfd, buf, n) if fd.is_file
-            else send(fd.sysfd, buf, n, MSG_NOSIGNAL | MSG_DONTWAIT))

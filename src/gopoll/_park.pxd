@@ -29,7 +29,7 @@ cdef enum:
     SLICE_FOREIGN
 
 cdef bint slice_spent() noexcept
-cdef int slice_look(PyObject *poller) noexcept
+cdef int slice_look(ThreadWords *tw, PyObject *poller) noexcept
 
 cdef class ParkRequest:
     cdef bint commit_word(self, PyObject *waiter) noexcept
@@ -40,6 +40,7 @@ cdef class ParkRequest:
 cdef class Awaitable(ParkRequest):
     cdef uintptr_t awaiter     # who awaits it, for good: a goroutine or a thread; atomic (K2)
     cdef bint seize(self) noexcept
+    cdef bint seize_on(self, ThreadWords *tw) noexcept
     cdef int step(self, PyObject **out) except -1
     cdef int take(self, PyObject *value) except -1
 

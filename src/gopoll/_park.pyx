@@ -175,9 +175,8 @@ cdef bint slice_spent() noexcept:
     return True
 
 
-cdef int slice_look(PyObject *poller) noexcept:
+cdef int slice_look(ThreadWords *tw, PyObject *poller) noexcept:
     """As slice_spent(), for an operation on *poller*: SLICE_FOREIGN in a goroutine of another."""
-    cdef ThreadWords *tw = thread_words()
     if tw.current == NULL:
         return SLICE_GOES_ON
     if tw.poller != poller:
@@ -295,7 +294,9 @@ cdef class Awaitable(ParkRequest):
 
     cdef bint seize(self) noexcept:
         """Take it for the calling goroutine, or thread: False if it is another's (K2)."""
-        cdef ThreadWords *tw = thread_words()
+        return self.seize_on(thread_words())
+
+    cdef bint seize_on(self, ThreadWords *tw) noexcept:
         return gopoll_seize(&self.awaiter,
                             <uintptr_t>(tw.current if tw.current != NULL else <PyObject *>tw))
 

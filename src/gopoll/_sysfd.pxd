@@ -8,6 +8,40 @@ from gopoll._poller cimport Poller
 from gopoll._sockaddr cimport rawAddr, sockaddr, socklen_t
 
 
+cdef extern from * nogil:
+    """
+    #include <sys/socket.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+    /* Not by way of the C library: where there are threads (sysmon's) its recv and send are
+       cancellation points, four locked instructions a message. */
+    #if defined(SYS_recvfrom) && defined(SYS_sendto) && !(defined(__x86_64__) && defined(__ILP32__))
+    static inline Py_ssize_t gopoll_recv(int fd, void *buf, size_t n, int flags) {
+      return syscall(SYS_recvfrom, fd, buf, n, flags, NULL, NULL);
+    }
+    static inline Py_ssize_t gopoll_send(int fd, const void *buf, size_t n, int flags) {
+      return syscall(SYS_sendto, fd, buf, n, flags, NULL, 0);
+    }
+    #else
+    #define gopoll_recv recv
+    #define gopoll_send send
+    #endif
+    """
+    Py_ssize_t recv "gopoll_recv"(int fd, void *buf, size_t n, int flags)
+    Py_ssize_t send "gopoll_send"(int fd, const void *buf, size_t n, int flags)
+
+cdef extern from "<sys/socket.h>" nogil:
+    enum:
+        MSG_DONTWAIT
+        MSG_NOSIGNAL
+
+cdef extern from "<unistd.h>" nogil:
+    Py_ssize_t read(int fd, void *buf, size_t n)
+    Py_ssize_t write(int fd, const void *buf, size_t n)
+
+cdef enum:
+    MAX_RW = 1 << 30           # what one system call is asked for on a stream, as in Go
+
 cdef class SysFD:
     cdef int sysfd             # -1 once it is really closed; constant while referenced
     cdef bint is_stream        # a byte stream: reads and writes are capped, short is normal
@@ -46,3 +80,17 @@ cdef class SysFD:
     cdef object sock_address(
         self, int (*call)(int, sockaddr *, socklen_t *) noexcept nogil, str name)
     cdef int set_deadline_word(self, int64_t when_ns, int mode) except -1
+
+
+cdef inline Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil:
+    if fd.is_stream and n > MAX_RW:
+        n = MAX_RW
+    # DONTWAIT: whoever has a copy of the socket may have made both blocking (lesson 11).
+    return read(fd.sysfd, buf, n) if fd.is_file else recv(fd.sysfd, buf, n, MSG_DONTWAIT)
+
+
+cdef inline Py_ssize_t write_some(SysFD fd, const void *buf, Py_ssize_t n) noexcept nogil:
+    if fd.is_stream and n > MAX_RW:
+        n = MAX_RW
+    return (write(fd.sysfd, buf, n) if fd.is_file
+            else send(fd.sysfd, buf, n, MSG_NOSIGNAL | MSG_DONTWAIT))

@@ -11,7 +11,7 @@ from libc.errno cimport EPERM, errno
 from libc.stdint cimport INT64_MAX, int64_t
 
 from gopoll._atomic cimport load_int, store_int
-from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_fini, fdmutex_incref,
+from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_incref,
                               fdmutex_increfAndClose, fdmutex_init, fdmutex_references,
                               fdmutex_rwunlock, muClosed, muLocked, muOverflow, muWaiter,
                               wake_chain)
@@ -320,7 +320,6 @@ cdef class SysFD:
     def __dealloc__(self):
         if self.sysfd >= 0:
             close(self.sysfd)
-        fdmutex_fini(&self.mu)
 
     # -- socket calls that do not block
 

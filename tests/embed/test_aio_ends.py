@@ -225,7 +225,8 @@ def test_a_wait_is_dropped_after_the_loop_is_closed():
             await operation
 
         task = loop.create_task(wait())
-        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.run_until_complete(asyncio.sleep(0))  # it was made first, so it waits by then
+        assert a._io_refs == 1
         task._log_destroy_pending = False
         loop.close()
         operation.close()

@@ -331,11 +331,12 @@ def test_a_cancelled_wait_loses_nothing(loop, pair):
     a, b = pair
 
     async def main():
-        for _ in range(20):
+        for i in range(20):
             task = asyncio.create_task(loop.sock_recv(a, 10))
             await asyncio.sleep(0)
             b.send(b"d")
-            await asyncio.sleep(0.001)
+            for _ in range(i % 5):  # before it is told, when, and after
+                await asyncio.sleep(0)
             cancelled = task.cancel()
             if cancelled:
                 with pytest.raises(asyncio.CancelledError):

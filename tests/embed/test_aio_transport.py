@@ -1,10 +1,12 @@
 """SocketTransport: states, order of callbacks, flow control, ends and errors, on TCP and Unix."""
 
 import asyncio
+import fcntl
 import gc
 import os
 import socket
 import struct
+import termios
 import warnings
 
 import pytest
@@ -268,7 +270,10 @@ def test_what_came_while_paused_is_read_after(run):
         transport.pause_reading()
         data = os.urandom(1 << 20)
         task = asyncio.create_task(asyncio.get_running_loop().sock_sendall(peer, data))
-        await asyncio.sleep(0.01)
+        ours = transport.get_extra_info("socket")
+        await until(lambda: int.from_bytes(fcntl.ioctl(ours, termios.FIONREAD, bytes(4)), "little"))
+        for _ in range(20):  # each asks the poller
+            await asyncio.sleep(0)
         assert protocol.data == b""
         transport.resume_reading()
         await task

@@ -9,7 +9,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 
 from gopoll._atomic cimport load_u64, store_u64
 from gopoll._fdmutex cimport (fdMutex, fdmutex_cancel, fdmutex_closed, fdmutex_decref,
-                              fdmutex_fini, fdmutex_incref, fdmutex_increfAndClose, fdmutex_init,
+                              fdmutex_incref, fdmutex_increfAndClose, fdmutex_init,
                               fdmutex_rwlock, fdmutex_rwunlock, muClosed, muLocked, muOverflow,
                               muQueued, muWaiter)
 from gopoll._throw cimport THROW_FDMUTEX, throw
@@ -64,9 +64,6 @@ cdef class Mutex:
     def __cinit__(self):
         fdmutex_init(&self.mu)
 
-    def __dealloc__(self):
-        fdmutex_fini(&self.mu)
-
     @property
     def state(self):
         """The word as it is."""
@@ -96,11 +93,10 @@ cdef class Mutex:
     def incref(self, int times=1):
         """Take references until it fails; the last result."""
         cdef int rc = muLocked
-        with nogil:
-            for _ in range(times):
-                rc = fdmutex_incref(&self.mu)
-                if rc != muLocked:
-                    break
+        for _ in range(times):
+            rc = fdmutex_incref(&self.mu)
+            if rc != muLocked:
+                break
         return rc
 
     def decref(self):
@@ -110,8 +106,7 @@ cdef class Mutex:
         """Return (result, the waiters that were turned out)."""
         cdef muWaiter *woken = NULL
         cdef int rc
-        with nogil:
-            rc = fdmutex_increfAndClose(&self.mu, &woken)
+        rc = fdmutex_increfAndClose(&self.mu, &woken)
         return rc, _take(woken)
 
     def lock(self, bint read, Waiter waiter=None):
@@ -121,8 +116,7 @@ cdef class Mutex:
         if waiter is not None:
             Py_INCREF(waiter)
             node = &waiter.node
-        with nogil:
-            rc = fdmutex_rwlock(&self.mu, read, node)
+        rc = fdmutex_rwlock(&self.mu, read, node)
         if node != NULL and rc != muQueued:
             Py_DECREF(waiter)
         return rc
@@ -131,16 +125,13 @@ cdef class Mutex:
         """Return (result, who owns the lock now or None)."""
         cdef muWaiter *woken = NULL
         cdef int rc
-        with nogil:
-            rc = fdmutex_rwunlock(&self.mu, read, &woken)
+        rc = fdmutex_rwunlock(&self.mu, read, &woken)
         heirs = _take(woken)
         assert len(heirs) < 2
         return rc, heirs[0] if heirs else None
 
     def cancel(self, bint read, Waiter waiter not None):
-        cdef bint out
-        with nogil:
-            out = fdmutex_cancel(&self.mu, read, &waiter.node)
+        cdef bint out = fdmutex_cancel(&self.mu, read, &waiter.node)
         if out:
             Py_DECREF(waiter)
         return out

@@ -15,7 +15,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 
-from gopoll._atomic cimport slock, sunlock
+from gopoll._atomic cimport gil_lock, gil_unlock
 from gopoll.runtime._waitq cimport (ENDED, W_CLOSED, W_DONE, Waiter, WaitOp, WaitQ, dequeue,
                                     drain, init_op, run_sync, wake, wake_all)
 
@@ -132,9 +132,9 @@ cdef class Chan:
         cdef Waiter *woken = NULL
         cdef int rc
         Py_INCREF(value)
-        slock(&self.h.lock)
+        gil_lock(&self.h.lock)
         rc = chansend(&self.h, <PyObject *>value, &woken)
-        sunlock(&self.h.lock)
+        gil_unlock(&self.h.lock)
         if rc != CHAN_DONE:
             Py_DECREF(value)
         if rc == CHAN_CLOSED:
@@ -151,9 +151,9 @@ cdef class Chan:
         cdef Waiter *woken = NULL
         cdef PyObject *value = NULL
         cdef int rc
-        slock(&self.h.lock)
+        gil_lock(&self.h.lock)
         rc = chanrecv(&self.h, &value, &woken)
-        sunlock(&self.h.lock)
+        gil_unlock(&self.h.lock)
         if rc == CHAN_CLOSED:
             raise ChanClosed("receive on closed channel")
         if woken != NULL:
@@ -185,14 +185,14 @@ cdef class Chan:
         Closing twice raises ChanClosed.
         """
         cdef WaitQ woken = [NULL, NULL]
-        slock(&self.h.lock)
+        gil_lock(&self.h.lock)
         if self.h.closed:
-            sunlock(&self.h.lock)
+            gil_unlock(&self.h.lock)
             raise ChanClosed("close of closed channel")
         self.h.closed = True
         drain(&self.h.recvq, W_CLOSED, &woken)
         drain(&self.h.sendq, W_CLOSED, &woken)
-        sunlock(&self.h.lock)
+        gil_unlock(&self.h.lock)
         wake_all(woken.first)
 
     def recv_case(self):
@@ -218,9 +218,9 @@ cdef class Chan:
 
     def __len__(self):
         cdef Py_ssize_t count
-        slock(&self.h.lock)
+        gil_lock(&self.h.lock)
         count = self.h.count
-        sunlock(&self.h.lock)
+        gil_unlock(&self.h.lock)
         return count
 
     def __bool__(self):
@@ -229,9 +229,9 @@ cdef class Chan:
 
     def __repr__(self):
         cdef bint closed
-        slock(&self.h.lock)
+        gil_lock(&self.h.lock)
         closed = self.h.closed
-        sunlock(&self.h.lock)
+        gil_unlock(&self.h.lock)
         return f"<Chan {len(self)}/{self.h.capacity}{', closed' if closed else ''}>"
 
 
@@ -275,11 +275,11 @@ cdef class SendOp(ChanOp):
         cdef hchan *c = &self.chan.h
         cdef Waiter *woken = NULL
         cdef int rc
-        slock(&c.lock)
+        gil_lock(&c.lock)
         rc = chansend(c, self.node.value, &woken)
         if rc == CHAN_DONE:
             self.node.value = NULL
-        sunlock(&c.lock)
+        gil_unlock(&c.lock)
         if rc == CHAN_BLOCKED:
             return 0
         if rc == CHAN_CLOSED:
@@ -322,9 +322,9 @@ cdef class RecvOp(ChanOp):
         cdef hchan *c = &self.chan.h
         cdef Waiter *woken = NULL
         cdef int rc
-        slock(&c.lock)
+        gil_lock(&c.lock)
         rc = chanrecv(c, out, &woken)
-        sunlock(&c.lock)
+        gil_unlock(&c.lock)
         if rc == CHAN_BLOCKED:
             return 0
         if rc == CHAN_CLOSED:

@@ -15,9 +15,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, load_i64, load_int, load_u64,
-                             load_word, peek_i64, peek_int, poke_i64, poke_int, store_i64,
-                             store_int, store_u64, store_word)
+from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, gil_store_int, load_i64, load_int,
+                             load_u64, load_word, peek_i64, peek_int, poke_i64, poke_int,
+                             release_i64, release_u64, store_int, store_u64, store_word)
 from gopoll._host cimport TURN
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
@@ -197,7 +197,8 @@ cdef class ExecBase(FindBase):
             try:
                 self.resume(m, p, g)
             finally:
-                store_int(&m.settling, 0)
+                if m.settling:
+                    store_int(&m.settling, 0)
         bump(&m.counts.switches, n)
         return n
 
@@ -220,16 +221,16 @@ cdef class ExecBase(FindBase):
         g.parked = False
         poke_int(&g.state, G_RUNNING)
         poke_i64(&g.since_ns, peek_i64(&self.words.now))
-        store_int(&g.mid, m.id)
+        gil_store_int(&g.mid, m.id)
         tw.current = <PyObject *>g
         tw.spent = 0
         tw.spent_bytes = 0
         PyContext_Enter(g.vars)
         running = begin_slice(m)
-        store_i64(&m.gid, g.id)
-        store_u64(&p.words.schedtick, p.words.schedtick + 1)
-        store_u64(&m.runword, running)
-        store_u64(&p.words.status, running)                  # A1
+        release_i64(&m.gid, g.id)
+        release_u64(&p.words.schedtick, p.words.schedtick + 1)
+        release_u64(&m.runword, running)
+        store_u64(&p.words.status, running)                  # A1: and those before it
         if load_int(&g.looked):                              # G2
             g.let_look()
         error = None
@@ -258,7 +259,7 @@ cdef class ExecBase(FindBase):
         PyContext_Exit(g.vars)
         tw.current = NULL
         if how == PYGEN_NEXT:
-            store_int(&g.mid, 0)
+            gil_store_int(&g.mid, 0)
         value = None
         if out != NULL:
             value = <object>out
@@ -274,7 +275,7 @@ cdef class ExecBase(FindBase):
             if error is None:
                 error = RuntimeError("end inside gopoll.syscall(): leave its block first")
         joins = g.end(value, error)
-        store_int(&g.mid, 0)                 # G2: its coroutine is gone
+        gil_store_int(&g.mid, 0)             # G2: its coroutine is gone
         (<dict>g.home).pop(id(g), None)      # counted out before anybody can know of its end
         add_i64(count_of(&self.words, g), -1)
         try:

@@ -17,9 +17,10 @@ from cpython.ref cimport Py_DECREF
 from libc.errno cimport EBADF, EINTR
 from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
-from gopoll._atomic cimport (add_i64, add_int, bump, cas_i64, cas_int, futex_wait, load_i64,
-                             load_int, load_u64, load_word, peek_i64, poke_i64, poke_int, slock,
-                             store_i64, store_int, sunlock, swap_i64, swap_int, swap_word)
+from gopoll._atomic cimport (add_i64, add_int, bump, cas_i64, cas_int, futex_wait, gil_lock,
+                             gil_unlock, load_i64, load_int, load_u64, load_word, peek_i64,
+                             poke_i64, poke_int, store_i64, store_int, swap_i64, swap_int,
+                             swap_word)
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
@@ -88,12 +89,12 @@ cdef class FindBase(SchedBase):
 
     cdef int list_m(self, MBase m) noexcept:
         """Put *m* on the idle list."""
-        slock(&self.lock)
+        gil_lock(&self.lock)
         m.link = self.midle
         self.midle = <PyObject *>m
         m.listed = True
         add_int(&self.words.nmidle, 1)
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         return 0
 
     cdef bint spare_m(self) except -1:
@@ -120,7 +121,7 @@ cdef class FindBase(SchedBase):
         """Take *m* off the idle list, or wait for the P that it is about to be given."""
         cdef PyObject *at
         cdef PyObject *before = NULL
-        slock(&self.lock)
+        gil_lock(&self.lock)
         if m.listed:
             at = self.midle
             while at != <PyObject *>m:
@@ -132,9 +133,9 @@ cdef class FindBase(SchedBase):
                 (<MBase>before).link = m.link
             m.listed = False
             add_int(&self.words.nmidle, -1)
-            sunlock(&self.lock)
+            gil_unlock(&self.lock)
             return
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         with nogil:
             while load_word(&m.nextp) == 0:
                 if swap_int(&m.note, 0) == 0:

@@ -25,9 +25,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake, load_int,
-                             load_word, peek_i64, peek_int, poke_i64, poke_int, slock, store_int,
-                             sunlock, swap_word)
+from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake, gil_lock,
+                             gil_unlock, load_int, load_word, peek_i64, peek_int, poke_i64,
+                             poke_int, store_int, swap_word)
 from gopoll._park cimport Awaitable, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._frames cimport have_gil
@@ -163,9 +163,9 @@ cdef class GBase:
     cdef int publish(self, PyObject *park) noexcept:
         """Say what it is about to wait in. By its own M, before the commit."""
         Py_INCREF(<object>park)
-        slock(&self.plock)
+        gil_lock(&self.plock)
         self.park = park
-        sunlock(&self.plock)
+        gil_unlock(&self.plock)
         return 0
 
     cdef int unpublish(self) noexcept:
@@ -173,20 +173,20 @@ cdef class GBase:
         cdef PyObject *park
         if self.park == NULL:                # only we set it, and not now
             return 0
-        slock(&self.plock)
+        gil_lock(&self.plock)
         park = self.park
         self.park = NULL
-        sunlock(&self.plock)
+        gil_unlock(&self.plock)
         Py_XDECREF(park)
         return 0
 
     cdef int abort(self) noexcept:
         """Take it out of its park: 1 if it is the caller's now, with the park's reference."""
         cdef int rc = 0
-        slock(&self.plock)
+        gil_lock(&self.plock)
         if self.park != NULL:
             rc = (<ParkRequest>self.park).abort_word(<PyObject *>self)
-        sunlock(&self.plock)
+        gil_unlock(&self.plock)
         return rc == 1
 
     def forsake(self):
@@ -218,12 +218,12 @@ cdef class GBase:
         cdef PyObject *first
         self.result = result
         self.error = error
-        slock(&self.jlock)
+        gil_lock(&self.jlock)
         store_int(&self.finished, 1)
         first = self.first
         self.first = self.last = NULL
         self.joined = first != NULL
-        sunlock(&self.jlock)
+        gil_unlock(&self.jlock)
         return first
 
     cdef object to_raise(self):
@@ -310,11 +310,11 @@ cdef class GBase:
     def park_request(self):
         """What it waits in, or None."""
         cdef PyObject *park
-        slock(&self.plock)
+        gil_lock(&self.plock)
         park = self.park
         if park != NULL:
             Py_INCREF(<object>park)
-        sunlock(&self.plock)
+        gil_unlock(&self.plock)
         if park == NULL:
             return None
         found = <object>park
@@ -397,9 +397,9 @@ cdef class Join(Awaitable):
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         cdef GBase g = self.g
         Py_INCREF(self)                      # the list's reference
-        slock(&g.jlock)
+        gil_lock(&g.jlock)
         if load_int(&g.finished):
-            sunlock(&g.jlock)
+            gil_unlock(&g.jlock)
             Py_DECREF(self)
             return False
         self.waiter = waiter
@@ -409,14 +409,14 @@ cdef class Join(Awaitable):
         else:
             (<Join>g.last).next = <PyObject *>self
         g.last = <PyObject *>self
-        sunlock(&g.jlock)
+        gil_unlock(&g.jlock)
         return True
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
         cdef GBase g = self.g
         cdef PyObject *at
         cdef PyObject *before = NULL
-        slock(&g.jlock)
+        gil_lock(&g.jlock)
         at = g.first
         while at != NULL and at != <PyObject *>self:
             before = at
@@ -429,7 +429,7 @@ cdef class Join(Awaitable):
             if g.last == at:
                 g.last = before
             self.next = NULL
-        sunlock(&g.jlock)
+        gil_unlock(&g.jlock)
         if at == NULL:
             return 0
         Py_DECREF(self)                      # the list's; the caller holds its own

@@ -16,8 +16,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t, uintptr_t
 
-from gopoll._atomic cimport (cas_int, load_u64, load_word, peek_i64, peek_int, poke_int, store_int,
-                             swap_word)
+from gopoll._atomic cimport (cas_int, gil_swap_word, load_u64, load_word, peek_i64, peek_int,
+                             poke_int, store_int, swap_word)
 from gopoll.runtime._runq cimport OUT_CAP, RunQ
 
 
@@ -65,7 +65,7 @@ cdef class PBase:
         """Take what is to be run now, or None. Go: runqget."""
         cdef uintptr_t next
         if load_word(&self.words.runnext):
-            next = swap_word(&self.words.runnext, 0)
+            next = gil_swap_word(&self.words.runnext, 0)
             if next:
                 poke_int(&self.chain, self.chain + 1)
                 g = <object><PyObject *>next

@@ -3,14 +3,12 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t, uintptr_t
 
-from gopoll._atomic cimport gopoll_lock
-
 cdef enum:
     OUT_CAP = 256              # how many goroutines are moved at a time; what one netpoll can give
 
 
 cdef class RunQ:
-    cdef gopoll_lock lock
+    cdef int lock
     cdef PyObject **ring       # guarded by lock, as is all below
     cdef size_t head
     cdef uint64_t len          # atomic, so that emptiness is seen without the lock

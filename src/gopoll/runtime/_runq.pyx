@@ -9,21 +9,17 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
-from gopoll._atomic cimport load_u64, lock, lock_fini, lock_init, store_u64, unlock
+from gopoll._atomic cimport gil_lock, gil_store_u64, gil_unlock, load_u64, store_u64
 
 
 cdef class RunQ:
     """A FIFO of goroutines. Any thread. Go: runq and globrunq."""
-
-    def __cinit__(self):
-        lock_init(&self.lock)
 
     def __dealloc__(self):
         cdef size_t i
         for i in range(self.len):
             Py_DECREF(<object>self.ring[(self.head + i) & (self.cap - 1)])
         free(self.ring)
-        lock_fini(&self.lock)
 
     def __len__(self):
         return load_u64(&self.len)
@@ -32,14 +28,14 @@ cdef class RunQ:
         """Append *n* waiters, taking over their references."""
         cdef PyObject **grown
         cdef size_t cap, i
-        lock(&self.lock)
+        gil_lock(&self.lock)
         if self.len + <size_t>n > self.cap:
             cap = self.cap if self.cap else 64
             while self.len + <size_t>n > cap:
                 cap *= 2
             grown = <PyObject **>malloc(cap * sizeof(PyObject *))
             if grown == NULL:
-                unlock(&self.lock)
+                gil_unlock(&self.lock)
                 raise MemoryError("run queue")
             for i in range(self.len):
                 grown[i] = self.ring[(self.head + i) & (self.cap - 1)]
@@ -50,7 +46,7 @@ cdef class RunQ:
         for i in range(<size_t>n):
             self.ring[(self.head + self.len + i) & (self.cap - 1)] = <PyObject *>words[i]
         store_u64(&self.len, self.len + <uint64_t>n)
-        unlock(&self.lock)
+        gil_unlock(&self.lock)
         return 0
 
     cdef int push(self, object g) except -1:
@@ -63,14 +59,14 @@ cdef class RunQ:
         cdef PyObject *g
         if load_u64(&self.len) == 0:
             return None
-        lock(&self.lock)
+        gil_lock(&self.lock)
         if self.len == 0:
-            unlock(&self.lock)
+            gil_unlock(&self.lock)
             return None
         g = self.ring[self.head]
         self.head = (self.head + 1) & (self.cap - 1)
-        store_u64(&self.len, self.len - 1)
-        unlock(&self.lock)
+        gil_store_u64(&self.len, self.len - 1)
+        gil_unlock(&self.lock)
         got = <object>g
         Py_DECREF(got)
         return got
@@ -88,7 +84,7 @@ cdef class RunQ:
         cdef size_t n = 0
         if load_u64(&self.len) == 0:
             return 0
-        lock(&self.lock)
+        gil_lock(&self.lock)
         if half:
             most = self.len - self.len // 2
         if most > OUT_CAP:
@@ -99,8 +95,8 @@ cdef class RunQ:
             words[n] = <uintptr_t>self.ring[self.head]
             self.head = (self.head + 1) & (self.cap - 1)
             n += 1
-        store_u64(&self.len, self.len - n)
-        unlock(&self.lock)
+        gil_store_u64(&self.len, self.len - n)
+        gil_unlock(&self.lock)
         if n:
             to.push_words(words, <int>n)
         return n

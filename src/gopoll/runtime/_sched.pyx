@@ -30,9 +30,9 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, load_i64, load_int, load_u64,
-                             load_word, peek_i64, poke_i64, poke_int, slock, store_int, store_u64,
-                             store_word, sunlock, swap_int)
+from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, gil_lock, gil_unlock,
+                             load_i64, load_int, load_u64, load_word, peek_i64, poke_i64, poke_int,
+                             store_int, store_u64, store_word, swap_int)
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
@@ -214,11 +214,11 @@ cdef class SchedBase(WordsBase):
     cdef int pidleput(self, PBase p) except -1:
         """Put *p*, which the caller owns, on the idle list. Go: pidleput."""
         store_u64(&p.words.status, P_IDLE)
-        slock(&self.lock)
+        gil_lock(&self.lock)
         p.link = self.pidle
         self.pidle = <PyObject *>p
         add_int(&self.words.npidle, 1)
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         return 0
 
     cdef PBase pidleget(self):
@@ -226,13 +226,13 @@ cdef class SchedBase(WordsBase):
         cdef PyObject *p
         if load_int(&self.words.npidle) == 0:
             return None
-        slock(&self.lock)
+        gil_lock(&self.lock)
         p = self.pidle
         if p != NULL:
             self.pidle = (<PBase>p).link
             add_int(&self.words.npidle, -1)
             store_u64(&self.words.taken, self.words.taken + 1)       # S8
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         if p == NULL:
             return None
         if load_int(&self.words.sysmonwait):             # S2
@@ -251,13 +251,13 @@ cdef class SchedBase(WordsBase):
 
     cdef bint retire(self, PBase p) except -1:
         """Empty *p*, which the caller owns, and forget it, if gomaxprocs has made it too many."""
-        slock(&self.lock)
+        gil_lock(&self.lock)
         if p.id < load_int(&self.words.nprocs):
-            sunlock(&self.lock)
+            gil_unlock(&self.lock)
             return False
         add_int(&self.words.handing, 1)      # S8
         store_u64(&p.words.status, P_DEAD)
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         p.flush(self.globq)
         add_int(&self.words.handing, -1)
         self.kick()
@@ -287,7 +287,7 @@ cdef class SchedBase(WordsBase):
                 self.allp.append(p)
                 self.parray[p.id] = <PyObject *>p
                 store_int(&self.nallp, p.id + 1)
-        slock(&self.lock)
+        gil_lock(&self.lock)
         was = load_int(&self.words.nprocs)
         store_int(&self.words.nprocs, n)
         for i in range(n):
@@ -304,7 +304,7 @@ cdef class SchedBase(WordsBase):
             store_u64(&(<PBase>at[0]).words.status, P_DEAD)
             at[0] = (<PBase>at[0]).link
             add_int(&self.words.npidle, -1)
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         for i in range(n, load_int(&self.nallp)):
             if load_u64(&(<PBase>self.parray[i]).words.status) == P_DEAD:
                 (<PBase>self.parray[i]).flush(self.globq)                            # A2
@@ -346,9 +346,9 @@ cdef class SchedBase(WordsBase):
         It stays in its place, with the goroutines that were started on it: sysmon may still look at
         it. Its tick goes on, so that no slice of the next thread is taken for one of the last (A1).
         """
-        slock(&self.lock)
+        gil_lock(&self.lock)
         m.tstate = NULL
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         store_int(&m.clock, -1)
         store_word(&m.nextp, 0)
         store_int(&m.note, 0)
@@ -390,13 +390,13 @@ cdef class SchedBase(WordsBase):
     cdef MBase midleget(self):
         """Take an idle M, or None. Go: mget."""
         cdef PyObject *m
-        slock(&self.lock)
+        gil_lock(&self.lock)
         m = self.midle
         if m != NULL:
             self.midle = (<MBase>m).link
             (<MBase>m).listed = False
             add_int(&self.words.nmidle, -1)
-        sunlock(&self.lock)
+        gil_unlock(&self.lock)
         return <MBase>m if m != NULL else None
 
     cdef int give(self, MBase m, PBase p, bint spinning) except -1:

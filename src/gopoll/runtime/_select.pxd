@@ -32,8 +32,8 @@ cdef class SelectOp(WaitOp):
     cdef object handle         # which has a TimerHandle instead
     cdef TimerNode timer
     cdef int sort_locks(self) except -1
-    cdef void lock_all(self) noexcept nogil
-    cdef void unlock_all(self) noexcept nogil
+    cdef void lock_all(self) noexcept
+    cdef void unlock_all(self) noexcept
     cdef void shuffle(self) noexcept nogil
     cdef bint is_ready(self, Arm *arm) noexcept nogil
     cdef int pick(self, PyObject **value, Waiter **woken, bint *closed) noexcept nogil

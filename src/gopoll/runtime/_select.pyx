@@ -19,7 +19,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 
-from gopoll._atomic cimport cas_int, load_int, slock, store_int, sunlock
+from gopoll._atomic cimport cas_int, gil_lock, gil_unlock, load_int, store_int
 from gopoll._park cimport SLICE_END, running_loop, slice_spent, thread_words
 from gopoll._pollserver cimport netpollwake
 from gopoll._timers cimport TIMER_WAITER, nanotime, timer_arm, timer_init, timer_stop
@@ -121,16 +121,16 @@ cdef class SelectOp(WaitOp):
     cdef str name(self):
         return "select()"
 
-    cdef void lock_all(self) noexcept nogil:
+    cdef void lock_all(self) noexcept:
         cdef int i
         for i in range(self.nlocks):
-            slock(self.locks[i])
+            gil_lock(self.locks[i])
 
-    cdef void unlock_all(self) noexcept nogil:
+    cdef void unlock_all(self) noexcept:
         """Unlock, the first at last: who locks all waits for that one, and we touch no more."""
         cdef int i
         for i in range(self.nlocks):
-            sunlock(self.locks[self.nlocks - 1 - i])
+            gil_unlock(self.locks[self.nlocks - 1 - i])
 
     cdef bint is_ready(self, Arm *arm) noexcept nogil:
         if arm.chan == NULL:

@@ -12,8 +12,8 @@ import threading
 
 from libc.stdint cimport int64_t, uint64_t
 
-from gopoll._atomic cimport (add_int, bump, futex_wait, futex_wake, load_i64, load_int, load_u64,
-                             peek_i64, slock, store_i64, store_int, store_u64, sunlock)
+from gopoll._atomic cimport (add_int, bump, futex_wait, futex_wake, gil_lock, gil_unlock, load_i64,
+                             load_int, load_u64, peek_i64, store_i64, store_int, store_u64)
 from gopoll._timers cimport nanotime
 from gopoll.runtime._frames cimport have_gil
 
@@ -144,10 +144,10 @@ cdef str stuck_in(Thread *t):
         if load_u64(t.runword) != t.word:
             return None
         looks += 1
-        slock(t.lock)
+        gil_lock(t.lock)
         if t.tstate[0] != NULL:
             attached += gopoll_attached(t.tstate[0])
-        sunlock(t.lock)
+        gil_unlock(t.lock)
         before = cpu_ns(t.clock)
         futex_wait(&zero, 0, HOLD_NS)
         held += cpu_ns(t.clock) - before
@@ -283,9 +283,9 @@ cdef class WatchBase:
     cdef int64_t tell(self, int64_t since, int64_t before, int64_t due) except -1:
         """Report what the loop is stuck in; the ns at which it is due again."""
         if not self.owner.is_alive():        # it ended in the midst of its work
-            slock(&self.lock_)
+            gil_lock(&self.lock_)
             self.tstate = NULL
-            sunlock(&self.lock_)
+            gil_unlock(&self.lock_)
         found = look_at(&self.seen, nanotime() - before, self.ident)
         if found is None:
             return due

@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
-from gopoll._atomic cimport slock, sunlock
+from gopoll._atomic cimport gil_lock, gil_unlock
 from gopoll.runtime._waitq cimport (DONE, ENDED, PARKED, W_DONE, Waiter, WaitOp, WaitQ,
                                     dequeue, drain, init_op, move, wake, wake_all)
 
@@ -41,23 +41,23 @@ cdef class Mutex:
     def try_lock(self):
         """Lock it if it is free: whether it was. Any thread."""
         cdef bint free
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         free = not self.held
         if free:
             self.held = True                 # who holds it looks without the lock
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         return free
 
     cdef bint unlock_now(self) noexcept:
         """Hand it to who has waited longest, or set it free (H6); False if it was free."""
         cdef Waiter *w
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         if not self.held:
-            sunlock(&self.lock_)
+            gil_unlock(&self.lock_)
             return False
         w = dequeue(&self.q, W_DONE)
         self.held = w != NULL
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         if w != NULL:
             wake(w)
         return True
@@ -131,21 +131,21 @@ cdef class RWMutex:
     def try_lock(self):
         """Lock it for writing if that need not wait: whether it did. Any thread."""
         cdef bint free
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         free = not self.writing and self.readers == 0 and self.writeq.first == NULL
         if free:
             self.writing = True
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         return free
 
     def try_rlock(self):
         """Lock it for reading if that need not wait: whether it did. Any thread."""
         cdef bint free
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         free = not self.writing and self.writeq.first == NULL
         if free:
             self.readers += 1
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         return free
 
     cdef void admit(self, WaitQ *woken, bint readers_first) noexcept:
@@ -164,34 +164,34 @@ cdef class RWMutex:
     cdef int let_in(self) noexcept:
         """A writer that waited is gone (H7)."""
         cdef WaitQ woken = [NULL, NULL]
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         self.admit(&woken, False)
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         wake_all(woken.first)
         return 0
 
     def unlock(self):
         """Give up writing. RuntimeError if nobody writes. Any goroutine, any thread."""
         cdef WaitQ woken = [NULL, NULL]
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         if not self.writing:
-            sunlock(&self.lock_)
+            gil_unlock(&self.lock_)
             raise RuntimeError("unlock of unlocked RWMutex")
         self.writing = False
         self.admit(&woken, True)
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         wake_all(woken.first)
 
     def runlock(self):
         """Give up reading. RuntimeError if nobody reads. Any goroutine, any thread."""
         cdef WaitQ woken = [NULL, NULL]
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         if self.readers == 0:
-            sunlock(&self.lock_)
+            gil_unlock(&self.lock_)
             raise RuntimeError("runlock of unlocked RWMutex")
         self.readers -= 1
         self.admit(&woken, False)
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         wake_all(woken.first)
 
     def reading(self):
@@ -307,18 +307,18 @@ cdef class Cond:
     def signal(self):
         """Wake who has waited longest, if anybody waits. Any thread; locked or not."""
         cdef Waiter *w
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         w = dequeue(&self.q, W_DONE)
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         if w != NULL:
             wake(w)
 
     def broadcast(self):
         """Wake all who wait. Any thread; locked or not."""
         cdef WaitQ woken = [NULL, NULL]
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         drain(&self.q, W_DONE, &woken)
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         wake_all(woken.first)
 
 
@@ -456,13 +456,13 @@ cdef class WaitCounter:
         """Add *n*, which may be negative. RuntimeError if that makes it negative. Any thread."""
         cdef WaitQ woken = [NULL, NULL]
         cdef bint fits
-        slock(&self.lock_)
+        gil_lock(&self.lock_)
         fits = self.count + n >= 0
         if fits:
             self.count += n
             if self.count == 0:
                 drain(&self.q, W_DONE, &woken)
-        sunlock(&self.lock_)
+        gil_unlock(&self.lock_)
         if not fits:
             raise RuntimeError("negative WaitGroup counter")
         wake_all(woken.first)
@@ -497,9 +497,9 @@ cdef class CounterOp(WaitOp):
 
     cdef int attempt(self, PyObject **out) except -1:
         cdef bint waits
-        slock(&self.group.lock_)
+        gil_lock(&self.group.lock_)
         waits = self.group.count != 0
-        sunlock(&self.group.lock_)
+        gil_unlock(&self.group.lock_)
         if waits:
             return 0
         Py_INCREF(None)

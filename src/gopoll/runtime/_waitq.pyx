@@ -30,7 +30,8 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
-from gopoll._atomic cimport futex_wait, futex_wake, load_int, slock, store_int, sunlock
+from gopoll._atomic cimport (futex_wait, futex_wake, gil_lock, gil_unlock, load_int,
+                             store_int)
 from gopoll._host cimport HostLink
 from gopoll._park cimport (SLICE_END, Awaitable, ThreadWords, hosts_asyncio, running_loop,
                            slice_spent, thread_words)
@@ -148,23 +149,23 @@ cdef class WaitOp(Awaitable):
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         Py_INCREF(self)                      # the queue's reference
-        slock(self.lock)
+        gil_lock(self.lock)
         if self.at.state == W_QUEUED or not self.must_wait():                        # H1, H3
-            sunlock(self.lock)
+            gil_unlock(self.lock)
             Py_DECREF(self)
             return False
         self.at.word = waiter
         enqueue(self.at)
-        sunlock(self.lock)
+        gil_unlock(self.lock)
         return True
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
         cdef bint ours
-        slock(self.lock)
+        gil_lock(self.lock)
         ours = self.at.state == W_QUEUED and self.at.word == waiter
         if ours:
             unlink(self.at, W_OFF)           # H1
-        sunlock(self.lock)
+        gil_unlock(self.lock)
         if ours:
             Py_DECREF(self)                  # the queue's; the caller holds its own
         return ours
