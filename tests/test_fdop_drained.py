@@ -48,6 +48,23 @@ async def read_short(fd, peer):
     assert await fd.read(100) == b"abc"
 
 
+def test_a_message_of_64_kib_is_followed_by_a_wait(run):
+    """By itself a read asks for more than that, where the one before was large too."""
+
+    async def main():
+        with plain_pair() as (fd, peer):
+            for _ in range(2):
+                sender = threading.Thread(target=peer.sendall, args=(bytes(65536),))
+                sender.start()
+                sender.join()
+                left = 65536
+                while left:
+                    left -= len(await fd.read())
+            assert not tries(fd, peer)
+
+    run(main)
+
+
 def test_a_short_read_is_followed_by_a_wait(run):
     async def main():
         with plain_pair() as (fd, peer):

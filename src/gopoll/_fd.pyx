@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport lock, unlock
 from gopoll._fdmutex cimport fdmutex_incref, muLocked
-from gopoll._fdop cimport HOPEFUL, SMALL, ReadIntoOp, ReadOp, WriteOp
+from gopoll._fdop cimport AMPLE, HOPEFUL, ReadIntoOp, ReadOp, WriteOp
 from gopoll._fdpool cimport new_read, new_readinto, new_write
 from gopoll._fdsock cimport AcceptOp, ClosingOp, ConnectOp
 from gopoll._pollcache cimport modeRead, modeWrite
@@ -55,7 +55,7 @@ cdef class FD(SysFD):
             return None
         return when_ns / 1e9 if when_ns > 0 else 0.0
 
-    def read(self, Py_ssize_t n=SMALL):
+    def read(self, Py_ssize_t n=AMPLE):
         """Read at most *n* bytes: b"" at the end (and for n == 0). An op.
 
         Raises ClosedError, TimeoutError (deadline), another OpError. Go: FD.Read.

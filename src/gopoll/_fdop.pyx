@@ -380,8 +380,10 @@ cdef class ReadOp(Op):
         cdef char *at
         cdef Py_ssize_t n
         cdef PyObject *data
-        if self.size <= SMALL and self.fd.last_read < DIRECT:
-            n = read_some(self.fd, small, self.size)
+        cdef Py_ssize_t asked = self.size
+        if asked <= AMPLE and self.fd.last_read < DIRECT:
+            asked = min(asked, <Py_ssize_t>SMALL)
+            n = read_some(self.fd, small, asked)
             if n < 0:
                 self.err = errno
                 return AGAIN
@@ -389,14 +391,14 @@ cdef class ReadOp(Op):
             Py_INCREF(small_data)
             out[0] = <PyObject *>small_data
         else:
-            large = PyBytes_FromStringAndSize(NULL, self.size)
+            large = PyBytes_FromStringAndSize(NULL, asked)
             at = PyBytes_AS_STRING(large)
-            if self.size <= SMALL:
-                n = read_some(self.fd, at, self.size)
+            if asked <= AMPLE:
+                n = read_some(self.fd, at, asked)
                 self.err = errno
             else:
                 with nogil:
-                    n = read_some(self.fd, at, self.size)
+                    n = read_some(self.fd, at, asked)
                     self.err = errno             # here: attaching again may change it
             if n < 0:
                 return AGAIN
@@ -407,7 +409,7 @@ cdef class ReadOp(Op):
             out[0] = data
         self.moved = n
         self.fd.last_read = <int>min(n, <Py_ssize_t>SMALL)
-        self.fd.drained = 0 < n < self.size < MAX_RW
+        self.fd.drained = 0 < n < asked < MAX_RW
         return DONE
 
 

@@ -80,7 +80,7 @@ class Conn(Closing):
 
     __slots__ = ()
 
-    def read(self, n: int = 65536) -> Awaitable[bytes]:
+    def read(self, n: int = 69632) -> Awaitable[bytes]:
         """Read at most *n* bytes: b"" at the end (and for n == 0). An op.
 
         Raises ClosedError, TimeoutError (deadline), another OpError.
