@@ -58,5 +58,5 @@ cdef class SliceMore(SliceEnd):
 cdef SliceEnd SLICE_END
 cdef SliceMore SLICE_MORE
 cdef int set_iternext(type cls) except -1
-cdef object running_loop()
+cpdef object running_loop()
 cdef bint hosts_asyncio() except -1

@@ -188,10 +188,11 @@ cdef int slice_look(ThreadWords *tw, PyObject *poller) noexcept:
     return SLICE_IS_SPENT
 
 
-cdef object running_loop():
+cpdef object running_loop():
     """The event loop of asyncio on this thread, or None."""
-    asyncio = sys.modules.get("asyncio")
-    return None if asyncio is None else asyncio._get_running_loop()
+    # Without the function it is being imported, by another thread: nothing runs there yet.
+    find = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    return None if find is None else find()
 
 
 cdef bint hosts_asyncio() except -1:

@@ -5,7 +5,9 @@ In order: test_timeout.py, test_cancel.py, test_group.py. Go: none; contexts are
 
 import asyncio
 import contextlib
+import sys
 import time
+import types
 
 import pytest
 
@@ -187,6 +189,36 @@ def test_a_task_of_asyncio_in_a_goroutine_is_refused(run, name):
 
     run(main)
     assert outcomes == [name] * 2
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_run_in_a_callback_of_asyncio_has_blocks_as_any_other(run, name):
+    """As in a cell of a notebook: the loop that waits below run() was taken for one in it."""
+
+    async def main():
+        outer = gopoll.current_context()
+        async with BLOCKS[name]():
+            await gopoll.sleep(0.0001)
+        await is_untouched(outer)
+        return name
+
+    async def cell():
+        return run(main)
+
+    assert asyncio.run(cell()) == name
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_is_entered_while_another_thread_imports_asyncio(run, monkeypatch, name):
+    """AttributeError: partially initialized module 'asyncio' has no attribute ..."""
+
+    async def main():
+        monkeypatch.setitem(sys.modules, "asyncio", types.ModuleType("asyncio"))
+        async with BLOCKS[name]():
+            await gopoll.sleep(0.0001)
+        monkeypatch.undo()
+
+    run(main)
 
 
 def test_what_waits_for_a_note_says_in_a_task_of_asyncio_why_it_cannot(run):

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from gopoll._park import running_loop
 from gopoll._pollerbase import init_poller
 from gopoll.errors import Canceled, ClosedError, DeadlockError, InternalError
 from gopoll.runtime import debug, notify
@@ -106,6 +107,7 @@ class Scheduler(ExecBase):
         self._end_lock = threading.RLock()  # one at a time takes from _dropped, or sees it empty
         self._closing_ns = 0  # when the last async generator began to be closed
         self.has_outcome = False  # what run() raises or returns is decided
+        self.outer_loop: object = None  # asyncio's, in a callback of which run() was called
         self._patience: Any = None  # the timer of _abandon()
         self.leftovers = Leftovers(self)
         self._others: set[int] = set()  # threads of the program, when we last looked for a deadlock
@@ -320,6 +322,7 @@ class Scheduler(ExecBase):
     def run(self, coro: Coroutine[Any, Any, Any]) -> Any:
         """Run *coro* as the main goroutine. Go: schedinit, main, exit."""
         hooks = sys.get_asyncgen_hooks()
+        self.outer_loop = running_loop()
         signals = Signals(self)
         try:
             signals.hold()

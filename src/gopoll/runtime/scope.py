@@ -5,12 +5,12 @@ Called by user code in goroutines. Go: none; there a context is passed on by han
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from gopoll._park import running_loop
 from gopoll.errors import Canceled, DeadlineExceeded
 from gopoll.runtime._g import GBase
 from gopoll.runtime._sched import current_g, interrupt
@@ -31,8 +31,8 @@ def step_in(what: str, make: Callable[[Context], Context]) -> tuple[GBase, Conte
             f"no goroutine runs here: use {what} inside gopoll.run(...) or gopoll.go(...), and the "
             "host's own in a task of a host (asyncio.timeout, trio.fail_after)"
         )
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is not None and not g.sched.is_guest:
+    loop = running_loop()
+    if loop is not None and loop is not g.sched.outer_loop and not g.sched.is_guest:
         raise RuntimeError(
             f"{what} in a task of asyncio would be around every task of that loop: use asyncio's "
             "own there"
