@@ -121,6 +121,52 @@ def test_a_very_long_sleep_can_be_had(run):
     run(main)
 
 
+def test_the_shortest_sleep_parks_and_lets_the_others_run(run):
+    """It had passed before the await looked at the clock: a loop of such kept all others waiting,
+    for ever without hand-off, and saw no cancellation.
+    """
+
+    async def main():
+        async def shortest(times):
+            for _ in range(times):
+                await gopoll.sleep(1e-9)
+
+        ran = []
+        other = gopoll.go(lambda: value(ran.append(1)))
+        await shortest(1000)
+        assert ran
+        await other
+        g = gopoll.go(shortest, 3)
+        g.cancel()
+        with pytest.raises(Canceled):
+            await g
+
+    run(main, **ONE)
+
+
+def test_a_sleep_begins_with_its_await(run):
+    async def main():
+        sleep = gopoll.sleep(0.02)
+        time.sleep(0.02)
+        began = time.monotonic()
+        await sleep
+        assert time.monotonic() - began >= 0.02
+
+    run(main)
+
+
+def test_a_forgotten_await_is_told(run):
+    async def main():
+        with pytest.warns(RuntimeWarning, match=r"^sleep\(\) was never awaited$"):
+            gopoll.sleep(0.001)
+        yields = r"^gosched\(\) or sleep\(0\) was never awaited$"
+        for make in (gopoll.gosched, lambda: gopoll.sleep(0)):
+            with pytest.warns(RuntimeWarning, match=yields):
+                make()
+
+    run(main)
+
+
 def test_a_sleep_is_awaited_once(run):
     async def main():
         sleep = gopoll.sleep(3600)

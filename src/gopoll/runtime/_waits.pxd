@@ -9,9 +9,12 @@ from gopoll.runtime._sched cimport SchedBase
 
 cdef class Gosched(Awaitable):
     cdef int steps
+    cdef int tried             # whether somebody has awaited it, in vain or not; atomic
 
 cdef class Sleep(Awaitable):
     cdef SchedBase sched
-    cdef int64_t when
+    cdef int64_t ns            # how long
+    cdef int64_t when          # until when, 0 before the await
     cdef bint over
+    cdef int tried             # as of Gosched
     cdef TimerNode node

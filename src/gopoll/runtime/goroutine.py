@@ -286,7 +286,10 @@ def gosched() -> Gosched:
 
 
 def sleep(seconds: float) -> Op[None]:
-    """Park for *seconds*, never shorter; 0 or less is gosched(). An op. Go: time.Sleep."""
+    """Park for *seconds* from the await on, never shorter; 0 or less is gosched(). An op.
+
+    Go: time.Sleep.
+    """
     if seconds > 0:
         return Sleep(current_sched(), int(min(seconds, _LONGEST) * 1e9) + 1)
     if seconds != seconds:
