@@ -4,6 +4,7 @@ Go: main, goexit0 and panics, runtime/proc.go and panic.go; the rule of errors i
 """
 
 import asyncio
+import dataclasses
 import gc
 import socket
 import sys
@@ -151,6 +152,74 @@ def test_of_several_errors_the_first_is_raised_and_the_others_are_its_notes():
     notes = "\n".join(caught.value.__notes__)
     assert "(two) ended with KeyError('second') too" in notes
     assert "(three) ended with OSError(5, 'third') too" in notes
+
+
+class Unspeakable(Exception):
+    def __repr__(self):
+        raise ZeroDivisionError
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """One that takes no notes, nor any other attribute."""
+
+    n: int
+
+
+def test_an_error_whose_repr_fails_is_told_by_its_type():
+    """The error of its repr() came out of run() in its place."""
+    error = Unspeakable()
+
+    async def alone():
+        gopoll.go(fails, error)
+        await forever()
+
+    with pytest.raises(Unspeakable) as caught:
+        gopoll.run(alone)
+    assert caught.value is error
+
+    async def second():
+        gopoll.go(fails, ValueError("first"))
+        try:
+            await forever()
+        finally:
+            raise error
+
+    with pytest.raises(ValueError, match="first") as first:
+        gopoll.run(second)
+    assert first.value.__notes__ == [
+        "the main goroutine ended with Unspeakable, whose repr() fails, too"
+    ]
+
+
+def test_what_is_no_note_of_an_error_that_takes_none_is_told(capsys):
+    """Sixteen times that failed, then the run was cut short: no finally block ran to its end."""
+    cleaned = []
+
+    async def cleans():
+        try:
+            await forever()
+        finally:
+            async with gopoll.shield():
+                await gopoll.sleep(0.001)
+            cleaned.append(1)
+
+    async def main():
+        await wait_parked(gopoll.go(cleans))
+        gopoll.go(fails, Frozen(1))
+        gopoll.go(fails, KeyError("second"))
+        try:
+            await forever()
+        finally:
+            raise OSError(5, "third")
+
+    with pytest.raises(Frozen) as caught:
+        gopoll.run(main, **ONE)
+    assert caught.value.n == 1
+    assert cleaned == [1]
+    told = capsys.readouterr().err
+    assert "KeyError: 'second'" in told
+    assert "OSError: [Errno 5] third" in told
 
 
 def test_system_exit_and_keyboard_interrupt_of_a_goroutine_end_the_run():

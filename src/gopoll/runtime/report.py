@@ -1,6 +1,7 @@
 """Errors that nobody can catch: told to sys.excepthook, and what follows goes on in any case.
 
-Called by contexts, the scheduler and stall reports, on any thread.
+And errors that are notes of others. Called by contexts, the scheduler and stall reports, on any
+thread.
 """
 
 from __future__ import annotations
@@ -25,3 +26,18 @@ def tell(error: BaseException, module: Any = sys, show: Any = traceback.print_ex
             show(error)
         except Exception:
             pass  # stderr is closed, or there is none
+
+
+def note(error: BaseException, what: str, other: BaseException, rest: str) -> None:
+    """Add *what*, *other* and *rest* as a note to *error*, whatever their methods do.
+
+    Where *error* takes none, such as an exception that is a frozen dataclass, tell() of *other*.
+    """
+    try:
+        shown = repr(other)
+    except Exception:
+        shown = f"{type(other).__name__}, whose repr() fails,"
+    try:
+        error.add_note(f"{what} {shown}{rest}")
+    except Exception:
+        tell(other)

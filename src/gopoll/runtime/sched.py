@@ -36,7 +36,7 @@ from gopoll.runtime._sysmon import Sysmon
 from gopoll.runtime.blocking import Pool
 from gopoll.runtime.context import Context, background
 from gopoll.runtime.end import Leftovers, close_now
-from gopoll.runtime.report import tell
+from gopoll.runtime.report import note, tell
 from gopoll.runtime.signals import Signals
 
 __all__ = ["Scheduler", "current_g", "current_poller", "current_sched"]
@@ -158,9 +158,9 @@ class Scheduler(ExecBase):
         error = g.error
         if error is None or g.system or isinstance(error, canceled) or not g.claim():
             return
-        note = f"goroutine {g.id} ({g.name}) ended with {error!r} too"
+        what = f"goroutine {g.id} ({g.name}) ended with"
         if not self.is_finished:
-            self._condemn(error, note)
+            self._condemn(error, what, " too")
             if isinstance(error, InternalError):
                 self.finish_all()  # the state cannot be trusted
             else:
@@ -169,7 +169,7 @@ class Scheduler(ExecBase):
         # Without a GIL a thread that ends is the last to drop some handles: E2 holds until run()
         # has its outcome. Stored, then looked; _outcome() does both the other way round.
         if not self.has_outcome:
-            self._condemn(error, note)
+            self._condemn(error, what, " too")
         if self.has_outcome:  # too late to end run(), never too late to say so
             told(error)
 
@@ -368,7 +368,7 @@ class Scheduler(ExecBase):
         if self.fatal is not None:
             left = main.state_name == "left behind"
             if not (main.error is None or isinstance(main.error, Canceled) or left):
-                self.fatal.add_note(f"the main goroutine ended with {main.error!r} too")
+                note(self.fatal, "the main goroutine ended with", main.error, " too")
             raise self.fatal
         if main.error is not None:
             raise main.error
@@ -466,20 +466,20 @@ class Scheduler(ExecBase):
                 g.coro.close()  # a run that was cut short has never begun it
         self.empty_queues()
 
-    def die(self, error: BaseException, note: str = "") -> None:
+    def die(self, error: BaseException) -> None:
         """End run() with *error*: cancel everything. Any thread. Again if interrupted (E1)."""
-        self._condemn(error, note or f"then the scheduler met {error!r}")
+        self._condemn(error, "then the scheduler met")
         self.deaths += 1
         if isinstance(error, InternalError) or self.deaths > MAX_DEATHS:
             self.finish_all()  # its state cannot be trusted, or it cannot go on
         else:
             self.shut_down()
 
-    def _condemn(self, error: BaseException, note: str) -> None:
+    def _condemn(self, error: BaseException, what: str, too: str = "") -> None:
         if self.fatal is None:
             self.fatal = error
         elif self.fatal is not error:
-            self.fatal.add_note(note)
+            note(self.fatal, what, error, too)
 
     def check_dead(self) -> None:
         """Every P is idle and nothing is waited for: is there anything outside? Go: checkdead."""
