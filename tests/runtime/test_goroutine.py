@@ -63,6 +63,30 @@ def test_every_await_of_a_failed_goroutine_raises_its_error(run):
     run(main)
 
 
+def test_an_error_that_is_raised_again_keeps_the_frames_of_nobody_who_awaited_it(run):
+    """Every await left its frames in the traceback, and so all that they refer to, for ever."""
+
+    def frames(error):
+        return len(traceback.extract_tb(error.__traceback__))
+
+    async def main():
+        g = gopoll.go(fails, ValueError("once"))
+        awaited, asked = [], []
+        for _ in range(5):
+            try:
+                await g
+            except ValueError as error:
+                awaited.append(frames(error))
+            try:
+                await gopoll.blocking(g.result)
+            except ValueError as error:
+                asked.append(frames(error))
+        assert len(set(awaited)) == 1
+        assert len(set(asked)) == 1
+
+    run(main)
+
+
 @pytest.mark.parametrize("procs", [1, 4])
 def test_an_error_may_be_raised_by_many_at_once(run, procs):
     """Without a GIL two threads that raise one object spoil its traceback: others get copies."""

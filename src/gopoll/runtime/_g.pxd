@@ -29,7 +29,7 @@ cdef class GBase:
     cdef readonly object home          # the dict of live goroutines that it stands in
     cdef readonly object result        # written before done
     cdef readonly object error         # likewise
-    cdef tuple told                    # how the error was when it came, without a GIL; likewise
+    cdef tuple told                    # how the error was when it came; likewise
     cdef object cancel_cause           # written before canceled
     cdef uintptr_t pending             # an exception to throw in at the next resume; atomic
     cdef PyObject *park                # what it waits in, owned; guarded by plock (G1)

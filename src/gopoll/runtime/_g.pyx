@@ -37,6 +37,7 @@ from gopoll.errors import Canceled
 
 cdef extern from *:
     object PyContext_CopyCurrent()
+    int PyException_SetTraceback(object error, object traceback) except -1
 
 STATES = ("runnable", "running", "waiting", "dead", "left behind")
 
@@ -204,7 +205,7 @@ cdef class GBase:
     cdef PyObject *end(self, object result, object error) except? NULL:
         """Store the outcome; the list of Joins to wake, owned by the caller. Once."""
         cdef PyObject *first
-        if error is not None and not have_gil():
+        if error is not None:
             self.told = (error.__traceback__, error.__cause__, error.__context__,
                          error.__suppress_context__)
         first = self.finish(result, error)
@@ -229,13 +230,17 @@ cdef class GBase:
     cdef object to_raise(self):
         """The error, for one who raises it; without a GIL a copy for all but the first goroutine.
 
-        Who raises an exception writes its traceback, frame by frame, and no lock guards that: two
-        threads at once would spoil it. What cannot be copied is raised as it is.
+        Its traceback is that with which it came: who raises it adds frames, which it would keep
+        alive, more with every await. Who raises an exception writes its traceback, frame by frame,
+        and no lock guards that: two threads at once would spoil it. What cannot be copied is raised
+        as it is.
         """
         cdef ThreadWords *tw = thread_words()
         cdef uintptr_t me = <uintptr_t>(tw.current if tw.current != NULL else <PyObject *>tw)
-        if (self.told is None or cas_word(&self.raiser, 0, me)
-                or load_word(&self.raiser) == me):
+        if self.told is None:                # left behind
+            return self.error
+        if have_gil() or cas_word(&self.raiser, 0, me) or load_word(&self.raiser) == me:
+            PyException_SetTraceback(self.error, self.told[0])
             return self.error
         try:
             made = copied(self.error)
