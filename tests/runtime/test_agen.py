@@ -5,6 +5,7 @@ Python leaves it to the event loop (PEP 525); Go has nothing of the kind. Ruling
 
 import asyncio
 import contextlib
+import contextvars
 import gc
 import sys
 import threading
@@ -46,6 +47,31 @@ def test_one_that_is_dropped_is_closed_while_the_others_go_on(run, procs):
         assert await first(numbers(seen)) == 0
         await wait_until(lambda: len(seen) == 2)
         assert seen == BOTH
+
+    run(main, procs=procs)
+
+
+VAR = contextvars.ContextVar("VAR", default="unset")
+
+
+async def reports(seen):
+    try:
+        yield VAR.get()
+    finally:
+        await gopoll.gosched()
+        seen.append(VAR.get())
+
+
+@pytest.mark.parametrize("procs", PROCS)
+def test_its_clean_up_sees_the_contextvars_of_who_dropped_it(run, procs):
+    """As in asyncio; it saw none that had been set."""
+
+    async def main():
+        seen = []
+        VAR.set("set")
+        assert await first(reports(seen)) == "set"
+        await wait_until(lambda: seen)
+        assert seen == ["set"]
 
     run(main, procs=procs)
 

@@ -10,6 +10,7 @@ E1: a signal handler of the program may raise anywhere in here. What it interrup
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import os
 import sys
@@ -103,7 +104,8 @@ class Scheduler(ExecBase):
         self.watcher = threading.Thread(target=self.sysmon.loop, name="gopoll-sysmon", daemon=True)
         self.started_ns = time.monotonic_ns()
         self._agens: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
-        self._dropped: deque[Any] = deque()  # async generators that nobody holds any more
+        # Async generators that nobody holds any more, with the contextvars of who let go of them.
+        self._dropped: deque[tuple[Any, contextvars.Context]] = deque()
         self._end_lock = threading.RLock()  # one at a time takes from _dropped, or sees it empty
         self._closing_ns = 0  # when the last async generator began to be closed
         self.has_outcome = False  # what run() raises or returns is decided
@@ -276,7 +278,8 @@ class Scheduler(ExecBase):
         """Close an async generator that nobody holds any more. Any thread."""
         if self.is_forked:
             return
-        self._dropped.append(agen)  # then the post: check_end() may come before it
+        # Then the post: check_end() may come before it.
+        self._dropped.append((agen, contextvars.copy_context()))
         try:
             self.poller.post(self._close_dropped)
         except ClosedError:
@@ -288,18 +291,18 @@ class Scheduler(ExecBase):
         """Close what has been dropped when no goroutine could do it any more. Any thread."""
         while True:
             try:
-                agen = self._dropped.popleft()
+                agen, vars_ = self._dropped.popleft()
             except IndexError:
                 return
-            close_now(agen)
+            vars_.run(close_now, agen)
 
     def _close_dropped(self) -> None:
         """Start closing what has been dropped, each in a goroutine of its own. On an M (E1)."""
         with self._end_lock:
             while self._dropped and not self.is_over:  # then _stop() closes them (J3)
-                agen = self._dropped[0]
+                agen, vars_ = self._dropped[0]
                 name = f"aclose {agen.__qualname__}"
-                g = self.make_g(self._aclose(agen), background(), name, system=True)
+                g = vars_.run(self.make_g, self._aclose(agen), background(), name, True)
                 g.closes = True  # it is counted as that from the moment that it is queued
                 self._closing_ns = time.monotonic_ns()
                 self.start_g(g)
@@ -401,7 +404,8 @@ class Scheduler(ExecBase):
             if self.live or self.closing:
                 return
             agens = [ref() for ref in self._agens.valuerefs()]  # a copy: others may drop some
-            self._dropped.extend(agen for agen in agens if agen is not None)
+            vars_ = contextvars.copy_context()
+            self._dropped.extend((agen, vars_) for agen in agens if agen is not None)
             self._agens.clear()
             if self._dropped:
                 self._close_dropped()
