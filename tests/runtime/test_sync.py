@@ -7,6 +7,7 @@ import pytest
 import gopoll
 from gopoll import Chan, Cond, Mutex, Once, RWMutex, WaitGroup
 from plugins.guard import wait_parked
+from runtime.tools import Value
 
 PROCS = [1, 2, 8]
 
@@ -631,8 +632,14 @@ def test_a_goroutine_that_fails_is_counted_out(run):
         await wg.wait()
         with pytest.raises(ZeroDivisionError):
             await g
-        with pytest.raises(TypeError):
-            await wg.go(lambda: None)
+        for args, text in (
+            ((lambda: None,), r"takes .* or an awaitable; .*<lambda> returned NoneType$"),
+            ((5,), "takes an async function or an awaitable, not int$"),
+            ((Value(5), 1), "takes arguments only with a function"),
+        ):
+            with pytest.raises(TypeError, match=rf"^WaitGroup\.go\(\) {text}"):
+                wg.go(*args)
+        assert await wg.go(Value(5)) == 5
         assert repr(wg) == "<WaitGroup 0>"
 
     run(main)

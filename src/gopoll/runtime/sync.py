@@ -6,11 +6,13 @@ Used by goroutines. Go: sync/waitgroup.go, sync/once.go (go1.27).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar, TypeVarTuple, overload
 
+from gopoll.runtime._sched import current_sched
 from gopoll.runtime._sync import Mutex, WaitCounter
-from gopoll.runtime.goroutine import Goroutine, go
+from gopoll.runtime.goroutine import Goroutine, coroutine_of, go
+from gopoll.runtime.sched import name_of
 
 __all__ = ["Once", "WaitGroup"]
 
@@ -30,16 +32,19 @@ class WaitGroup(WaitCounter):
 
     def go(self, fn: Any, *args: Any) -> Goroutine[Any]:  # type: ignore[misc]  # as go()
         """Start a goroutine, counted until it ends in whatever way. Its error is go()'s to tell."""
+        current_sched()  # RuntimeError where there is none, before anything is made
+        coro = coroutine_of(fn, args, "WaitGroup.go()")
         self.add(1)
         try:
-            return go(self._counted, fn, args, name=getattr(fn, "__qualname__", None))
+            return go(self._counted, coro, name=name_of(fn))
         except BaseException:
             self.done()
+            coro.close()
             raise
 
-    async def _counted(self, fn: Any, args: tuple[Any, ...]) -> Any:
+    async def _counted(self, coro: Coroutine[Any, Any, Any]) -> Any:
         try:
-            return await (fn(*args) if callable(fn) else fn)
+            return await coro
         finally:
             self.done()
 
