@@ -13,6 +13,7 @@ from gopoll.errors import InternalError
 from gopoll.runtime._sched import current_sched
 from helpers.child import run_python
 from runtime.tools import ONE
+from test_fdmsg_rights import has_testcapi
 
 
 async def forever():
@@ -140,6 +141,50 @@ go_on.set()
 ended.wait(50)
 print(told)
 """
+
+
+NO_MEMORY = """
+import _testcapi, faulthandler
+import gopoll
+
+faulthandler.dump_traceback_later(60, exit=True)
+
+async def child(ran):
+    ran.append(1)
+
+async def main(at):
+    ran = []
+    coro, g = child(ran), None
+    _testcapi.set_nomemory(at, at + 1)
+    try:
+        g = gopoll.go(coro)
+        await gopoll.gosched()
+        await g
+    except MemoryError:
+        if g is None:
+            coro.close()
+    finally:
+        _testcapi.remove_mem_hooks()
+    return bool(ran)
+
+outcomes = []
+for at in range(40):
+    try:
+        outcomes.append(gopoll.run(main, at, procs=1, handoff=False))
+    except MemoryError:
+        outcomes.append(None)
+print(len(outcomes), True in outcomes, False in outcomes)
+"""
+
+
+@pytest.mark.skipif(not has_testcapi(), reason="no _testcapi in this Python")
+def test_a_goroutine_that_memory_runs_out_for_is_not_waited_for():
+    """Each allocation fails once. run() never ended: it had been counted and was on no list, or
+    could not be taken off it at its end.
+    """
+    done = run_python(NO_MEMORY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "40 True True\n"
 
 
 def test_who_is_left_behind_can_start_nothing_more():

@@ -130,11 +130,12 @@ cdef class ExecBase(FindBase):
         False keeps a run's first goroutines on its thread.
         """
         cdef MBase m = <MBase>thread_words().m
+        g.home[g] = g                        # first: there may be no memory for it
         add_i64(count_of(&self.words, g), 1)
         if load_i64(&self.words.live) < 0:
             add_i64(count_of(&self.words, g), -1)
+            (<dict>g.home).pop(g, None)
             return False
-        g.home[id(g)] = g
         poke_i64(&g.since_ns, peek_i64(&self.words.now))
         self.queue(m, g)
         if wake and load_int(&self.words.npidle) and m.p != NULL:
@@ -276,7 +277,7 @@ cdef class ExecBase(FindBase):
                 error = RuntimeError("end inside gopoll.syscall(): leave its block first")
         joins = g.end(value, error)
         gil_store_int(&g.mid, 0)             # G2: its coroutine is gone
-        (<dict>g.home).pop(id(g), None)      # counted out before anybody can know of its end
+        (<dict>g.home).pop(g, None)          # counted out before anybody can know of its end
         add_i64(count_of(&self.words, g), -1)
         try:
             wake_joins(joins)

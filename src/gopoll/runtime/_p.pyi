@@ -21,7 +21,7 @@ class PBase:
 @disjoint_base
 class MBase:
     thread: Any
-    gs: dict[int, Any]
+    gs: dict[Any, Any]
     leaving: bool
     def __init__(self, number: int) -> None: ...
     def begin(self, ident: int) -> None: ...
