@@ -244,6 +244,10 @@ def test_a_deadline_that_has_passed_cannot_be_moved(run):
         async with gopoll.timeout(0) as scope:
             with pytest.raises(RuntimeError, match=r"^the deadline has passed: it cannot be moved"):
                 scope.reschedule(now(3600))
+        async with gopoll.timeout(3600) as scope:
+            pass
+        with pytest.raises(RuntimeError, match=r"^the block has been left or cancelled: it cannot"):
+            scope.reschedule(now(3600))
 
     run(main)
 

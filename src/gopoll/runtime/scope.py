@@ -82,7 +82,10 @@ class _Deadline:
         return self._when
 
     def reschedule(self, when: float | None) -> None:
-        """Move the deadline to *when*; None removes it. RuntimeError once it has expired."""
+        """Move the deadline to *when*; None removes it.
+
+        RuntimeError once the block has expired, been cancelled or been left.
+        """
         ctx = self._ctx
         if when is not None:
             check_when("when", when)
@@ -90,7 +93,9 @@ class _Deadline:
             self._when = when
             return
         if not ctx._move_end(when):
-            raise RuntimeError("the deadline has passed: it cannot be moved any more")
+            passed = isinstance(ctx._cause, DeadlineExceeded)
+            why = "the deadline has passed" if passed else "the block has been left or cancelled"
+            raise RuntimeError(f"{why}: it cannot be moved any more")
         self._when = when
 
     async def __aenter__(self) -> Self:
