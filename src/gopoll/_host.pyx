@@ -91,6 +91,7 @@ cdef class HostWaiter:
     cdef object settle(self, object error):
         """Tell who awaits. On the host's thread, once."""
         self.over = True
+        self.link.waits.discard(self)        # who awaited may be gone: anext(chan, default)
         if self.future is not None and self.future.done():
             return                           # cancelled: its task is thrown into soon
         if error is None:
@@ -229,9 +230,9 @@ cdef class HostAwait(Awaitable):
         cdef HostWaiter waiter = self.waiter
         if waiter is not None:
             self.waiter = None
-            self.link.waits.discard(waiter)
             if not waiter.over:
                 waiter.over = True
+                self.link.waits.discard(waiter)
                 waiter.take_back()
         return 0
 

@@ -34,6 +34,25 @@ def test_what_takes_an_awaitable_takes_ours(host):
     host.run(main)
 
 
+def test_what_awaits_anew_at_each_turn_leaves_nothing_with_the_guest(host):
+    """anext() with a default does: whoever it had parked was kept until the guest was closed."""
+
+    async def main():
+        async with aio.attach() as guest:
+            chan = gopoll.Chan()
+
+            async def send():
+                for n in range(3):
+                    await chan.send(n)
+                chan.close()
+
+            gopoll.go(send)
+            assert [await anext(chan, "over") for _ in range(4)] == [0, 1, 2, "over"]
+            assert guest._sched.link.waiting == 0
+
+    host.run(main)
+
+
 def test_a_goroutine_may_call_the_loop_and_not_await_what_is_its(host):
     async def nap():
         await asyncio.sleep(0)
