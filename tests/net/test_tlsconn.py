@@ -351,6 +351,35 @@ def test_close_announces_the_end_behind_what_the_peer_has_not_taken(run, shut):
     run(main)
 
 
+def test_a_second_close_does_not_overtake_the_first(run):
+    """Who is woken by the first closes as well, on another P before that has gone on."""
+
+    async def main():
+        async with tls_pair() as (b, a):
+            writer = go(a.write, BIG)
+            await parked(writer)
+            writer.cancel()
+            with pytest.raises(Canceled) as cut:
+                await writer
+            closer = threading.Thread(target=a.close)
+            moved = a._watcher
+
+            def close_as_well(mode):
+                a._watcher = moved
+                closer.start()
+                closer.join(0.1)  # it is done by then, or waits for the first
+
+            a._watch_deadlines(close_as_well)
+            closing = a.close()
+            got = await read_all(b)
+            assert got == BIG[: len(got)]
+            assert len(got) >= cut.value.written
+            closer.join()
+            await closing
+
+    run(main)
+
+
 def test_close_gives_up_on_a_peer_that_takes_nothing(run, monkeypatch):
     async def main():
         monkeypatch.setattr(tlsconn, "ANNOUNCE_SECONDS", 0.01)

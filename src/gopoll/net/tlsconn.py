@@ -154,23 +154,28 @@ class TLSConn(TLSCore):
         at most 5 s, and then closes; if this is called in one and no write is under way. Else the
         end is not announced. Go: Conn.Close.
         """
-        with self._lock:
-            first, self._closed = not self._closed, True
-        try:
-            if first and self._ready:
-                waits = self._sends_rest  # before the look at _wlock, which it gives up at its end
-                if self._wlock.try_lock():
-                    try:
-                        self._announce_now()
-                        waits = bool(self._unsent)
-                    finally:
-                        self._wlock.unlock()
-                if waits or self._sends_rest:
-                    self._announce_later()
-        finally:
-            closing = self._announcing or self._conn.close()
-            self._waits.wake()  # W5, W6
+        with self._closing:  # a second one, by who is woken here, must not overtake the first
+            with self._lock:
+                first, self._closed = not self._closed, True
+            try:
+                if first and self._ready:
+                    self._announce_or_wait()
+            finally:
+                closing = self._announcing or self._conn.close()
+                self._waits.wake()  # W5, W6
         return closing
+
+    def _announce_or_wait(self) -> None:
+        """Send the end, or have a goroutine do it when there is room."""
+        waits = self._sends_rest  # before the look at _wlock, which it gives up at its end
+        if self._wlock.try_lock():
+            try:
+                self._announce_now()
+                waits = bool(self._unsent)
+            finally:
+                self._wlock.unlock()
+        if waits or self._sends_rest:
+            self._announce_later()
 
     def _announce_now(self) -> None:
         """Send the end, and what is in front of it, as far as that need not wait. With _wlock."""

@@ -65,10 +65,11 @@ class TLSCore(Conn):
     """The handshake and both directions of a TLSConn."""
 
     __slots__ = (
-        "__weakref__", "_announcing", "_ask_deadline", "_closed", "_conn", "_eof", "_failed",
-        "_hlock", "_in", "_kicks", "_lock", "_notified", "_obj", "_out", "_plain", "_read_end",
-        "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_sends_rest", "_shut",
-        "_unsent", "_waits", "_wants_read", "_watcher", "_wlock", "_write_end", "_write_when",
+        "__weakref__", "_announcing", "_ask_deadline", "_closed", "_closing", "_conn", "_eof",
+        "_failed", "_hlock", "_in", "_kicks", "_lock", "_notified", "_obj", "_out", "_plain",
+        "_read_end", "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_sends_rest",
+        "_shut", "_unsent", "_waits", "_wants_read", "_watcher", "_wlock", "_write_end",
+        "_write_when",
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +94,7 @@ class TLSCore(Conn):
         self._ready = False  # the handshake is complete; never goes back
         self._failed: OpError | None = None  # what it has failed with
         self._closed = False
+        self._closing = threading.RLock()  # held by close(), and before any other
         self._announcing: Goroutine[None] | None = None  # close() has left the end to this one
         self._sched: Any = None  # of the run() of the handshake
         # FD's or ours; a wrapper of somebody else's does not tell.
