@@ -87,6 +87,36 @@ def test_close_announces_the_end_where_there_is_no_descriptor(run):
     run(main)
 
 
+def test_a_wrapper_that_hands_the_rest_on_is_not_gone_past(run):
+    """Its raw_control is that of the connection below it, to which other bytes are sent."""
+
+    class Turned(Below):
+        def __getattr__(self, name):
+            return getattr(self.conn, name)
+
+        async def read(self, n=65536):
+            return turned(await self.conn.read(n))
+
+        async def write(self, data):
+            return await self.conn.write(turned(bytes(data)))
+
+    def turned(data):
+        return bytes(byte ^ 0xFF for byte in data)
+
+    async def main():
+        async with pair() as (a, b):
+            one, two = await over(Turned(a), Turned(b))
+            reader = go(read_all, two)
+            await one.write(b"x")
+            one.close_write()
+            assert await reader == b"x"
+            await two.close()
+            assert await one.read() == b""
+            await one.close()
+
+    run(main)
+
+
 def test_close_wakes_who_reads_where_there_is_no_descriptor(run):
     async def main():
         async with pair() as (a, b):

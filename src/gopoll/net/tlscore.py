@@ -494,11 +494,11 @@ class TLSCore(Conn):
 
     def _try_send(self, data: bytes) -> int:
         """Send what the connection below takes at once: how many bytes. Any thread."""
-        raw_control = getattr(self._conn, "raw_control", None)
-        if raw_control is None or not data:
+        conn = self._conn  # a wrapper's raw_control, if it has one, would go past its write
+        if not isinstance(conn, FD) or not data:
             return 0
         try:
-            sent: int = raw_control(lambda fd: send_at_once(fd, data))
+            sent: int = conn.raw_control(lambda fd: send_at_once(fd, data))
             return sent
         except OSError:
             return 0  # no room; or closed, as whoever writes next will hear
@@ -531,7 +531,8 @@ class TLSCore(Conn):
         there is no deadline."""
         conn = self._conn
         if self._closed or conn.is_closed:
-            raise closed_error(op, conn.network, conn.local_addr, conn.remote_addr)
+            ends = (conn.local_addr, conn.remote_addr) if op != "set" else (None, conn.local_addr)
+            raise closed_error(op, conn.network, *ends)
         when = self._deadline(mode) if mode else None
         if when is not None and time.monotonic() >= when:
             raise timeout_error(op, conn.network, conn.local_addr, conn.remote_addr)
