@@ -506,6 +506,50 @@ def test_a_connection_without_a_goroutine_is_closed(run, monkeypatch):
     assert conn.closed == 1
 
 
+class BadConn(FakeConn):
+    """A connection of somebody else's, whose close() has a bug."""
+
+    def close(self):
+        super().close()
+        raise ValueError("made up")
+
+
+def test_a_close_that_raises_is_reported_and_the_server_goes_on(run, caplog):
+    """V1: the connection is counted down, so that the end does not wait for it."""
+    conns = [BadConn(), FakeConn(), BadConn()]
+
+    async def handler(conn):
+        pass
+
+    run(functools.partial(serve, Fake(*conns), handler, limit=1, grace=None))
+    assert [conn.closed for conn in conns] == [1, 1, 1]
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert all(text.startswith("the close of <") for text in messages)
+
+
+def test_a_listener_that_cannot_be_closed_does_not_keep_the_handlers(run):
+    ended = []
+
+    class BadListener(Fake):
+        def close(self):
+            raise ValueError("made up")
+
+    async def handler(conn):
+        try:
+            await sleep(3600)
+        finally:
+            ended.append(conn)
+
+    async def main():
+        conn = FakeConn()
+        with pytest.raises(ValueError, match="made up"):
+            await serve(BadListener(conn), handler, grace=0)
+        assert conn.closed == 1
+
+    run(main)
+
+
 CTRL_C = """
 import os, signal, sys
 import gopoll

@@ -85,9 +85,11 @@ async def serve(
     try:
         await server.accept_all(listener)
     finally:
-        listener.close()
-        async with shield():
-            await server.shut_down(grace)
+        try:
+            listener.close()
+        finally:
+            async with shield():
+                await server.shut_down(grace)
 
 
 class _Server(Generic[C]):
@@ -155,8 +157,7 @@ class _Server(Generic[C]):
         try:
             go(self._handle, conn, name=self._name, context=self._ctx)
         except BaseException:
-            conn.close()
-            self._change(-1)
+            self._end(conn)
             raise
 
     async def _handle(self, conn: C) -> None:
@@ -172,7 +173,15 @@ class _Server(Generic[C]):
         except Exception as exc:
             _log.error("the handler of %r has failed", conn, exc_info=exc)
         finally:
-            conn.close()  # V1
+            self._end(conn)  # V1
+
+    def _end(self, conn: C) -> None:
+        """Close *conn*, which may be anybody's, and count it down."""
+        try:
+            conn.close()
+        except Exception as exc:
+            _log.error("the close of %r has failed", conn, exc_info=exc)
+        finally:
             self._change(-1)
 
     def _complain(self, made: object) -> None:
