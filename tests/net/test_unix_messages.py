@@ -294,6 +294,60 @@ def test_no_room_for_descriptors_is_the_same_error(run):
     run(main)
 
 
+@pytest.mark.parametrize("room", [1, 2])
+def test_a_process_descriptor_that_there_is_no_room_for_is_left_out(run, room):
+    """Where SO_PASSPIDFD is on and descriptors run out after those that were sent, the kernel
+    gives an errno in its place.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    so_passpidfd = 76
+
+    async def main():
+        a, b = pair_of("unix")
+        async with a, b:
+            try:
+                b._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, so_passpidfd, 1))
+            except OpError:
+                pytest.skip("no SO_PASSPIDFD on this machine")
+            before = open_fds()
+            await a.send_fds(b"one", [0])
+            lowest = os.dup(0)
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, hard))
+            try:
+                data, fds = await b.recv_fds(10, 1)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert (data, len(fds)) == (b"one", 1)
+            os.close(fds[0])
+            assert open_fds() == before
+
+    run(main)
+
+
+def test_what_fails_on_the_way_leaves_no_descriptor_open(run, monkeypatch):
+    """Such as a lack of memory between the system call and the result."""
+
+    class Failing:
+        size = 4
+
+        def iter_unpack(self, content):
+            monkeypatch.undo()
+            raise MemoryError
+
+    async def main():
+        a, b = pair_of("unix")
+        async with a, b:
+            before = open_fds()
+            await a.send_fds(b"x", [0, 1])
+            monkeypatch.setattr("gopoll.net.unix._INT", Failing())
+            with pytest.raises(MemoryError):
+                await b.recv_fds(10, 2)
+            assert open_fds() == before
+
+    run(main)
+
+
 def test_a_cancelled_receive_leaves_the_descriptors_for_the_next(run):
     async def main():
         a, b = pair_of("unix")

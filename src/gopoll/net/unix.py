@@ -113,20 +113,21 @@ class UnixConn(FDPacketConn):
         check_int("maxfds", maxfds, 0, _SCM_MAX_FD)
         room = _BESIDE + _socket.CMSG_LEN(maxfds * _INT.size)
         data, messages, flags, _ = await self.recvmsg(n, room)
-        fds: list[int] = []
-        for level, kind, content in messages:
-            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                fds += [fd for (fd,) in _INT.iter_unpack(content)]
-            elif (level, kind) == (_socket.SOL_SOCKET, _SCM_PIDFD):
-                for (fd,) in _INT.iter_unpack(content):
-                    os.close(fd)
-        if flags & _socket.MSG_CTRUNC or len(fds) > maxfds:
-            for fd in fds:
+        try:
+            fds = _sent_in(messages, _socket.SCM_RIGHTS)
+            beside = _sent_in(messages, _SCM_PIDFD)
+            if flags & _socket.MSG_CTRUNC or len(fds) > maxfds:
+                hint = f"more than maxfds={maxfds} came, or RLIMIT_NOFILE is reached"
+                ends = self.network, self.local_addr, self.remote_addr
+                raise op_error("read", *ends, errno.EMFILE, hint=hint)
+            result = data, fds
+        except BaseException:  # out of memory too: nobody else knows of them
+            for fd in _sent_in(messages, _socket.SCM_RIGHTS, _SCM_PIDFD):
                 os.close(fd)
-            hint = f"more than maxfds={maxfds} came, or RLIMIT_NOFILE is reached"
-            code = errno.EMFILE
-            raise op_error("read", self.network, self.local_addr, self.remote_addr, code, hint=hint)
-        return data, fds
+            raise
+        for fd in beside:
+            os.close(fd)
+        return result
 
     def peer_credentials(self) -> PeerCredentials:
         """Return process, user and group of who made the other end. Raises OpError.
@@ -142,6 +143,17 @@ class UnixConn(FDPacketConn):
             op="get",
         )
         return PeerCredentials(*_UCRED.unpack(found[0]))
+
+
+def _sent_in(messages: Iterable[tuple[int, int, bytes]], *kinds: int) -> list[int]:
+    """Return the descriptors of *kinds* that recvmsg has brought in *messages*."""
+    return [
+        fd
+        for level, kind, content in messages
+        if level == _socket.SOL_SOCKET and kind in kinds
+        for (fd,) in _INT.iter_unpack(content)
+        if fd >= 0  # else the errno for which there is none: of a pidfd, where there is no room
+    ]
 
 
 class PeerCredentials(NamedTuple):
@@ -181,10 +193,10 @@ class UnixListener(Listener):
     __slots__ = ("_file", "_pid", "_unlink")
 
     def __init__(self, sysfd: int, network: str, **kinds: Any) -> None:
-        super().__init__(sysfd, network, **kinds)
         self._pid = os.getpid()
         self._file: tuple[str, tuple[int, int] | None] | None = None
         self._unlink: list[tuple[str, tuple[int, int] | None]] = []  # emptied by the first close
+        super().__init__(sysfd, network, **kinds)  # last: what fails here leaves the descriptor
 
     if TYPE_CHECKING:
 
