@@ -252,7 +252,6 @@ class NoRegistration(TCPConn):
 
 class NotEvenAnFD(TCPConn):
     def __init__(self, fd, net):
-        os.close(fd)
         raise MemoryError
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 import re
 import socket as _socket
 from collections.abc import Callable
@@ -206,7 +207,12 @@ def ctrl_network(net: str, family: int) -> str:
 
 def new_fd(s: _socket.socket, net: str, plan: Plan[F], poller: Poller) -> F:
     """Hand the descriptor over to an FD and register it. Go: newFD, netFD.init."""
-    fd = plan.make(s.detach(), net)
+    number = s.detach()
+    try:
+        fd = plan.make(number, net)
+    except BaseException:
+        os.close(number)
+        raise
     try:
         plain = net.startswith("tcp") and plan.control is None
         fd.init(poller, exclusive=plan.exclusive, plain=plain)
