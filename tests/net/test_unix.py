@@ -424,6 +424,25 @@ def test_the_path_of_a_successor_stays(run, path):
     run(main)
 
 
+@pytest.mark.parametrize("name", ["{}", "@{}", ""])
+def test_a_listener_that_cannot_be_registered_leaves_no_path(run, path, monkeypatch, name):
+    class NotRegistered(UnixListener):
+        def init(self, poller, **how):
+            raise OpError("open", "unix", err=errno.ENOSPC)
+
+    async def main():
+        before = sockets()
+        with monkeypatch.context() as patch:
+            patch.setattr("gopoll.net.listen.UnixListener", NotRegistered)
+            with pytest.raises(OpError, match=r"no space left on device$"):
+                await listen("unix", name.format(path))
+        assert sockets() == before
+        assert not os.path.exists(path)
+        await (await listen("unix", path)).close()
+
+    run(main)
+
+
 def test_a_path_that_is_gone_already_does_not_matter(run, path):
     async def main():
         async with await listen("unix", path):

@@ -184,6 +184,15 @@ def bind(s: _socket.socket, addr: Any) -> None:
         raise
 
 
+def unbind(path: str) -> None:
+    """Remove the *path* that bind has made for a listener that does not come to be."""
+    if path and not path.startswith("@"):
+        try:
+            os.unlink(unix_sockaddr(path))
+        except OSError:
+            pass
+
+
 def _remedy(code: int | None, addr: Any) -> str | None:
     """Return what to do about a bind or connect to *addr* that gave *code*; None for most."""
     if code == errno.EAGAIN and isinstance(addr, bytes):
@@ -373,9 +382,14 @@ def listen_stream(
     if plan.control is not None:
         plan.control(ctrl_network(net, family), laddr, RawConn(s))
     bind(s, sockaddr(laddr, family))
-    backlog = max_listener_backlog() if plan.backlog is None else plan.backlog
-    new_syscall("listen", listen_func, s, backlog)
-    fd = new_fd(s, net, plan, poller)
+    try:
+        backlog = max_listener_backlog() if plan.backlog is None else plan.backlog
+        new_syscall("listen", listen_func, s, backlog)
+        fd = new_fd(s, net, plan, poller)
+    except BaseException:
+        if isinstance(laddr, str):
+            unbind(laddr)
+        raise
     fd.set_addrs(local_name(fd), None)
     return fd
 
