@@ -284,6 +284,25 @@ def test_on_an_error_the_socket_is_as_it_was(run, monkeypatch, dup):
     run(main)
 
 
+@pytest.mark.parametrize("dup", [False, True])
+def test_what_fails_after_the_registration_leaves_the_socket_as_it_was(run, monkeypatch, dup):
+    def no_memory(conn):
+        raise MemoryError
+
+    async def main():
+        with socket.socket() as s:
+            before = open_fds()
+            with monkeypatch.context() as patch:
+                patch.setattr("gopoll.net.file.local_name", no_memory)
+                with pytest.raises(MemoryError):
+                    from_fd(s.fileno(), dup=dup)
+            assert open_fds() == before
+            assert os.get_blocking(s.fileno())
+            from_fd(s.fileno(), dup=True).close()  # nor is it registered any more
+
+    run(main)
+
+
 def test_arguments_that_make_no_sense_are_refused(run):
     async def main():
         for call in (from_fd, open_fd):

@@ -63,11 +63,13 @@ def from_fd(fd: int, *, dup: bool = False, exclusive: bool = False) -> Conn | Li
     if isinstance(fd, bool) or not isinstance(fd, int):
         raise TypeError(f"fd must be an int, not {type(fd).__name__}")
     network, make = _kind_of(fd, exclusive)
-    conn = _adopt(fd, network, make, dup=dup, exclusive=exclusive)
-    conn.set_addrs(local_name(conn), _peer_of(conn))
-    if network == "tcp":
-        conn.raw_control(_tune)
-    return conn
+
+    def complete(conn: FD) -> None:
+        conn.set_addrs(local_name(conn), _peer_of(conn))
+        if network == "tcp":
+            conn.raw_control(_tune)
+
+    return _adopt(fd, network, make, dup=dup, exclusive=exclusive, complete=complete)
 
 
 def from_socket(sock: socket.socket, *, exclusive: bool = False) -> Conn | Listener:
@@ -167,8 +169,9 @@ def _adopt(
     dup: bool,
     exclusive: bool,
     op: str = "file",
+    complete: Callable[[F], object] | None = None,
 ) -> F:
-    """Register *fd*, or a copy; on every error it is as it was."""
+    """Register *fd*, or a copy, and *complete* what was made; on every error it is as it was."""
     poller = current_poller()
     mine = -1
     try:
@@ -181,6 +184,8 @@ def _adopt(
             conn = make(fd, network)
             try:
                 conn.init(poller, exclusive=exclusive)
+                if complete is not None:
+                    complete(conn)
             except BaseException:
                 conn.detach()
                 raise
