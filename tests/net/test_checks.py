@@ -234,8 +234,9 @@ def test_descriptors_to_send_are_numbers_or_have_one(run):
 def test_linger_below_zero_is_the_default_as_in_go(run):
     async def main():
         async with pair() as (a, _):
-            a.set_linger(5)
-            a.set_linger(-5)
-            assert option(a, socket.SOL_SOCKET, socket.SO_LINGER) == 0  # its first word: off
+            for below in (-5, -0.5, float("-inf")):
+                a.set_linger(5)
+                a.set_linger(below)
+                assert option(a, socket.SOL_SOCKET, socket.SO_LINGER) == 0  # its first word: off
 
     run(main)

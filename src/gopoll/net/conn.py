@@ -444,8 +444,9 @@ class TCPConn(FDConn):
         """
         if timeout is not None:
             check_seconds("timeout", timeout)
-        seconds = -1 if timeout is None else math.ceil(min(timeout, _MAX_LINGER))
-        linger = struct.pack("ii", seconds >= 0, max(seconds, 0))
+        wanted = -1.0 if timeout is None else timeout
+        seconds = math.ceil(min(max(wanted, 0.0), _MAX_LINGER))
+        linger = struct.pack("ii", wanted >= 0, seconds)
         self._set_option(lambda s: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger))
 
 
