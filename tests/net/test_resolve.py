@@ -362,6 +362,15 @@ def test_a_failing_resolver_is_reported_as_the_dial_s(run):
         addr_list(run, "dial", "tcp", "h:1", resolver=Fixed(ZeroDivisionError()))
 
 
+def test_an_answer_that_fails_on_the_way_is_a_failed_look_up(run):
+    def answer():
+        yield "127.0.0.1", 1
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    with pytest.raises(DNSError, match=r"^dial tcp: lookup h: connection reset by peer$"):
+        addr_list(run, "dial", "tcp", "h:1", resolver=Answer(answer()))
+
+
 class Answer:
     """A resolver that answers whatever it is told to."""
 

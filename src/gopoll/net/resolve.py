@@ -381,7 +381,7 @@ async def _lookup_under(
 ) -> list[IPSockAddr]:
     """Look *host* up for as long as *ctx* lasts; every failure is a DNSError that says *op*."""
     try:
-        found = await _under(ctx, resolver.lookup_addr, host, port, family)
+        found = list(await _under(ctx, resolver.lookup_addr, host, port, family))
     except DNSError as exc:
         exc.op, exc.net = op, network
         raise
