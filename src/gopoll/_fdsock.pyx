@@ -70,8 +70,10 @@ cdef class AcceptOp(Op):
     cdef int step(self, PyObject **out) except -1:
         try:
             return 2 if Op.step(self, out) else 0  # what attempt gives is a StopIteration already
-        except ClosedError:
-            if not self.iterate:
+        except OpError as exc:
+            if not (self.iterate and isinstance(exc, ClosedError)):
+                if exc.op == "accept":           # not that of a signal handler
+                    exc.source, exc.addr = None, self.fd.local_addr
                 raise
         raise StopAsyncIteration
 

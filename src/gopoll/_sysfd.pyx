@@ -384,10 +384,14 @@ cdef class SysFD:
         """when_ns: monotonic, 0 none, < 0 passed."""
         cdef int rc
         self.check_fork()
-        self.incref("set")
+        rc = fdmutex_incref(&self.mu)
+        if rc == muClosed:
+            raise closed_error("set", self.network, None, self.local_addr, file=self.is_file)
+        if rc != muLocked:
+            self.mutex_error(rc, "set")
         if self.pd == NULL:
             self.decref()
-            raise op_error("set", self.network, self.local_addr, self.remote_addr,
+            raise op_error("set", self.network, None, self.local_addr,
                            "file type does not support deadline")
         rc = poll_runtime_pollSetDeadline(self.ps, self.pd, when_ns, mode)
         self.decref()

@@ -290,8 +290,9 @@ def test_after_close_nothing_works(run):
                 lambda: a.set_linger(0),
                 lambda: a.set_read_buffer(4096),
             ):
-                with pytest.raises(ClosedError, match=rf"^set tcp .*: {CLOSED}"):
+                with pytest.raises(ClosedError, match=rf"^set tcp 127.0.0.1:\d+: {CLOSED}") as e:
                     call()
+                assert (e.value.source, e.value.addr) == (None, a.local_addr)
             with pytest.raises(ClosedError, match=CLOSED):
                 a.raw_control(print)
 

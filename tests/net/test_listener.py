@@ -181,6 +181,29 @@ def test_a_deadline_moves_a_waiting_accept(run):
     run(main)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("end", ["deadline", "close"])
+def test_an_accept_that_fails_has_the_listener_for_its_address(run, end, waits):
+    """Go: OpError.Source is nil, Addr the listener's."""
+
+    async def main():
+        async with local_listener() as ln:
+            accepting = ln.accept()
+            if waits:
+                accepting = go(accepting)
+                await parked(accepting)
+            if end == "close":
+                ln.close()
+            else:
+                ln.set_deadline(0)
+            with pytest.raises(OpError) as caught:
+                await accepting
+            assert (caught.value.source, caught.value.addr) == (None, ln.addr)
+            assert isinstance(caught.value, ClosedError if end == "close" else TimeoutError)
+
+    run(main)
+
+
 def test_an_accept_under_a_timeout_leaves_the_listener_as_it_was(run):
     async def main():
         async with local_listener() as ln:
