@@ -1,5 +1,6 @@
 """K3: an operation that is used again is as new, is nobody else's, and has kept nothing alive."""
 
+import functools
 import gc
 import os
 import sys
@@ -9,8 +10,9 @@ import weakref
 import pytest
 
 import gopoll
+from helpers.child import run_python
 from helpers.fds import AnyFD
-from net.tools import pair
+from net.tools import BIG, pair, parked
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
@@ -96,6 +98,59 @@ def test_what_is_kept_keeps_nothing(poller, kind):
     assert gone() is None
     buffer.extend(b"exported buffers cannot grow")
     writer.close()
+
+
+@pytest.mark.parametrize("kind", ["readinto", "write"])
+def test_one_that_is_refused_gives_its_buffer_back(run, kind):
+    """On a closed connection, at once and out of the queue for its lock."""
+
+    async def main():
+        async with pair() as (conn, _):
+            first = gopoll.go(
+                conn.read if kind == "readinto" else functools.partial(conn.write, BIG)
+            )
+            await parked(first)
+            buffers = [bytearray(3), bytearray(3)]
+            queued = gopoll.go(getattr(conn, kind), buffers[0])
+            await parked(queued)
+            conn.close()
+            for op in (first, queued, getattr(conn, kind)(buffers[1])):
+                with pytest.raises(gopoll.ClosedError):
+                    await op
+            del op, queued
+            for buffer in buffers:
+                buffer.extend(b"exported buffers cannot grow")
+
+    run(main)
+
+
+FORKED = """
+import os, sys
+import gopoll
+from net.tools import pair
+
+async def main():
+    async with pair() as (conn, _):
+        buffer = bytearray(3)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                next(getattr(conn, sys.argv[1])(buffer))
+            except gopoll.ForkedError:
+                buffer.extend(b"exported buffers cannot grow")
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(pid, 0)[1] == 0
+
+gopoll.run(main, handoff=False)
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("kind", ["readinto", "write"])
+def test_one_that_is_refused_in_a_child_gives_its_buffer_back(kind):
+    done = run_python(FORKED, kind)
+    assert done.stdout == "ok\n", done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -204,7 +204,7 @@ cdef class Op(Awaitable):
 
     cdef int refuse(self, int rc) except -1:
         """Raise for a lock that is not to be had: closed, or too many operations."""
-        self.phase = ENDED
+        self.finish()
         thread_words().spent += 1                    # A13: failures cost too
         self.fd.mutex_error(rc, self.name(), self.progress())
         return 0

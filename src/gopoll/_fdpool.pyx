@@ -101,11 +101,17 @@ cdef void end_read(PyObject *o) noexcept:
 
 
 cdef void end_readinto(PyObject *o) noexcept:
-    end(&readintos, o)
+    if <PyObject *>(<ReadIntoOp>o).view.obj == NULL:
+        end(&readintos, o)
+    else:                                    # refused in a forked child, say
+        readintos.dealloc(o)
 
 
 cdef void end_write(PyObject *o) noexcept:
-    end(&writes, o)
+    if <PyObject *>(<WriteOp>o).view.obj == NULL:
+        end(&writes, o)
+    else:
+        writes.dealloc(o)
 
 
 gopoll_set_up(&reads, ReadOp, end_read)
