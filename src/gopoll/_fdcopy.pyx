@@ -427,7 +427,7 @@ def sendfile(SysFD fd not None, file, offset=0, count=None):
     at = lseek(number, 0, SEEK_CUR)
     if at < 0:
         raise op_error("sendfile", fd.network, fd.local_addr, fd.remote_addr, errno, written=0,
-                       hint="no file with a position: see splice" if errno == ESPIPE else None)
+                       hint="no file with a position: see splice_from" if errno == ESPIPE else None)
     op.moves = offset is None
     op.offset = at if op.moves else PyNumber_Index(offset)
     op.left = -1 if count is None else PyNumber_Index(count)
