@@ -197,25 +197,26 @@ def attached(host, main):
     return host.run(body)
 
 
+async def until(host, condition):
+    """Let the host run until *condition* holds."""
+    async with host.time_limit(20):
+        while not condition():
+            await host.turn()
+
+
 async def waiting(host, guest, n):
     """Let the host run until *n* operations wait in its tasks."""
-    async with host.time_limit(20):
-        while guest._sched.link.waiting != n:
-            await host.turn()
+    await until(host, lambda: guest._sched.link.waiting == n)
 
 
 async def ended(host, *goroutines):
     """Let the host run until *goroutines* have ended."""
-    async with host.time_limit(20):
-        while not all(g.done for g in goroutines):
-            await host.turn()
+    await until(host, lambda: all(g.done for g in goroutines))
 
 
 async def parked(host, *goroutines):
     """Let the host run until *goroutines* wait."""
-    async with host.time_limit(20):
-        while not all(g.state == "waiting" for g in goroutines):
-            await host.turn()
+    await until(host, lambda: all(g.state == "waiting" for g in goroutines))
 
 
 async def pair():

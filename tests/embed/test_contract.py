@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import gopoll
-from embed.hosts import host, pair, parked, waiting  # noqa: F401  (host is a fixture)
+from embed.hosts import host, pair, parked, until, waiting  # noqa: F401  (host is a fixture)
 
 # ruff: noqa: F811
 
@@ -105,6 +105,75 @@ def test_a_second_reader_queues_behind_the_first(host, where):
                 assert await first.outcome() == b"12"
                 await peer.write(b"3")
                 assert await second.outcome() == b"3"
+
+    host.run(body)
+
+
+@pytest.mark.parametrize("where", [None, "task"], ids=["goroutine", "task"])
+def test_a_cancellation_is_a_state_but_in_asyncio(host, where):
+    """It ends every wait; asyncio's ends one."""
+    seen = []
+
+    async def read_twice(conn):
+        for _ in range(2):
+            try:
+                seen.append(await conn.read())
+            except (gopoll.Canceled, host.Cancelled) as exc:
+                seen.append(type(exc))
+
+    async def body():
+        async with host.attach() as guest:
+            conn, peer = await pair()
+            async with conn, peer:
+                if where is None:
+                    started = gopoll.go(read_twice, conn)
+                    await parked(host, started)
+                else:
+                    started = host.start(read_twice, conn)
+                    await waiting(host, guest, 1)
+                started.cancel()
+                if where is None or host.name == "trio":
+                    await until(host, lambda: started.done)
+                    return
+                await until(host, lambda: seen)
+                await waiting(host, guest, 1)
+                await peer.write(b"data")
+                await until(host, lambda: started.done)
+
+    host.run(body)
+    how = gopoll.Canceled if where is None else host.Cancelled
+    assert seen == [how, how if where is None or host.name == "trio" else b"data"]
+
+
+@pytest.mark.parametrize("where", [None, "task"], ids=["goroutine", "task"])
+def test_an_operation_that_is_awaited_twice(host, where):
+    async def body():
+        async with host.attach() as guest:
+            conn, peer = await pair()
+            async with conn, peer:
+                op = conn.read()
+
+                async def reads():
+                    return await op
+
+                async def reads_too():
+                    with pytest.raises(RuntimeError, match="cannot await an operation twice"):
+                        await op
+                    return "refused"
+
+                first = (gopoll.go if where is None else host.start)(reads)
+                if where is None:
+                    await parked(host, first)
+                    second = gopoll.go(reads_too)
+                    assert await second == "refused"
+                    await peer.write(b"data")
+                    assert await first == b"data"
+                else:
+                    await waiting(host, guest, 1)
+                    second = host.start(reads_too)
+                    assert await second.outcome() == "refused"
+                    await peer.write(b"data")
+                    assert await first.outcome() == b"data"
 
     host.run(body)
 
