@@ -69,6 +69,27 @@ def test_run_in_debug_mode():
     assert aio.run(main(), debug=True)
 
 
+def test_a_task_that_fails_in_debug_mode_is_told_of_at_once():
+    """No frame of the loop's keeps it for the collector (Python 3.12 and later)."""
+    told = []
+
+    async def fails():
+        raise ZeroDivisionError
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: told.append(type(context["exception"])))
+        loop.create_task(fails())  # noqa: RUF006
+        await asyncio.sleep(0)
+        assert told == [ZeroDivisionError]
+
+    gc.disable()
+    try:
+        aio.run(main(), debug=True)
+    finally:
+        gc.enable()
+
+
 def test_new_event_loop_is_a_loop_factory():
     with asyncio.Runner(loop_factory=aio.new_event_loop) as runner:
         assert isinstance(runner.get_loop(), aio.EventLoop)

@@ -296,6 +296,7 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         finally:
             self._current_handle = None
         self._tell_slow(handle, self.time() - since)
+        handle = None  # an error that it ended with may keep this frame: that would be a cycle
 
     def _tell_slow(self, what: Any, seconds: float) -> None:
         """Log *what*, a handle or a Watcher, if it was slow."""
