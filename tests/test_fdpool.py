@@ -16,8 +16,6 @@ from net.tools import BIG, pair, parked
 
 GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
-pytestmark = pytest.mark.skipif(not GIL, reason="nothing is kept without a GIL")
-
 
 class FileFD(AnyFD):
     """A pipe's end, with a place for what a test wants to happen at its end."""
@@ -56,6 +54,7 @@ def made(fd, kind):
 KINDS = ["read", "readinto", "write"]
 
 
+@pytest.mark.skipif(not GIL, reason="nothing is kept without a GIL")
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_that_has_ended_is_used_again(poller, kind):
     reader, writer = pipe(poller)
