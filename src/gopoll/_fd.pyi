@@ -3,6 +3,7 @@ from typing import Any, TypeVar
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
+from gopoll._fdop import WriteOp
 from gopoll._park import Awaitable
 from gopoll._sysfd import SysFD
 
@@ -14,7 +15,7 @@ class FD(SysFD):
     def _deadline(self, mode: int) -> float | None: ...
     def read(self, n: int = 69632) -> Awaitable[bytes]: ...
     def readinto(self, buffer: WriteableBuffer) -> Awaitable[int]: ...
-    def write(self, data: ReadableBuffer) -> Awaitable[int]: ...
+    def write(self, data: ReadableBuffer) -> WriteOp: ...
     def accept_conn(
         self,
         cls: type[_F],

@@ -17,7 +17,7 @@ cdef class SendFileOp(Op):
     cdef object file           # as it was given
     cdef int64_t offset        # of the next byte
     cdef int64_t left          # -1: all there is
-    cdef int64_t written
+    cdef readonly int64_t written      # K4
     cdef bint moves            # the file's own position goes along
     cdef bint copies           # the kernel does not do it
     cdef int number(self) except? -1
@@ -41,7 +41,7 @@ cdef class SpliceOp(Awaitable):
     cdef SysFD dst
     cdef SysFD src
     cdef int64_t left          # -1: up to the end
-    cdef int64_t written
+    cdef readonly int64_t written      # K4
     cdef Op part               # what it waits in
     cdef bytes data            # what part writes, where the kernel does not splice
     cdef bint copies

@@ -135,7 +135,7 @@ cdef class SendFileOp(Op):
                 return AGAIN
             if n == 0:
                 break                                # the end of the file
-            self.written += n
+            self.written += n                        # K4
             self.offset += n
             if self.left > 0:
                 self.left -= n
@@ -353,6 +353,7 @@ cdef class SpliceOp(Awaitable):
                 written += (<WriteOp>part).written
                 lost -= (<WriteOp>part).written
         self.ended = True
+        self.written = written                       # K4
         self.part = None
         self.data = None
         if pipe is not None:

@@ -62,7 +62,7 @@ cdef class ReadIntoOp(Op):
 
 cdef class WriteOp(Op):
     cdef Py_buffer view
-    cdef Py_ssize_t written
+    cdef readonly Py_ssize_t written   # K4
 
 cdef object thrown(object kind, object value)
 cdef int never_awaited(str name, SysFD fd) except -1

@@ -1,8 +1,9 @@
+from collections.abc import Generator
 from typing import Any
 
 from typing_extensions import disjoint_base
 
-from gopoll._park import Awaitable
+from gopoll._park import Awaitable, ParkRequest
 
 @disjoint_base
 class Op(Awaitable[Any]):
@@ -16,4 +17,7 @@ class ReadOp(Op): ...
 class ReadIntoOp(Op): ...
 
 @disjoint_base
-class WriteOp(Op): ...
+class WriteOp(Op):
+    @property
+    def written(self) -> int: ...
+    def __await__(self) -> Generator[ParkRequest, None, int]: ...

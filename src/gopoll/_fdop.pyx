@@ -12,6 +12,9 @@ R1: after a short read the next operation that reads waits without a try, after 
     of the data before it; urgent data and errors cut a read short), the buffer is Python's own
     memory (no page of it is missing), and stored readiness is kept: who uses `drained` clears it
     and does not reset; whoever else has consumed readiness makes a system call before it waits.
+K4: `written` of what writes grows by what the kernel has taken before anything else can raise, and
+    then only. Whoever throws into the await does so between two attempts: the count is exact,
+    whatever is thrown.
 """
 
 import warnings
@@ -471,7 +474,7 @@ cdef class WriteOp(Op):
                     self.err = errno
             if n < 0:
                 return AGAIN
-            self.written += n
+            self.written += n                        # K4
             if self.written == self.view.len:
                 self.moved = n
                 break

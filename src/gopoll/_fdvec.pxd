@@ -23,6 +23,6 @@ cdef class Vec:
 
 cdef class VecOp(Op):
     cdef Vec vec
-    cdef Py_ssize_t written
+    cdef readonly Py_ssize_t written   # K4
     cdef Py_ssize_t put(self, iovec *iov, int n) noexcept nogil
     cdef int result(self, PyObject **out) except -1

@@ -123,7 +123,7 @@ cdef class VecOp(Op):
                     self.err = errno             # here: attaching again may change it
             if sent < 0:
                 return AGAIN
-            self.written += sent
+            self.written += sent                     # K4
             thread_words().spent_bytes += sent
             vec.advance(sent)
             if vec.left == 0 or not stream:

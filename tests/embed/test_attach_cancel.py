@@ -1,5 +1,7 @@
 """A host's cancellation of what its tasks wait in: taken back whole, or done (Q2, H4)."""
 
+import functools
+import os
 import random
 import socket
 
@@ -14,9 +16,12 @@ from embed.hosts import (
     receive,
     waiting,
 )
-from gopoll import Chan, Cond, Mutex
+from gopoll import Chan, Cond, Mutex, tls
+from net.certs import certs
 
 # ruff: noqa: F811
+
+BIG = random.Random(6).randbytes(1 << 20) * 32  # more than buffers take while nobody reads
 
 
 def test_a_cancelled_read_loses_no_byte(host):
@@ -82,27 +87,128 @@ def test_a_cancelled_dial_closes_what_it_has_opened(host):
     attached(host, main)
 
 
-def test_a_write_that_is_cancelled_says_nothing_and_leaves_the_connection_usable(host):
+async def finish(op):
+    return await op
+
+
+async def read_all(conn):
+    got = bytearray()
+    while data := await conn.read(1 << 20):
+        got += data
+    return bytes(got)
+
+
+WRITES = {
+    "write": lambda conn: conn.write(BIG),
+    "writev": lambda conn: conn.writev([BIG[:100], BIG[100:]]),
+    "sendfile": lambda conn: conn.sendfile(big_file()),
+}
+
+
+@functools.cache
+def big_file():
+    """Return a descriptor of BIG in memory; it is there before the leak guard looks."""
+    fd = os.memfd_create("big")
+    os.write(fd, BIG)
+    return fd
+
+
+big_file()
+
+
+def test_a_splice_that_is_cancelled_says_how_much_has_left(host):
+    """What it had read and not written is lost, and not counted (X3)."""
+
     async def main(guest):
         a, b = await pair()
-        async with a, b:
-            task = host.start(a.write, bytes(32 << 20))
+        c, d = await pair()
+        async with a, b, c, d:
+            source = host.start(a.write, BIG)
             await waiting(host, guest, 1)
-            task.cancel()
-            assert await task.outcome() == "cancelled"
-            reader = host.start(drain, b)
-            await a.write(b"the end")
-            a.close_write()
-            assert (await reader.outcome()).endswith(b"the end")
+            op = c.splice_from(b)
+            task = host.start(finish, op)
+            await waiting(host, guest, 2)
+            for each in (task, source):
+                each.cancel()
+                assert await each.outcome() == "cancelled"
+            reader = host.start(read_all, d)
+            c.close_write()
+            assert await reader.outcome() == BIG[: op.written]
+            assert op.written > 0
 
     attached(host, main)
 
 
-async def drain(conn):
-    got = b""
-    while data := await conn.read():
-        got = (got + data)[-100:]
-    return got
+async def tcp(host):
+    return await pair()
+
+
+async def over_tls(host):
+    a, b = await pair()
+    context = certs().client_context()
+    server = host.start(tls.server, b, certs().server_context())
+    client = await tls.client(a, context, server_hostname="localhost")
+    return client, await server.outcome()
+
+
+@pytest.mark.parametrize("connect", [tcp, over_tls])
+@pytest.mark.parametrize("kind", WRITES)
+def test_a_write_that_is_cancelled_says_how_much_has_left(host, kind, connect):
+    """K4. The host's exception says nothing; the operation does."""
+
+    async def main(guest):
+        a, b = await connect(host)
+        async with a, b:
+            op = WRITES[kind](a)
+            task = host.start(finish, op)
+            async with host.time_limit(20):
+                while not op.written:  # over TLS sendfile reads the file first, in blocking()
+                    await host.turn()
+            await waiting(host, guest, 1)
+            task.cancel()
+            assert await task.outcome() == "cancelled"
+            assert 0 < op.written < len(BIG)
+            reader = host.start(read_all, b)
+            async with host.time_limit(60):
+                await a.write(b"the end")
+                a.close_write()
+                assert await reader.outcome() == BIG[: op.written] + b"the end"
+
+    attached(host, main)
+
+
+@pytest.mark.parametrize("connect", [tcp, over_tls])
+def test_a_writer_that_is_cut_by_the_host_goes_on(host, connect):
+    """K4: what has not left stays, what has is gone, and nothing is sent twice."""
+
+    async def main(guest):
+        a, b = await connect(host)
+        async with a, b:
+            writer = gopoll.Writer(a, size=1000)
+            await writer.write(b"head")
+            taken = 0
+            for _ in range(3):  # all but the first find no room
+                op = writer.write(BIG[taken:])
+                task = host.start(finish, op)
+                await waiting(host, guest, 1)
+                task.cancel()
+                assert await task.outcome() == "cancelled"
+                taken += op.written
+            assert 0 < taken < len(BIG)
+            await writer.write(b"tail")
+            flush = writer.flush()
+            task = host.start(finish, flush)
+            await host.turn()
+            task.cancel()
+            await task.outcome()  # what little there is may have found room
+            assert flush.written + writer.buffered == 4
+            reader = host.start(read_all, b)
+            async with host.time_limit(60):
+                await writer.flush()
+                a.close_write()
+                assert await reader.outcome() == b"head" + BIG[:taken] + b"tail"
+
+    attached(host, main)
 
 
 def test_who_queues_for_the_lock_of_a_connection_can_be_cancelled(host):

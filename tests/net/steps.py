@@ -25,8 +25,10 @@ async def awaiting(op: Awaitable[T]) -> T:
     return await op
 
 
-def drive(op: Awaitable[T], cancel_at: int = -1) -> T:
-    """Run *op*, or a coroutine, to its end; raise Canceled at its park number *cancel_at*."""
+def drive(
+    op: Awaitable[T], cancel_at: int = -1, error: Callable[[], BaseException] = Canceled
+) -> T:
+    """Run *op*, or a coroutine, to its end; raise error() at its park number *cancel_at*."""
     coro = op if isinstance(op, Coroutine) else awaiting(op)
     parks = 0
     step: Callable[[], object] = lambda: coro.send(None)  # noqa: E731
@@ -38,5 +40,5 @@ def drive(op: Awaitable[T], cancel_at: int = -1) -> T:
             return result
         step = lambda: coro.send(None)  # noqa: E731
         if parks == cancel_at:
-            step = lambda: coro.throw(Canceled())  # noqa: E731
+            step = lambda: coro.throw(error())  # noqa: E731
         parks += 1

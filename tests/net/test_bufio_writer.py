@@ -5,8 +5,10 @@ No scheduler but in the last tests: a hand-driven coroutine is stepped at each p
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import traceback
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -56,6 +58,47 @@ class VectorSink(Sink):
 
     async def writev(self, buffers: list[Any]) -> int:
         return await self._send([bytes(buffer) for buffer in buffers])
+
+
+class TellingOp:
+    """The operation of a TellingSink: it counts, where the exception does not."""
+
+    def __init__(self, sink: Sink, buffers: list[bytes]) -> None:
+        self.sink = sink
+        self.buffers = buffers
+        self.before = len(sink.out)
+
+    @property
+    def written(self) -> int:
+        return len(self.sink.out) - self.before
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        return self.sink._send(self.buffers).__await__()
+
+
+class TellingSink(Sink):
+    """One whose operations say how much has left, as those of connections do."""
+
+    def write(self, data: Any) -> Any:
+        return TellingOp(self, [bytes(data)])
+
+
+class TellingVectorSink(TellingSink):
+    """The same with writev."""
+
+    def writev(self, buffers: list[Any]) -> Any:
+        return TellingOp(self, [bytes(buffer) for buffer in buffers])
+
+
+class HostError(Exception):
+    """What a host throws in: it has no written."""
+
+
+class HostCancelled(BaseException):
+    """The same, as those of asyncio and trio are."""
+
+
+FOREIGN = [HostError, HostCancelled, asyncio.CancelledError, KeyboardInterrupt, GeneratorExit]
 
 
 @pytest.fixture(params=[Sink, VectorSink])
@@ -198,6 +241,71 @@ def test_a_cut_that_says_nothing_ends_it(exc: BaseException) -> None:
         drive(writer.flush())
 
 
+@pytest.mark.parametrize("kind", [TellingSink, TellingVectorSink])
+@pytest.mark.parametrize("error", FOREIGN)
+@pytest.mark.parametrize("cut", range(6))
+def test_a_cut_by_somebody_else_loses_nothing(
+    kind: type[Sink], error: type[BaseException], cut: int
+) -> None:
+    """K4: the operation counts, whatever is thrown in."""
+    sink = kind(piece=1)
+    writer = Writer(sink, size=4)
+    drive(writer.write(b"ab"))
+    data = b"6789"
+    op = writer.write(data)
+    with pytest.raises(error) as caught:
+        drive(op, cut, error)
+    assert not hasattr(caught.value, "written")
+    assert (op.written, writer.buffered) == (max(0, cut - 2), max(0, 2 - cut))
+    drive(writer.write(data[op.written :]))
+    flush = writer.flush()
+    drive(flush)
+    assert sink.out == b"ab6789"
+
+
+def test_a_flush_says_how_much_has_left() -> None:
+    sink = TellingSink(piece=2)
+    writer = Writer(sink)
+    done = writer.write(b"abcdef")
+    assert done.written == 0
+    drive(done)
+    cut, rest, none = writer.flush(), writer.flush(), writer.flush()
+    with pytest.raises(HostCancelled):
+        drive(cut, 2, HostCancelled)
+    drive(rest)
+    drive(none)
+    assert [op.written for op in (done, cut, rest, none)] == [6, 4, 2, 0]
+    assert sink.out == b"abcdef"
+
+
+@pytest.mark.parametrize("kind", [TellingSink, TellingVectorSink])
+def test_a_write_that_is_closed_loses_nothing(kind: type[Sink]) -> None:
+    """As a coroutine that is dropped closes what it awaits."""
+    sink = kind(piece=1)
+    writer = Writer(sink, size=4)
+    drive(writer.write(b"ab"))
+    op = writer.write(b"6789")
+    coro = awaiting(op)
+    for _ in range(4):
+        coro.send(None)
+    coro.close()
+    assert (sink.out, op.written, writer.buffered) == (b"ab6", 1, 0)
+    drive(writer.write(b"789"))
+    drive(writer.flush())
+    assert sink.out == b"ab6789"
+
+
+def test_an_error_of_the_connection_sticks_though_the_operation_counts() -> None:
+    sink = TellingSink(piece=1)
+    writer = Writer(sink)
+    drive(writer.write(b"abcd"))
+    sink.error = 2, op_error("write", "tcp", None, None, errno.EPIPE)
+    for _ in range(2):
+        with pytest.raises(BrokenPipeError):
+            drive(writer.flush())
+    assert sink.calls == [[b"abcd"]]
+
+
 def test_two_writers_at_once_are_refused() -> None:
     sink = Sink()
     writer = Writer(sink)
@@ -244,13 +352,16 @@ CALLS = st.tuples(
     st.integers(-1, 4),  # the park at which it is cut
     st.booleans(),  # by a deadline
 )
+KINDS = st.sampled_from([Sink, VectorSink, TellingSink, TellingVectorSink])
 
 
-@given(st.booleans(), st.integers(1, 8), st.integers(1, 4), st.lists(CALLS, max_size=20))
+@given(KINDS, st.integers(1, 8), st.integers(1, 4), st.lists(CALLS, max_size=20))
 def test_whatever_is_cut_the_stream_is_whole(
-    vector: bool, size: int, piece: int, calls: list[tuple[bytes | None, int, bool]]
+    kind: type[Sink], size: int, piece: int, calls: list[tuple[bytes | None, int, bool]]
 ) -> None:
-    sink = (VectorSink if vector else Sink)(piece)
+    sink = kind(piece)
+    thrown = HostCancelled if issubclass(kind, TellingSink) else Canceled
+    told: list[tuple[int, int]] = []
     writer = Writer(sink, size=size)
     expected = b""
     for data, cut, late in calls:
@@ -258,14 +369,13 @@ def test_whatever_is_cut_the_stream_is_whole(
         while True:
             if late and cut >= 0:
                 sink.error = cut * piece, timeout_error("write", "tcp", None, None)
+            op: Any = writer.flush() if data is None else writer.write(data)
             try:
-                if data is None:
-                    drive(writer.flush(), -1 if late else cut)
-                else:
-                    drive(writer.write(data), -1 if late else cut)
-            except (Canceled, TimeoutError) as exc:
+                drive(op, -1 if late else cut, thrown)
+            except (Canceled, HostCancelled, TimeoutError) as exc:
+                told.append((getattr(exc, "written", op.written), op.written))
                 if data is not None:
-                    data = data[exc.written :]  # type: ignore[union-attr]
+                    data = data[op.written :]
                 cut, sink.error = -1, None
             else:
                 sink.error = None
@@ -275,6 +385,7 @@ def test_whatever_is_cut_the_stream_is_whole(
         assert writer.buffered <= size or cut >= 0
     drive(writer.flush())
     assert sink.out == expected
+    assert [by_op for _, by_op in told] == [by_error for by_error, _ in told]
 
 
 def test_over_tcp_nothing_is_lost_by_deadline_or_cancellation(run: Any) -> None:

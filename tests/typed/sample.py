@@ -102,10 +102,12 @@ async def connects(network: str, anything: Any) -> None:
         conn.set_no_delay(False)
         assert_type(await conn.read(), bytes)
         assert_type(await conn.write(b"x"), int)
+        assert_type(conn.write(b"x").written, int)
         assert_type(await gopoll.Reader(conn).read_line(), bytes)
         async with gopoll.Writer(conn, size=4096) as writer:
             assert_type(await writer.write(bytearray(b"x")), int)
             assert_type(await writer.flush(), None)
+            assert_type(writer.flush().written, int | None)
             await writer.write("text")  # type: ignore[arg-type]
     unknown = await gopoll.dial(network, "localhost:80", timeout=1)
     assert_type(unknown, Conn)

@@ -55,3 +55,8 @@ cdef class ReaderOp(BufferedOp):
 cdef class WriterOp(BufferedOp):
     cdef WriterBase writer
     cdef object what           # to be written
+    cdef Py_ssize_t taken      # of it, on the spot
+    cdef list told             # its only item: how much the coroutine has taken; or None
+
+cdef class CallOp(BufferedOp):
+    cdef object count          # an object whose written says how far the coroutine is

@@ -246,7 +246,8 @@ cdef class WriterBase:
     def write(self, data):
         """Take all of *data* and return its length; send only what does not fit. An op.
 
-        Raises what the connection raises; see the class for what is left then.
+        Raises what the connection raises; see the class for what is left then, and the .written
+        of the op for how much has been taken.
         """
         cdef WriterOp op
         check_made(self._conn, self)
@@ -259,7 +260,8 @@ cdef class WriterBase:
     def flush(self):
         """Send what is buffered. An op.
 
-        Raises what the connection raises: its .written is how much has left, the rest stays.
+        Raises what the connection raises: the .written of the op is how much has left, the rest
+        stays.
         """
         cdef WriterOp op
         check_made(self._conn, self)
@@ -408,6 +410,13 @@ cdef class ReaderOp(BufferedOp):
 
 
 cdef class WriterOp(BufferedOp):
+    @property
+    def written(self):
+        """How much of write()'s data has been taken, buffered or sent, or of the buffer has been
+        sent by flush(), whatever has ended it; None if nobody knows.
+        """
+        return self.taken if self.told is None else self.told[0]
+
     cdef bint now(self, PyObject **out) except -1:
         cdef WriterBase writer = self.writer
         cdef Py_ssize_t n, most
@@ -422,15 +431,43 @@ cdef class WriterOp(BufferedOp):
                 n = -1
         if n < 0:
             return False
-        result = n if self.kind == WRITE else None
+        result = None
+        if self.kind == WRITE:
+            self.taken = n
+            result = n
         Py_INCREF(result)
         out[0] = <PyObject *>result
         return True
 
     cdef object later(self):
+        self.told = [0]                  # not ourselves: no cycle
         if self.kind == FLUSH:
-            return self.writer._flush()
-        return self.writer._write(self.what)
+            return self.writer._flush(self.told)
+        return self.writer._write(self.what, self.told)
+
+
+cdef class CallOp(BufferedOp):
+    """A coroutine that writes, as an operation. *count*.written says how far it is."""
+
+    def __init__(self, coro, count):
+        self.rest = coro
+        self.count = count
+        self.kind = WRITE
+        self.begun = True                # the coroutine warns itself if it is never awaited
+
+    @property
+    def written(self):
+        """How much has been written, whatever has ended it."""
+        return self.count.written
+
+
+def written_by(op, exc):
+    """Return how much *op*, which *exc* has ended, has written; None if nobody knows (K4).
+
+    The operation tells, of a host's exceptions too; one that cannot has told its own exceptions.
+    """
+    written = getattr(op, "written", None)
+    return getattr(exc, "written", None) if written is None else written
 
 
 cdef int check_made(object conn, object self) except -1:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Awaitable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from gopoll.errors import Canceled, OpError
-from gopoll.net._bufio import ReaderBase, WriterBase
+from gopoll.errors import OpError
+from gopoll.net._bufio import ReaderBase, WriterBase, written_by
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -127,7 +127,9 @@ class Reader(ReaderBase):
 class _Sink(Protocol):
     """What a Writer writes to: everything, or an error whose .written says how much has left.
 
-    One that has writev(buffers) too gets what is buffered and a large write in one call.
+    What write() returns may say it in a .written of its own, which counts for errors of others too,
+    such as the cancellation of a host loop. One that has writev(buffers) too gets what is buffered
+    and a large write in one call.
     """
 
     def write(self, data: ReadableBuffer, /) -> Awaitable[int]: ...
@@ -141,10 +143,11 @@ class Writer(WriterBase):
     `async with Writer(conn) as writer:` flushes at the end of the block, unless an exception ends
     it. conn stays the caller's to close, and what is not flushed by then is lost.
 
-    A call that a deadline or a cancellation cuts loses nothing and sends nothing twice: what has
-    not left stays buffered. The .written of the error is how much of write()'s data was taken,
-    buffered or sent: write the rest, or flush again, to go on. After another error nobody knows
-    what the peer has got: every later call raises it again.
+    A call that a deadline or a cancellation cuts, that of a host loop too, loses nothing and sends
+    nothing twice: what has not left stays buffered. The .written of the operation, and of an error
+    of gopoll's, is how much of write()'s data was taken, buffered or sent: write the rest, or flush
+    again, to go on. After another error of the connection, or where nobody knows how much had left,
+    every later call raises it again.
     """
 
     def __init__(self, conn: _Sink, size: int = _CHUNK) -> None:
@@ -155,58 +158,62 @@ class Writer(WriterBase):
                 f"conn must have an awaitable write(data), as connections do; {kind} has none"
             )
         super().__init__(conn, _check_size("size", size))
-        self._writev = getattr(conn, "writev", None)
+        self._writev: Any = getattr(conn, "writev", None)
 
     # Where the operations go on that cannot end in the buffer.
 
-    async def _write(self, data: ReadableBuffer) -> int:
+    async def _write(self, data: ReadableBuffer, told: list[int | None]) -> int:
         view = memoryview(data).cast("B")
         if len(view) >= self._size:
-            await self._send(view)
+            await self._send(view, told)
         else:
-            await self._send(view[:0])
+            await self._send(view[:0], told)
             self._gather(view)
+        told[0] = len(view)
         return len(view)
 
-    async def _flush(self) -> None:
-        await self._send(None)
+    async def _flush(self, told: list[int | None]) -> None:
+        await self._send(None, told)
 
-    async def _send(self, data: memoryview | None) -> None:
-        """Send what is buffered, then *data*; the .written of an error is that of *data* if any."""
-        head, before = self._buffer, 0
-        try:
-            if not head:
-                await self._put(data or b"")
-            elif data and self._writev is not None:
-                await self._put([head, data])
-            else:
-                await self._put(head)
-                before = len(head)
-                if data:
-                    await self._put(data)
-        except BaseException as exc:
-            written = getattr(exc, "written", None)
-            gone = None if written is None else before + written
-            if gone is not None and data is not None:
-                exc.written = max(0, gone - len(head))  # type: ignore[attr-defined]
-            self._cut(exc, gone)
-            raise
-        self._buffer = bytearray()
-
-    async def _put(self, what: ReadableBuffer | list[ReadableBuffer]) -> None:
-        """Hand *what* to the connection, for one caller at a time."""
+    async def _send(self, data: memoryview | None, told: list[int | None]) -> None:
+        """Send what is buffered, then *data*; tell in *told* how much has left of that, else of
+        what was buffered. So does the .written of an error that has one.
+        """
+        head, gone, op = self._buffer, 0, None  # what op has written is behind the *gone* bytes
         self._busy = True
         try:
-            if isinstance(what, list):
-                await self._writev(what)  # type: ignore[misc]
-            else:
-                await self._conn.write(what)
+            for what in self._pieces(head, data):
+                write = self._writev if isinstance(what, list) else self._conn.write
+                op = write(what)
+                await op
+                gone, op = len(head), None
+            self._buffer = bytearray()
+            told[0] = len(head)
+        except BaseException as exc:
+            written = written_by(op, exc)
+            total = None if written is None else gone + written
+            told[0] = total
+            if total is not None and data is not None:
+                told[0] = max(0, total - len(head))
+                if hasattr(exc, "written"):
+                    exc.written = told[0]
+            self._cut(exc, total)
+            raise
         finally:
             self._busy = False
 
+    def _pieces(self, head: bytearray, data: memoryview | None) -> list[Any]:
+        """Return what the connection is given, one after the other; a list is for writev."""
+        if not head:
+            return [data or b""]
+        if data and self._writev is not None:
+            return [[head, data]]
+        return [head, data] if data else [head]
+
     def _cut(self, exc: BaseException, gone: int | None) -> None:
         """Keep what has not left, *gone* bytes having; or nothing, and all is over."""
-        if gone is not None and isinstance(exc, (TimeoutError, Canceled)):
+        broken = isinstance(exc, OSError) and not isinstance(exc, TimeoutError)
+        if gone is not None and not broken:
             self._buffer = self._buffer[gone:]
         elif isinstance(exc, Exception):
             self._error = exc

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from gopoll._poller import READ, WRITE
 from gopoll.errors import Addr, Canceled, OpError
+from gopoll.net._bufio import CallOp
 from gopoll.net.conn import Conn, _move_to, check_sending
 from gopoll.net.tlscore import CHUNK, TLSCore
 from gopoll.runtime._sched import current_sched
@@ -38,9 +39,9 @@ class TLSConn(TLSCore):
     and neither waits for the other. The deadlines are those of the connection below.
 
     A write that a deadline or a cancellation cuts does not break the stream: what has been
-    encrypted is counted in .written and is sent before all else, by itself as soon as the deadline
-    allows. b"" is the end that the peer has announced; a connection that ends without that is an
-    OpError that is an ssl.SSLEOFError: "unexpected EOF".
+    encrypted is counted in .written, of the error and of the operation, and is sent before all
+    else, by itself as soon as the deadline allows. b"" is the end that the peer has announced; a
+    connection that ends without that is an OpError that is an ssl.SSLEOFError: "unexpected EOF".
     """
 
     __slots__ = ()
@@ -67,34 +68,49 @@ class TLSConn(TLSCore):
         assert isinstance(count, int)
         return count
 
-    async def write(self, data: ReadableBuffer) -> int:
+    def write(self, data: ReadableBuffer) -> CallOp[int]:
         """Write all of *data* and return its length, or raise an error whose .written says how
-        much has been encrypted: that is on its way, whatever became of the call. An op;
-        concurrent writes do not mix. Go: Conn.Write.
+        much has been encrypted: that is on its way, whatever became of the call. An op, whose own
+        .written says it too; concurrent writes do not mix. Go: Conn.Write.
         """
-        with memoryview(data) as whole, whole.cast("B") as view:
-            return await self._write(view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
+        writing = _Writing(self)
+        return CallOp(self._write_one(writing, data), writing)
 
-    async def writev(self, buffers: Iterable[ReadableBuffer]) -> int:
+    async def _write_one(self, writing: _Writing, data: ReadableBuffer) -> int:
+        with memoryview(data) as whole, whole.cast("B") as view:
+            chunks = (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
+            return await self._write(writing, chunks)
+
+    def writev(self, buffers: Iterable[ReadableBuffer]) -> CallOp[int]:
         """Write all of *buffers* in order, as one write; return the sum of their lengths. An op."""
+        writing = _Writing(self)
+        return CallOp(self._write_each(writing, buffers), writing)
+
+    async def _write_each(self, writing: _Writing, buffers: Iterable[ReadableBuffer]) -> int:
         views: list[memoryview] = []
         try:
             for buffer in buffers:
                 with memoryview(buffer) as whole:
                     views.append(whole.cast("B"))
-            return await self._write(_gather(views))
+            return await self._write(writing, _gather(views))
         finally:
             for view in views:
                 view.release()
 
-    async def sendfile(self, file: Any, offset: int | None = 0, count: int | None = None) -> int:
+    def sendfile(self, file: Any, offset: int | None = 0, count: int | None = None) -> CallOp[int]:
         """Send *count* bytes of *file* from *offset*, in one write; return their number. An op.
 
         file: a regular one, an object with fileno() or a descriptor. offset: None is where the
         descriptor stands, which then moves. count: None is up to the end.
         """
+        writing = _Writing(self)
+        return CallOp(self._send_file(writing, file, offset, count), writing)
+
+    async def _send_file(
+        self, writing: _Writing, file: Any, offset: int | None, count: int | None
+    ) -> int:
         fd = check_sending(file, offset, count)
-        async with _Writing(self) as writing:
+        async with writing:
             try:
                 start = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
                 await self._send_from(writing, fd, start, count)
@@ -115,8 +131,8 @@ class TLSConn(TLSCore):
                 break
             await writing.put(memoryview(data))
 
-    async def _write(self, chunks: Iterator[memoryview]) -> int:
-        async with _Writing(self) as writing:
+    async def _write(self, writing: _Writing, chunks: Iterator[memoryview]) -> int:
+        async with writing:
             for chunk in chunks:
                 with chunk:
                     await writing.put(chunk)
@@ -312,7 +328,8 @@ class TLSConn(TLSCore):
 class _Writing:
     """`async with _Writing(conn) as writing: await writing.put(chunk)`: one write.
 
-    written: bytes of plaintext that have been encrypted; the .written of what ends the block.
+    written: bytes of plaintext that have been encrypted; the .written of what ends the block, if
+    that is of gopoll's.
     """
 
     __slots__ = ("_conn", "written")

@@ -42,6 +42,7 @@ from typing import Any
 from gopoll._fd import FD
 from gopoll._poller import READ, WRITE
 from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_error
+from gopoll.net._bufio import written_by
 from gopoll.net.conn import Conn
 from gopoll.net.sock import send_at_once
 from gopoll.net.tlserror import TLSError, is_late, tls_error, unexpected_eof
@@ -391,12 +392,12 @@ class TLSCore(Conn):
                     self._waits.wake()  # W5
                 if not self._unsent:
                     return
-            data = self._unsent
+            data, op = self._unsent, None
             try:
-                await self._conn.write(data)
+                op = self._conn.write(data)
+                await op
             except BaseException as exc:
-                written = getattr(exc, "written", None)
-                if written is None:
+                if (written := written_by(op, exc)) is None:
                     self._write_end = self._op_error("write", _CUT)
                     written = len(data)
                 self._unsent = data[written:]  # W2
