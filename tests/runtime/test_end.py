@@ -234,6 +234,26 @@ def test_system_exit_and_keyboard_interrupt_of_a_goroutine_end_the_run():
         assert caught.value is error
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_what_ends_a_program_ends_the_run_though_a_handle_is_held(error):
+    """As os.Exit does in Go, and sys.exit() in a task of asyncio: who holds it may never look."""
+    handles, cleaned_up = [], []
+
+    async def main():
+        handles.append(gopoll.go(fails, error))
+        try:
+            await forever()
+        finally:
+            cleaned_up.append(True)
+
+    with pytest.raises(type(error)) as caught:
+        gopoll.run(main)
+    assert caught.value is error
+    assert cleaned_up == [True]
+    with pytest.raises(type(error)):
+        handles[0].result()
+
+
 def test_an_error_may_be_asked_for_after_the_run():
     box = []
 

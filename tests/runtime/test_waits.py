@@ -358,12 +358,37 @@ def test_results_that_look_like_exceptions_or_tuples_come_back_as_they_are(run):
     run(main)
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+def test_what_ends_a_program_goes_to_who_awaits_it(run, error):
+    """E2 holds where somebody waits: it is his to raise, or to catch."""
+
+    async def leave(gate):
+        await gate.recv()
+        raise error
+
+    async def wait(g):
+        with pytest.raises(type(error)) as caught:
+            await g
+        assert caught.value is error
+        return "seen"
+
+    async def main():
+        gate = gopoll.Chan()
+        g = gopoll.go(leave, gate)
+        waiter = gopoll.go(wait, g)
+        await wait_parked(waiter)
+        await gate.send(None)
+        assert await waiter == "seen"
+
+    run(main)
+
+
 def test_an_error_of_any_class_comes_through_a_join(run):
     class Odd(BaseException):
         pass
 
     async def main():
-        for error in (ValueError("v"), Odd("o"), SystemExit(3), GeneratorExit()):
+        for error in (ValueError("v"), Odd("o"), GeneratorExit()):
             g = gopoll.go(fails, error)
             with pytest.raises(type(error)) as caught:
                 await g

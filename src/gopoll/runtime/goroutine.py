@@ -49,7 +49,8 @@ class Goroutine(Handle, Generic[_T]):
     """The handle of a goroutine: await it, cancel it, ask how it is. Made by go().
 
     If a goroutine ends with an error, the error goes to whoever awaits it. If nobody can any more
-    (no handle is left, or the last is dropped without an await), run() ends with that error.
+    (no handle is left, or the last is dropped without an await), run() ends with that error; with
+    KeyboardInterrupt and SystemExit at once, unless somebody awaits it by then or it is in a Group.
     Handles of one goroutine are equal.
     """
 

@@ -22,15 +22,13 @@ from gopoll.runtime._sched import current_g, current_sched
 from gopoll.runtime._sync import WaitCounter
 from gopoll.runtime.context import Context, with_cancel
 from gopoll.runtime.goroutine import Goroutine, coroutine_of
-from gopoll.runtime.sched import TURNS, Scheduler, name_of
+from gopoll.runtime.sched import EXITS, TURNS, Scheduler, name_of
 from gopoll.runtime.scope import shield, step_in, step_out
 
 __all__ = ["Group"]
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
-
-_EXITS = (KeyboardInterrupt, SystemExit)  # they end the program: raised as themselves
 
 
 class Group:
@@ -162,8 +160,8 @@ class Group:
         canceled = await self._wait()
         self._cancel(None)
         errors, self._errors = self._errors, []
-        exits = [error for error in errors if isinstance(error, _EXITS)]
-        others = [error for error in errors if not isinstance(error, _EXITS)]
+        exits = [error for error in errors if isinstance(error, EXITS)]
+        others = [error for error in errors if not isinstance(error, EXITS)]
         try:
             if exits and others:
                 raise exits[0] from BaseExceptionGroup("errors in a Group", others)

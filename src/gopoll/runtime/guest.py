@@ -15,14 +15,12 @@ from gopoll._host import HostLink
 from gopoll._pollerbase import init_poller
 from gopoll.runtime import debug
 from gopoll.runtime._base import do_all
-from gopoll.runtime._g import GBase
 from gopoll.runtime._guest import begin_turn, check_turn, end_turn, has_work, run_turn
 from gopoll.runtime.notify import end_of_run
 from gopoll.runtime.sched import Scheduler
 
 __all__ = ["GuestScheduler"]
 
-EXITS = (KeyboardInterrupt, SystemExit)
 TURNS = 16  # so often may a signal handler raise in one step of the end
 
 
@@ -82,14 +80,6 @@ class GuestScheduler(Scheduler):
         if self.fatal is not None and not self.has_raised:
             self.has_raised = True
             raise self.fatal
-
-    def goexit(self, g: GBase, error: BaseException | None) -> None:
-        """Let what ends a program end the guest, who may hold a handle: Ctrl-C is raised in
-        whatever runs here, and there is no main to raise it in. Go: goexit0.
-        """
-        super().goexit(g, error)
-        if isinstance(error, EXITS) and not g.was_awaited:
-            self.unwaited(g)
 
     @property
     def has_work(self) -> bool:

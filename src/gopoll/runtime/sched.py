@@ -47,6 +47,7 @@ LOOK_AGAIN_NS = 10**9
 LOOK_SELDOM_NS = 8 * 10**9
 TURNS = 16  # so often may a signal handler raise in one step of the end
 MAX_DEATHS = 8  # exceptions of the scheduler's own that a run survives
+EXITS = (KeyboardInterrupt, SystemExit)  # they end a program, as os.Exit does in Go
 
 
 class _SwitchInterval:
@@ -142,8 +143,10 @@ class Scheduler(ExecBase):
             self.shut_down()
         elif g.system and error is not None and not isinstance(error, Canceled):
             self.die(error)
-        elif error is not None and not g.is_claimed and not g.live_handles:
-            self.unwaited(g)
+        elif error is not None and not g.is_claimed:
+            exits = isinstance(error, EXITS) and not g.was_awaited  # who holds it may never look
+            if exits or not g.live_handles:
+                self.unwaited(g)
         if self.is_ending:
             self.check_end()
 
