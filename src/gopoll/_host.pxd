@@ -8,6 +8,7 @@ from gopoll._pollerbase cimport PollerBase
 
 cdef class HostLink(HostBase):
     cdef object make_future            # the host's
+    cdef object create_future          # the host's, in its place, or None
     cdef object comes_again            # the host's
     cdef PollerBase poller             # the guest's
     cdef pollServer *ps                # of the process that made it
@@ -19,10 +20,11 @@ cdef class HostLink(HostBase):
 cdef class HostWaiter:
     cdef HostLink link
     cdef ParkRequest request           # what it is parked in
-    cdef object set_result
+    cdef object set_result             # None: future's own
     cdef object set_error
     cdef object future                 # if it is one of asyncio's kind: cancelled by its task
     cdef bint over                     # told, or taken back; on the host's thread
+    cdef int wake(self) except -1
     cdef bint take_back(self) noexcept
     cdef object settle(self, object error)
 

@@ -18,6 +18,7 @@ class HostLink(HostBase):
             [], tuple[Awaitable[Any], Callable[[Any], object], Callable[[BaseException], object]]
         ],
         comes_again: Callable[[BaseException], bool],
+        create_future: Callable[[], Awaitable[Any]] | None = None,
     ) -> None: ...
     @property
     def is_closed(self) -> bool: ...

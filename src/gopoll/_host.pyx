@@ -32,11 +32,16 @@ CLOSED = ("the guest has been closed, or the block of attach() left, while this 
 cdef class HostLink(HostBase):
     """What a guest knows of its host, and which operations wait in the host's tasks."""
 
-    def __init__(self, PollerBase poller not None, make_future, comes_again):
-        """make_future() -> (awaitable, set_result, set_error); comes_again(error) -> bool."""
+    def __init__(self, PollerBase poller not None, make_future, comes_again, create_future=None):
+        """make_future() -> (awaitable, set_result, set_error); comes_again(error) -> bool.
+
+        create_future: instead of make_future, where it gives a future of asyncio's kind, which has
+        these by their names.
+        """
         self.poller = poller
         self.ps = poller.ps
         self.make_future = make_future
+        self.create_future = create_future
         self.comes_again = comes_again
         self.waits = set()
 
@@ -78,15 +83,18 @@ cdef class HostWaiter:
     """The waiter of one park: called when it is over, on any thread (Q1)."""
 
     def __call__(self):
+        self.wake()
+
+    cdef int wake(self) except -1:
         cdef HostLink link = self.link
         if link.thread != thread_words():
             try:
                 link.poller.post(self)
             except ClosedError:
                 pass                         # Q3: it has been failed
-            return
-        if not self.over:                    # Q2
+        elif not self.over:                  # Q2
             self.settle(None)
+        return 0
 
     cdef object settle(self, object error):
         """Tell who awaits. On the host's thread, once."""
@@ -95,7 +103,12 @@ cdef class HostWaiter:
         if self.future is not None and self.future.done():
             return                           # cancelled: its task is thrown into soon
         if error is None:
-            self.set_result(None)
+            if self.set_result is None:
+                self.future.set_result(None)
+            else:
+                self.set_result(None)
+        elif self.set_error is None:
+            self.future.set_exception(error)
         else:
             self.set_error(error)
 
@@ -188,7 +201,10 @@ cdef class HostAwait(Awaitable):
         waiter = HostWaiter.__new__(HostWaiter)
         waiter.link = link
         waiter.request = request
-        awaitable, waiter.set_result, waiter.set_error = link.make_future()
+        if link.create_future is None:
+            awaitable, waiter.set_result, waiter.set_error = link.make_future()
+        else:
+            waiter.future = awaitable = link.create_future()
         Py_INCREF(waiter)
         if not request.commit_word(<PyObject *>waiter):
             Py_DECREF(waiter)

@@ -480,6 +480,74 @@ def test_asynchronous_generators_of_the_host_are_left_to_the_host(guest):
         sys.set_asyncgen_hooks(*hooks)
 
 
+@pytest.mark.parametrize("turn", ["run_nowait", "the host's callback"])
+def test_hooks_for_asynchronous_generators_are_put_back_with_their_references(turn):
+    def first(agen):
+        pass
+
+    async def set_others():
+        sys.set_asyncgen_hooks(print, print)
+
+    host = Recorder()
+    before = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(first, None)
+    try:
+        with Guest(host) as guest:
+            run = guest.run_nowait if turn == "run_nowait" else host.callback
+            run()
+            held = sys.getrefcount(first)
+            for _ in range(1000):
+                run()
+            g = gopoll.go(set_others)
+            while not g.done:
+                run()
+            assert sys.get_asyncgen_hooks() == (first, None)
+            assert sys.getrefcount(first) == held
+    finally:
+        sys.set_asyncgen_hooks(*before)
+
+
+def test_what_ends_a_guest_is_raised_in_the_callback_of_its_host():
+    async def bad():
+        raise ValueError("unseen")
+
+    host = Recorder()
+    with Guest(host) as guest:
+        other = gopoll.go(nap, 3600)
+        gopoll.go(bad)
+        with pytest.raises(ValueError, match="unseen"):
+            host.callback()
+        while not other.done:
+            host.callback()
+    assert guest.is_closed
+    host.callback()
+
+
+def test_a_host_whose_future_fails_is_told_and_the_guest_goes_on(monkeypatch):
+    class Broken(Recorder):
+        def make_future(self):
+            def fail(value):
+                raise ValueError("of the host")
+
+            return self.wait([]), fail, fail
+
+    async def sleeps():
+        await gopoll.sleep(0)
+        await gopoll.sleep(0.001)
+
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: told.append(error))
+    host = Broken()
+    with Guest(host) as guest:
+        task = sleeps()
+        assert task.send(None) == "the host's own"
+        while not told:
+            host.callback()
+        task.close()
+        assert drive(guest, gopoll.go(nap)) == [0.0]
+    assert [str(error) for error in told] == ["of the host"]
+
+
 def test_in_a_forked_child_it_is_refused_and_the_parent_goes_on():
     run_forking(
         """

@@ -40,15 +40,13 @@ class AttachedGuest(Guest):
         self._ended: Note | None = None  # while the block waits for the end
         super().__init__(host)
 
-    def _turn(self) -> None:
-        try:
-            super()._turn()
-        except BaseException as error:
-            if error is not self._sched.fatal:
-                raise
+    def _look(self) -> None:
+        sched = self._sched
+        if sched.fatal is not None and not sched.has_raised:
+            sched.has_raised = True
             if self._ended is None:
                 self._fail()
-        if self._sched.is_finished and self._ended is not None and not self._ended.is_set:
+        if sched.is_finished and self._ended is not None and not self._ended.is_set:
             self._ended.wake()
 
     def shut_down(self) -> None:

@@ -34,7 +34,7 @@ class _LoopHost(Host):
     def make_future(
         self,
     ) -> tuple[Awaitable[Any], Callable[[Any], object], Callable[[BaseException], object]]:
-        future = self._create_future()
+        future = self._loop.create_future()
         return future, future.set_result, future.set_exception  # the guest asks whether it is done
 
 

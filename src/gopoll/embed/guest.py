@@ -30,6 +30,9 @@ class Host:
     All are called on the loop's thread.
     """
 
+    # What makes a future of asyncio's kind, instead of make_future: without a frame for each wait.
+    _create_future: Callable[[], Awaitable[Any]] | None = None
+
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call callback() whenever *fd* is readable, until unwatch(fd). Level-triggered.
 
@@ -101,22 +104,24 @@ class Guest:
         make_link = None
         if host is not None:
             make_link = functools.partial(
-                HostLink, make_future=host.make_future, comes_again=host.comes_again
+                HostLink,
+                make_future=host.make_future,
+                comes_again=host.comes_again,
+                create_future=host._create_future,
             )
         self._sched.enter(make_link)
         self._fd = self._sched.poller.fileno()
         if host is not None:
             try:
-                host.watch(self._fd, self._turn)
+                host.watch(self._fd, self._sched.pump(BUDGET, self._look))
             except BaseException:
                 self._host = None
                 self.close()
                 raise
 
-    def _turn(self) -> None:
-        """Run a batch; called by the host. One that comes after unwatch() does nothing."""
-        if not self._sched.is_closed:
-            self.run_nowait()
+    def _look(self) -> None:
+        """Raise what has ended the guest; after a turn of the host's once it is ending."""
+        self._sched.raise_fatal()
 
     def fileno(self) -> int:
         """Return the descriptor to watch: readable when run_nowait() has something to do."""

@@ -20,6 +20,7 @@ cdef class FindBase(SchedBase):
     cdef int poll_last(self, MBase m) except -1
     cdef int idle(self, MBase m) except -1
     cdef int take(self, MBase m, int n, uintptr_t *words) except -1
+    cdef int call(self, fn) except -1
     cdef int count_out(self) except -1
     cdef int block(self, MBase m) except -1
     cdef bint hopeless(self) noexcept

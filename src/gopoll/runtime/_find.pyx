@@ -21,6 +21,7 @@ from gopoll._atomic cimport (add_i64, add_int, bump, cas_i64, cas_int, futex_wai
                              gil_unlock, load_i64, load_int, load_u64, load_word, peek_i64,
                              poke_i64, poke_int, store_i64, store_int, swap_i64, swap_int,
                              swap_word)
+from gopoll._host cimport HostWaiter
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._throw cimport throw
@@ -31,6 +32,7 @@ from gopoll.runtime._runq cimport OUT_CAP
 from gopoll.runtime._sched cimport MAX_MS, SchedBase
 
 from gopoll.errors import ClosedError
+from gopoll.runtime.report import tell
 
 cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
@@ -271,12 +273,23 @@ cdef class FindBase(SchedBase):
         if fns is not None:
             for fn in fns:                   # all of them, whatever one of them raises
                 try:
-                    self.run_callable((<Posted>fn).fn if isinstance(fn, Posted) else fn)
+                    self.call(fn)
                 except BaseException as err:
                     self.survive(err)
                 if isinstance(fn, Posted):
                     self.count_out()
         return n
+
+    cdef int call(self, fn) except -1:
+        """Do what a waiter stands for that is no goroutine."""
+        if not isinstance(fn, HostWaiter):
+            self.run_callable((<Posted>fn).fn if isinstance(fn, Posted) else fn)
+            return 0
+        try:                                 # it wakes a task of a guest's host
+            (<HostWaiter>fn).wake()
+        except Exception as err:
+            tell(err)
+        return 0
 
     def empty_queues(self):
         """Drop what a run that was cut short has left in its queues, which refer to it (J3)."""

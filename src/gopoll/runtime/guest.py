@@ -15,7 +15,7 @@ from gopoll._host import HostLink
 from gopoll._pollerbase import init_poller
 from gopoll.runtime import debug
 from gopoll.runtime._base import do_all
-from gopoll.runtime._guest import begin_turn, check_turn, end_turn, has_work, run_turn
+from gopoll.runtime._guest import Pump, begin_turn, check_turn, end_turn, has_work, run_turn
 from gopoll.runtime.notify import end_of_run
 from gopoll.runtime.sched import Scheduler
 
@@ -65,15 +65,14 @@ class GuestScheduler(Scheduler):
         """Run up to *budget* slices; how many there were. The first error that nobody awaits is
         raised here, once, when everything else has been cancelled.
         """
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(self._begin_agen, self._drop_agen)
-        try:
-            n = run_turn(self, self.m0, budget)
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
+        n = run_turn(self, self.m0, budget, self._begin_agen, self._drop_agen)
         if self.fatal is not None:
             self.raise_fatal()
         return n
+
+    def pump(self, budget: int, looks: Callable[[], object]) -> Callable[[], None]:
+        """Return what a host is to call for a turn; once the guest is ending that calls looks()."""
+        return Pump(self, self.m0, budget, self._begin_agen, self._drop_agen, looks)
 
     def raise_fatal(self) -> None:
         """Raise what has ended the guest, unless it has been raised before."""
