@@ -1,8 +1,11 @@
 """docs/api.md, gopoll.__all__ and the classes: one list of names."""
 
 import collections
-import importlib
+import importlib.metadata
 import re
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ OWNERS = {
     "The poller, for loops": [gopoll.Poller],
 }
 IN_THE_ENVIRONMENT = {"GOPOLL_DEBUG"}
+NOT_IN_ALL = {"__version__"}  # a star import would overwrite the program's own
 SOURCES = Path(__file__).parent.parent / "src" / "gopoll"
 CALLS = re.compile(r"^(\.?[A-Za-z_][\w.]*)")
 
@@ -41,6 +45,9 @@ def test_every_documented_name_is_there(section, text):
     name = CALLS.match(text).group(1)
     if name in IN_THE_ENVIRONMENT:
         assert name in (SOURCES / "runtime" / "debug.py").read_text()
+    elif name in NOT_IN_ALL:
+        assert hasattr(gopoll, name)
+        assert name not in gopoll.__all__
     elif name.startswith("."):
         assert all(hasattr(owner, name[1:]) for owner in OWNERS[section])
     elif name.startswith("embed."):
@@ -133,3 +140,21 @@ def test_every_public_docstring_begins_with_a_verb_or_a_noun_and_ends_with_a_sto
         if callable(thing):
             first = (thing.__doc__ or "").strip().split("\n\n")[0]
             assert first, name
+
+
+def test_the_version_is_the_distributions_and_costs_an_import_nothing():
+    assert gopoll.__version__ == version("gopoll")
+    assert "__version__" in dir(gopoll)
+    code = 'import gopoll, sys; print("importlib.metadata" in sys.modules, gopoll.__version__)'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == f"False {version('gopoll')}\n"
+
+
+def test_without_a_distribution_there_is_no_version(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(AttributeError, match="without its distribution"):
+        _ = gopoll.__version__
+    assert getattr(gopoll, "__version__", None) is None

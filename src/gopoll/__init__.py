@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from gopoll import tls
     from gopoll.net.tls import TLSConn, dial_tls
 
+    __version__: str
+
 __all__ = [
     "ABI_VERSION",
     "BOTH",
@@ -182,11 +184,24 @@ _LATE = frozenset({"TLSConn", "dial_tls", "tls"})
 if not TYPE_CHECKING:  # a type checker has them from above, and is to find what is misspelt
 
     def __getattr__(name):
+        if name == "__version__":
+            return _version()
         if name not in _LATE:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         tls = importlib.import_module("gopoll.tls")
         return tls if name == "tls" else getattr(tls, name)
 
 
+def _version() -> str:
+    """Return the version of the installed distribution. AttributeError if there is none."""
+    metadata = importlib.import_module("importlib.metadata")  # slow to load, and seldom wanted
+    try:
+        found: str = metadata.version("gopoll")
+    except ImportError:
+        text = "gopoll was imported without its distribution: nothing says its version"
+        raise AttributeError(text) from None
+    return found
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+    return sorted({*globals(), *_LATE, "__version__"})
