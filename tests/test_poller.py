@@ -101,6 +101,58 @@ def test_an_unknown_registration_is_refused(poller, mode):
         poller.open(fd, mode)
 
 
+INTS = {
+    "fd": [
+        lambda poller, desc, timer, value: poller.open(value),
+        lambda poller, desc, timer, value: poller.is_poll_descriptor(value),
+        lambda poller, desc, timer, value: gopoll.PollDesc(poller, value, EDGE),
+    ],
+    "mode": [
+        lambda poller, desc, timer, value: poller.open(0, value),
+        lambda poller, desc, timer, value: gopoll.PollDesc(poller, 0, value),
+        lambda poller, desc, timer, value: desc.reset(value),
+        lambda poller, desc, timer, value: desc.wait(value),
+        lambda poller, desc, timer, value: desc.rearm(value),
+        lambda poller, desc, timer, value: desc.set_deadline_ns(0, value),
+    ],
+    "when_ns": [
+        lambda poller, desc, timer, value: desc.set_deadline_ns(value),
+        lambda poller, desc, timer, value: poller.call_at_ns(value, "never"),
+        lambda poller, desc, timer, value: gopoll.Timer(poller, value, "never"),
+        lambda poller, desc, timer, value: timer.move(value),
+    ],
+    "delay_ns": [lambda poller, desc, timer, value: poller.netpoll(value)],
+    "limit": [lambda poller, desc, timer, value: poller.netpoll(0, value)],
+}
+
+
+@pytest.mark.parametrize("value", [1.5, 1.0, True, "1", None])
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [(name, call) for name, calls in INTS.items() for call in calls],
+    ids=[f"{name}{n}" for name, calls in INTS.items() for n in range(len(calls))],
+)
+def test_what_is_no_int_is_refused_by_name(poller, name, call, value):
+    """A float was cut short: open(1.5) registered descriptor 1."""
+    with eventfd() as fd:
+        desc = poller.open(fd, LEVEL)
+        timer = poller.call_at_ns(time.monotonic_ns() + 10**15, "never")
+        before = poller.stats()
+        kind = type(value).__name__
+        with pytest.raises(TypeError, match=f"^{name} must be an int, not {kind}$"):
+            call(poller, desc, timer, value)
+        assert poller.stats() == before
+        retire(desc)
+
+
+def test_an_int_of_any_class_is_taken(poller):
+    class Number(int):
+        pass
+
+    assert poller.netpoll(Number(0), Number(3)) == []
+    assert not poller.is_poll_descriptor(Number(0))
+
+
 # -- the one door ----------------------------------------------------------------------------------
 
 

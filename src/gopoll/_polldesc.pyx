@@ -21,7 +21,7 @@ from gopoll._pollcache cimport (blockPark, modeBoth, modeRead, modeWrite, netpol
                                 pollErrNotPollable, pollErrTimeout, pollNoError, pollRearm,
                                 regEdge)
 from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
-from gopoll._pollerbase cimport PollerBase
+from gopoll._pollerbase cimport PollerBase, check_int, check_int64
 from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._throw cimport THROW_OUT_OF_MEMORY, THROW_UNBLOCK_CLOSING, throw
 from gopoll._timers cimport (TIMER_WAITER, TimerNode, nanotime, timer_arm, timer_init, timer_move,
@@ -76,12 +76,12 @@ cdef class PollDesc:
     nobody may still hold its address when close() gives it up.
     """
 
-    def __init__(self, PollerBase poller not None, int fd, int mode):
-        cdef int rc
+    def __init__(self, PollerBase poller not None, fd, mode):
+        cdef int rc, number = check_int(fd, "fd"), reg = check_int(mode, "mode")
         cdef pollDesc *pd = NULL
         poller.enter_python()
         try:
-            rc = poll_runtime_pollOpen(poller.ps, fd, mode, &pd)
+            rc = poll_runtime_pollOpen(poller.ps, number, reg, &pd)
             if rc != 0:
                 if pd != NULL:
                     pollDiscard(poller.ps, pd)
@@ -95,7 +95,7 @@ cdef class PollDesc:
         self.poller = poller
         self.ps = poller.ps
         self.pd = pd
-        self.fd = fd
+        self.fd = number
 
     cdef pollDesc *live(self) except NULL:
         """The open descriptor; ClosedError or ForkedError."""
@@ -107,19 +107,19 @@ cdef class PollDesc:
                               "again in the child")
         return pd                            # whatever close() does meanwhile: P4
 
-    def reset(self, int mode):
+    def reset(self, mode):
         """Prepare READ or WRITE for I/O: raise if it is closing or past its deadline.
 
         Call it before every attempt; a readiness that is stored is dropped, since the attempt
         finds it again. Go: poll_runtime_pollReset.
         """
-        cdef int rc
+        cdef int rc, direction = _direction(mode)
         with cython.critical_section(self):
-            rc = poll_runtime_pollReset(self.live(), _direction(mode))
+            rc = poll_runtime_pollReset(self.live(), direction)
         if rc != pollNoError:
             poll_error(rc, "poll")
 
-    def wait(self, int mode):
+    def wait(self, mode):
         """Announce a wait for READ or WRITE and return its ParkRequest, to be committed next.
 
         Raises ClosedError, TimeoutError (deadline), InternalError for a second waiter of one
@@ -128,11 +128,11 @@ cdef class PollDesc:
         again.
         Go: poll_runtime_pollWait.
         """
-        cdef int rc
+        cdef int rc, direction = _direction(mode)
         with cython.critical_section(self):
-            rc = poll_runtime_pollWait(self.ps, self.live(), _direction(mode))
+            rc = poll_runtime_pollWait(self.ps, self.live(), direction)
             if rc == pollNoError or rc == -blockPark:
-                return self.request(mode)
+                return self.request(direction)
         poll_error(rc, "poll")
 
     cdef ParkRequest request(self, int mode):
@@ -147,31 +147,30 @@ cdef class PollDesc:
                 self.writer = park
         return park
 
-    def set_deadline_ns(self, int64_t when_ns, int mode=modeBoth):
+    def set_deadline_ns(self, when_ns, mode=modeBoth):
         """Set the deadline of READ, WRITE or BOTH; wakes the waiters that it has passed.
 
         when_ns: monotonic ns; 0 clears; in the past (or < 0): waits fail at once, until it is
         moved. Go: poll_runtime_pollSetDeadline.
         """
-        cdef int rc
-        _directions(mode)
-        if when_ns > 0 and when_ns <= nanotime():
-            when_ns = -1
+        cdef int rc, directions = _directions(mode)
+        cdef int64_t when = check_int64(when_ns, "when_ns")
+        if when > 0 and when <= nanotime():
+            when = -1
         self.live()
         self.poller.enter()
         try:
             with cython.critical_section(self):
-                rc = poll_runtime_pollSetDeadline(self.ps, self.live(), when_ns, mode)
+                rc = poll_runtime_pollSetDeadline(self.ps, self.live(), when, directions)
         finally:
             self.poller.leave()
         if rc != 0:
             throw(rc)
 
-    def rearm(self, int mode=modeBoth):
+    def rearm(self, mode=modeBoth):
         """Arm a LEVEL or ONESHOT registration for *mode*. wait() does it by itself."""
         cdef pollDesc *pd
-        cdef int rc
-        _directions(mode)
+        cdef int rc, directions = _directions(mode)
         self.live()
         self.poller.enter()
         try:
@@ -179,7 +178,7 @@ cdef class PollDesc:
                 pd = self.live()
                 if load_int(&pd.reg) == regEdge:
                     raise ValueError("an edge-triggered descriptor is never armed again")
-                rc = pollRearm(self.ps, pd, mode)
+                rc = pollRearm(self.ps, pd, directions)
         finally:
             self.poller.leave()
         if rc != 0:
@@ -225,16 +224,27 @@ cdef class PollDesc:
             throw(rc)
 
 
-cdef int _direction(int mode) except -1:
-    if mode != modeRead and mode != modeWrite:
+cdef object READ = modeRead              # small ints, which the interpreter has once
+cdef object WRITE = modeWrite
+
+
+cdef int _direction(object mode) except -1:
+    cdef int number
+    if mode is READ:                     # as a rule, and twice for each wait
+        return modeRead
+    if mode is WRITE:
+        return modeWrite
+    number = check_int(mode, "mode")
+    if number != modeRead and number != modeWrite:
         raise ValueError(f"mode {mode} is neither READ nor WRITE")
-    return mode
+    return number
 
 
-cdef int _directions(int mode) except -1:
-    if mode < modeRead or mode > modeBoth:
+cdef int _directions(object mode) except -1:
+    cdef int number = check_int(mode, "mode")
+    if number < modeRead or number > modeBoth:
         raise ValueError(f"mode {mode} is none of READ, WRITE, BOTH")
-    return mode
+    return number
 
 
 # -- waits without a descriptor --------------------------------------------------------------------
@@ -298,7 +308,8 @@ cdef class Timer:
     def __cinit__(self):
         self.node = NULL
 
-    def __init__(self, PollerBase poller not None, int64_t when_ns, waiter):
+    def __init__(self, PollerBase poller not None, when_ns, waiter):
+        cdef int64_t when = check_int64(when_ns, "when_ns")
         self.poller = poller
         self.ps = poller.ps
         self.waiter = waiter
@@ -308,7 +319,7 @@ cdef class Timer:
         timer_init(self.node, TIMER_WAITER, <PyObject *>waiter)
         poller.enter_python()
         try:
-            self._arm(when_ns)
+            self._arm(when)
         finally:
             poller.leave()
 
@@ -332,13 +343,14 @@ cdef class Timer:
                 throw(rc)
         return 0
 
-    def move(self, int64_t when_ns):
+    def move(self, when_ns):
         """Move it to monotonic *when_ns*, arming it again if it has fired or was stopped.
 
         Returns True if it was still pending: then it fires once, at the new time. False: the
         earlier firing happens too. Go: Timer.Reset.
         """
         cdef bint pending
+        cdef int64_t when = check_int64(when_ns, "when_ns")
         if self.node == NULL:
             raise RuntimeError("the timer was never made: its __init__ has not run")
         self.poller.enter()
@@ -346,11 +358,11 @@ cdef class Timer:
             if self.ps != self.poller.ps:
                 raise ForkedError("a timer of the parent process was moved in a forked child")
             with cython.critical_section(self):
-                pending = timer_move(&self.ps.timers, self.node, when_ns if when_ns > 0 else 1)
+                pending = timer_move(&self.ps.timers, self.node, when if when > 0 else 1)
                 if pending:
                     netpollwake(self.ps)
                 else:
-                    self._arm(when_ns)
+                    self._arm(when)
             return pending
         finally:
             self.poller.leave()

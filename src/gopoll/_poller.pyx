@@ -18,7 +18,7 @@ from gopoll._netpoll cimport NETPOLL_CAP, netpoll, netpolltimeout
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollServer, regEdge, regLevel,
                                 regOneshot)
 from gopoll._polldesc cimport PollDesc, Timer
-from gopoll._pollerbase cimport PollerBase
+from gopoll._pollerbase cimport PollerBase, check_int, check_int64
 from gopoll._pollserver cimport netpollGenericInit, poll_runtime_isPollServerDescriptor
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
@@ -114,7 +114,7 @@ cdef class Poller(PollerBase):
         finally:
             self.leave()
 
-    def netpoll(self, int64_t delay_ns=0, int limit=128):
+    def netpoll(self, delay_ns=0, limit=128):
         """Return a list of the waiters that became ready: the only place they come out of.
 
         delay_ns: 0 polls, -1 blocks, else at most that long. The list is empty before that only if
@@ -124,22 +124,22 @@ cdef class Poller(PollerBase):
         """
         cdef uintptr_t words[NETPOLL_CAP]
         cdef pollServer *ps = self.ps
-        cdef int n
-        cdef int64_t until = 0
-        if limit < 1 or limit > NETPOLL_CAP:
+        cdef int n, most = check_int(limit, "limit")
+        cdef int64_t until = 0, delay = check_int64(delay_ns, "delay_ns")
+        if most < 1 or most > NETPOLL_CAP:
             raise ValueError(f"limit {limit} is not in 1..{NETPOLL_CAP}")
         self.enter_python()
         try:
-            if delay_ns == 0:
+            if delay == 0:
                 # The GIL stays: releasing it around a call that cannot block costs a hand-over
                 # of up to 5 ms beside a CPU-bound thread (B3).
-                n = netpoll(self.ps, 0, words, limit)
+                n = netpoll(self.ps, 0, words, most)
             else:
-                if delay_ns > 0:
-                    until = nanotime() + delay_ns if delay_ns < INT64_MAX // 2 else 0
+                if delay > 0:
+                    until = nanotime() + delay if delay < INT64_MAX // 2 else 0
                 while True:
                     with nogil:
-                        n = netpoll(self.ps, delay_ns, words, limit)
+                        n = netpoll(self.ps, delay, words, most)
                     if n != -EINTR:
                         break
                     try:
@@ -149,8 +149,8 @@ cdef class Poller(PollerBase):
                             ps = self.ps
                             self.hold()
                     if until:
-                        delay_ns = until - nanotime()
-                        if delay_ns <= 0:
+                        delay = until - nanotime()
+                        if delay <= 0:
                             n = 0
                             break
             if n < 0:
@@ -174,23 +174,23 @@ cdef class Poller(PollerBase):
         finally:
             self.leave()
 
-    def call_at_ns(self, int64_t when_ns, waiter):
+    def call_at_ns(self, when_ns, waiter):
         """Make *waiter* ready at monotonic *when_ns*; return the Timer."""
         return Timer(self, when_ns, waiter)
 
-    def open(self, int fd, int mode=regEdge):
+    def open(self, fd, mode=regEdge):
         """Register *fd* and return its PollDesc. Go: poll_runtime_pollOpen.
 
         mode: EDGE (never modified), LEVEL or ONESHOT. Raises NotPollableError for a regular
         file, an OSError with the errno for a bad descriptor or one that is registered already.
         """
-        if mode not in (regEdge, regLevel, regOneshot):
+        if check_int(mode, "mode") not in (regEdge, regLevel, regOneshot):
             raise ValueError(f"mode {mode} is none of EDGE, LEVEL, ONESHOT")
         return PollDesc(self, fd, mode)
 
-    def is_poll_descriptor(self, int fd):
+    def is_poll_descriptor(self, fd):
         """Report whether *fd* is one of the poller's own. Go: isPollServerDescriptor."""
-        return bool(poll_runtime_isPollServerDescriptor(self.ps, fd))
+        return bool(poll_runtime_isPollServerDescriptor(self.ps, check_int(fd, "fd")))
 
     def stats(self):
         """Return the counters as a dict: polls, events, parks, wakes, spurious, stale, breaks,

@@ -1,6 +1,6 @@
 """PollerBase. See _pollerbase.pyx."""
 
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport int64_t, uintptr_t
 
 from gopoll._pollcache cimport pollServer
 
@@ -18,3 +18,6 @@ cdef class PollerBase:
     cdef void _break(self) noexcept
     cdef void _finish(self) noexcept
     cdef int post_word(self, uintptr_t waiter) except -1
+
+cdef int64_t check_int64(object value, str name) except? -1
+cdef int check_int(object value, str name) except? -1

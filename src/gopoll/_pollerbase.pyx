@@ -8,10 +8,11 @@ import os
 import weakref
 
 cimport cython
+from cpython.long cimport PyLong_CheckExact
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EBADF, EMFILE, ENFILE, ENOMEM
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
 from gopoll._atomic cimport add_int, cas_int, load_int
@@ -32,6 +33,20 @@ cdef extern from "<unistd.h>" nogil:
 
 cdef enum:
     FINISHED = -(1 << 30)      # added to `active` when the epoll instance goes
+
+cdef int64_t check_int64(object value, str name) except? -1:
+    """Return the int *value*. TypeError, by *name*, for all else: C would cut a float short."""
+    if not PyLong_CheckExact(value) and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    return value
+
+
+cdef int check_int(object value, str name) except? -1:
+    """The same for an int of C's: a descriptor, a mode."""
+    if not PyLong_CheckExact(value) and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    return value
+
 
 # id -> poller, so that nothing is asked of a subclass's __eq__ and __hash__.
 cdef object _pollers = weakref.WeakValueDictionary()

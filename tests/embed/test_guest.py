@@ -265,7 +265,7 @@ def test_a_guest_beside_run_is_refused():
     gopoll.run(main)
 
 
-@pytest.mark.parametrize("budget", ["x", 1.5, None])
+@pytest.mark.parametrize("budget", ["x", 1.5, None, True])
 def test_a_budget_is_an_int(guest, budget):
     with pytest.raises(TypeError, match=f"an int, and not {budget!r}$"):
         guest.run_nowait(budget)

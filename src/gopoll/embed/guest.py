@@ -138,7 +138,7 @@ class Guest:
         the error of a goroutine that nobody awaits; RuntimeError in a goroutine, on another thread
         and after close().
         """
-        if not isinstance(budget, int):
+        if isinstance(budget, bool) or not isinstance(budget, int):
             raise TypeError(f"budget is a number of slices, an int, and not {budget!r}")
         if budget < 1:
             raise ValueError(f"budget {budget} is below 1")
