@@ -3,9 +3,11 @@
 import asyncio
 import fcntl
 import gc
+import mmap
 import os
 import socket
 import struct
+import tempfile
 import termios
 import warnings
 
@@ -359,6 +361,78 @@ def test_an_empty_buffer_is_an_error(run):
 
     (told,) = run(test, lambda: Buffered(0))
     assert told["message"] == "Fatal error: protocol.get_buffer() call failed."
+
+
+class Holed(Buffered):
+    """Give a buffer first that ends in missing pages: a mapping of a file that was cut."""
+
+    def __init__(self, there=100 << 10):
+        super().__init__(1 << 20)
+        with tempfile.TemporaryFile() as file:
+            file.truncate(1 << 18)
+            self.mapping = mmap.mmap(file.fileno(), 1 << 18)
+            file.truncate(there)
+        self.counts = []
+
+    def get_buffer(self, sizehint):
+        return self.buffer if self.counts else self.mapping
+
+    def buffer_updated(self, n):
+        self.data += (self.mapping if not self.counts else self.buffer)[:n]
+        self.counts.append(n)
+
+
+def test_a_missing_page_does_not_hide_what_follows():
+    """It cuts a read short as an empty socket does (R1): whose memory it is nobody can say."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        a, b = pairs("tcp")
+        data = os.urandom(120 << 10)
+        with b:
+            b.setblocking(False)
+            assert b.send(data) == len(data)
+            transport, protocol = await loop.create_connection(Holed, sock=a)
+            async with asyncio.timeout(30):
+                await until(lambda: len(protocol.data) == len(data))
+            assert protocol.data == data
+            assert 0 < protocol.counts[0] < 100 << 10, "nothing was cut"
+            transport.close()
+            await protocol.lost
+        protocol.mapping.close()
+
+    aio.run(main())
+
+
+class Last(bytearray):
+    """A buffer whose end, when nobody holds it any more, is a system call that fails."""
+
+    def __del__(self):
+        os.path.exists("/nowhere")
+
+
+class Fleeting(Buffered):
+    """Give a new buffer for each read."""
+
+    def get_buffer(self, sizehint):
+        kept = Last(7)
+        self.buffer = memoryview(kept)  # of the last one: it goes with the next
+        return Last(7) if self.data else kept
+
+
+def test_what_a_buffer_does_when_it_goes_is_no_error_of_the_read(run):
+    """After 7 bytes of 7 it reads again, in vain: that is EAGAIN, whatever the errno is then."""
+
+    async def test(protocol, transport, peer):
+        peer.send(b"1234567")
+        await until(lambda: protocol.data == b"1234567")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        peer.send(b"8")
+        await until(lambda: len(protocol.data) == 8)
+        assert not protocol.lost.done()
+
+    assert run(test, Fleeting) == []
 
 
 def test_descriptors_in_a_message_do_not_hide_what_follows():

@@ -47,10 +47,10 @@ cdef class StreamCore(Watcher):
     cdef int _register(self, uint32_t mask) except -1
     cdef int _want_out(self) except -1
     cdef int _read(self) except -1
-    cdef bint _is_drained(self) noexcept
+    cdef bint _is_drained(self, bint whole) noexcept
     cdef Py_ssize_t _read_data(self) except -2
     cdef Py_ssize_t _read_into(self) except -2
-    cdef int _received(self, Py_ssize_t n) except -1
+    cdef int _received(self, Py_ssize_t n, int err) except -1
     cdef int _got_eof(self) except -1
     cdef int _send_now(self, object data, Py_ssize_t *sent) except -1
     cdef int _keep(self, object data, Py_ssize_t sent) except -1

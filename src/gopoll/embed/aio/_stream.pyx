@@ -5,9 +5,9 @@ The order of its callbacks, its errors and their texts are those of asyncio's tr
 
 Y3: an edge comes once. `readable` is set by an event and taken back by a read that has emptied the
     socket: one that says EAGAIN, or a short one, as long as no event has said more than readable or
-    writable (end of file, errors, urgent data), for those may share an edge with data. What cuts a
-    read short on a Unix socket, a message with descriptors, no event tells: there we ask. Who stops
-    reading with `readable` set goes on with a turn of its own (Y2), or at resume_reading.
+    writable (end of file, errors, urgent data), for those may share an edge with data. Of what else
+    cuts a read short no event tells, descriptors on a Unix socket, a buffer with a page missing
+    (R1): there we ask. Who stops with `readable` set goes on in a turn (Y2) or at resume_reading.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from gopoll._fdop cimport is_own_memory
 from gopoll.embed.aio._calls cimport (FIONREAD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
                                       TCP_NODELAY, ioctl, iovec, is_tcp, msghdr, os_error,
                                       recv, send, sendmsg, setsockopt)
@@ -159,21 +160,21 @@ cdef class StreamCore(Watcher):
             self.loop.pend(self)                                 # Y2
         return 0
 
-    cdef bint _is_drained(self) noexcept:
-        """Whether a short read has emptied the socket (Y3)."""
+    cdef bint _is_drained(self, bint whole) noexcept:
+        """Whether a short read has emptied the socket (Y3). *whole*: all of the buffer is there."""
         cdef int left = 1
         if self.more:
             return False
-        return self.tcp or (ioctl(self.fd, FIONREAD, &left) == 0 and left == 0)
+        return self.tcp and whole or (ioctl(self.fd, FIONREAD, &left) == 0 and left == 0)
 
     cdef Py_ssize_t _read_data(self) except -2:
         """Read once for data_received(): bytes read, 0 at the end of file, -1 for nothing."""
         cdef Py_ssize_t n = recv(self.fd, self.loop.buffer, BUFFER, MSG_DONTWAIT)
-        if n <= 0 and not self._received(n):
+        if n <= 0 and not self._received(n, errno):
             return -1
         if n == 0:
             return 0
-        if n < BUFFER and self._is_drained():
+        if n < BUFFER and self._is_drained(True):
             self.readable = False                                # Y3
         try:
             self.protocol.data_received(PyBytes_FromStringAndSize(self.loop.buffer, n))
@@ -186,8 +187,7 @@ cdef class StreamCore(Watcher):
     cdef Py_ssize_t _read_into(self) except -2:
         """The same for a BufferedProtocol, into its own buffer."""
         cdef Py_buffer view
-        cdef Py_ssize_t n
-        cdef object buf
+        cdef Py_ssize_t n, err
         try:
             buf = self.protocol.get_buffer(-1)
             if not len(buf):
@@ -203,11 +203,12 @@ cdef class StreamCore(Watcher):
             self.fatal_error(exc, "Fatal read error on socket transport")
             return -1
         n = recv(self.fd, view.buf, view.len, MSG_DONTWAIT)
-        if 0 < n < view.len and self._is_drained():
+        err = errno                      # here: what releases the buffer may change it
+        if 0 < n < view.len and self._is_drained(is_own_memory(&view)):
             self.readable = False                                # Y3
         PyBuffer_Release(&view)
         buf = None
-        if n <= 0 and not self._received(n):
+        if n <= 0 and not self._received(n, <int>err):
             return -1
         if n == 0:
             return 0
@@ -219,9 +220,8 @@ cdef class StreamCore(Watcher):
             self.fatal_error(exc, "Fatal error: protocol.buffer_updated() call failed.")
         return n
 
-    cdef int _received(self, Py_ssize_t n) except -1:
-        """Look at what recv said with *n* <= 0: whether that was the end of file."""
-        cdef int err = errno
+    cdef int _received(self, Py_ssize_t n, int err) except -1:
+        """Look at what recv said with *n* <= 0 and *err*: whether that was the end of file."""
         if n == 0:
             return 1
         if err == EAGAIN:
@@ -294,10 +294,11 @@ cdef class StreamCore(Watcher):
     cdef int _send_now(self, data, Py_ssize_t *sent) except -1:
         """Send what goes at once: 1 if nothing is left to do, 0 if the rest after *sent* is."""
         cdef Py_buffer view
-        cdef Py_ssize_t n, size
+        cdef Py_ssize_t n, size, err
         if type(data) is bytes:
             size = PyBytes_GET_SIZE(data)
             n = send(self.fd, PyBytes_AS_STRING(data), size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            err = errno
         else:
             try:
                 PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
@@ -306,10 +307,11 @@ cdef class StreamCore(Watcher):
                 return 1
             size = view.len
             n = send(self.fd, view.buf, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            err = errno                  # here: what releases the buffer may change it
             PyBuffer_Release(&view)
         if n < 0:
-            if errno != EAGAIN and errno != EINTR:
-                self._broken(errno)
+            if err != EAGAIN and err != EINTR:
+                self._broken(<int>err)
                 return 1
             n = 0
         sent[0] = n
