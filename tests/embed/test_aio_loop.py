@@ -168,6 +168,50 @@ def test_what_ends_a_loop_leaves_the_rest_for_the_next_run(loop, pair):
     spin(loop)
 
 
+class Asked(asyncio.BufferedProtocol):
+    """Count how often there may have been something to read."""
+
+    def __init__(self):
+        self.buffer, self.asked, self.got = bytearray(100), 0, 0
+
+    def get_buffer(self, sizehint):
+        self.asked += 1
+        return self.buffer
+
+    def buffer_updated(self, n):
+        self.got += n
+
+
+def test_a_wait_that_is_interrupted_leaves_no_event_of_the_last_one(loop, pair):
+    """Else the next turn would not poll, and give what was ready before another turn."""
+    a, b = pair
+    transport, asked = loop.run_until_complete(loop.create_connection(Asked, sock=a))
+
+    def on_alarm(number, frame):
+        if asked.got:  # the event has had its turn, and the loop waits again
+            raise KeyboardInterrupt
+        if not sent:
+            sent.append(b.send(b"data"))
+
+    sent = []
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert (asked.asked, asked.got) == (1, 4)
+    spin(loop)
+    assert asked.asked == 1
+    b.send(b"more")
+    while asked.got < 8:
+        spin(loop)
+    transport.abort()
+    spin(loop)
+
+
 class Collect(asyncio.Protocol):
     """Put what comes into a list."""
 

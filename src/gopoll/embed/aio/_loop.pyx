@@ -243,7 +243,7 @@ cdef class LoopCore:
             delay = _ns_until(when_of(self._scheduled[0]), self.time())
         else:
             delay = -1
-        self.next_event = 0
+        self.next_event = self.n_events = 0          # the wait may raise: no event comes twice
         self.n_events = self.selector._wait(self.events, BATCH, delay)
         self._sort()
         if self._scheduled:
