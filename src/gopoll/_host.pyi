@@ -8,6 +8,7 @@ from gopoll._park import HostBase, ParkRequest
 from gopoll._pollerbase import PollerBase
 
 CLOSED: str
+FORKED: str
 
 @disjoint_base
 class HostLink(HostBase):

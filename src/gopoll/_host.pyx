@@ -27,6 +27,8 @@ from gopoll.errors import ClosedError, ForkedError
 
 CLOSED = ("the guest has been closed, or the block of attach() left, while this operation waited: "
           "end the tasks that use gopoll before that")
+FORKED = ("the guest was forked: its goroutines and connections stay with the parent; attach "
+          "another in the child")
 
 
 cdef class HostLink(HostBase):
@@ -196,8 +198,7 @@ cdef class HostAwait(Awaitable):
         if link.is_closed:
             raise RuntimeError(CLOSED)
         if pollserver_forked(link.ps):
-            raise ForkedError("the guest was forked: its goroutines and connections stay with the "
-                              "parent; attach another in the child")
+            raise ForkedError(FORKED)
         waiter = HostWaiter.__new__(HostWaiter)
         waiter.link = link
         waiter.request = request

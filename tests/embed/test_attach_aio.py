@@ -259,10 +259,10 @@ def test_channels_work_before_during_and_after_the_block(host):
     host.run(main)
 
 
-def test_in_a_forked_child_waits_are_refused_and_the_parent_goes_on():
+def test_in_a_forked_child_all_is_refused_and_the_parent_goes_on():
     run_forking(
         """
-import asyncio
+import asyncio, socket
 from gopoll.embed import aio
 
 async def receive(chan):
@@ -273,13 +273,23 @@ async def main():
         async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
             conn = await gopoll.dial("tcp", listener.addr)
             peer = await listener.accept()
+        unix = socket.socket(socket.AF_UNIX)
+        unix.bind(chr(0) + "gopoll-test-fork-guest")
+        unix.listen()
         parked = gopoll.go(conn.read)
         await gopoll.sleep(0)
         pid = os.fork()
         if pid == 0:
-            for op in (conn.read(), gopoll.sleep(1)):
+            for begin in (
+                lambda: conn.read(),
+                lambda: conn.write(b"x"),
+                lambda: gopoll.sleep(1),
+                lambda: gopoll.dial("unix", "@gopoll-test-fork-guest"),  # there is room: at once
+                lambda: gopoll.listen("tcp", "127.0.0.1:0"),
+                lambda: gopoll.from_fd(socket.socket().detach()),
+            ):
                 try:
-                    await op
+                    await begin()
                 except ForkedError:
                     continue
                 os._exit(1)
@@ -293,6 +303,7 @@ async def main():
         assert await parked == b"still here"
         await conn.close()
         await peer.close()
+        unix.close()
 
 asyncio.run(main())
 """

@@ -45,6 +45,40 @@ def test_in_the_child_the_next_park_raises_forked_error_out_of_run(park):
     assert lines == ["child goes on", f"True {TEXT}", "child ended with 0", "parent's result"]
 
 
+@pytest.mark.parametrize(
+    "op",
+    [
+        'await gopoll.dial("unix", "@gopoll-test-fork")',  # there is room in the queue: at once
+        'await gopoll.listen("tcp", "127.0.0.1:0")',
+        "gopoll.from_fd(socket.socket().detach())",
+    ],
+)
+def test_what_would_be_done_on_the_spot_in_the_child_is_refused(op):
+    """As what waits is: else it would work by chance."""
+    lines = said(
+        f"""
+        async def main():
+            unix = socket.socket(socket.AF_UNIX)
+            unix.bind(chr(0) + "gopoll-test-fork")
+            unix.listen()
+            if fork():
+                try:
+                    {op}
+                except gopoll.ForkedError as exc:
+                    say(exc)
+                    raise
+                say("done")
+            return "parent's result"
+
+        try:
+            say(gopoll.run(main))
+        except gopoll.ForkedError:
+            os._exit(0)
+        """
+    )
+    assert lines == [TEXT, "child ended with 0", "parent's result"]
+
+
 def test_a_main_that_returns_in_the_child_raises_forked_error_too():
     lines = said(
         """

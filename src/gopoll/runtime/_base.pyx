@@ -15,6 +15,7 @@ from gopoll._pollserver cimport pollserver_forked
 from gopoll._timers cimport coarsetime
 from gopoll.runtime._g cimport GBase
 
+from gopoll._host import FORKED as _FORKED
 from gopoll.errors import ForkedError
 
 cdef int64_t OVER = -0x4000000000000000  # added to `live` when the run is over (J3)
@@ -162,9 +163,18 @@ cdef class WordsBase:
     cdef int refuse_fork(self) except -1:
         """ForkedError in a forked child (A9)."""
         if pollserver_forked(self.ps):
+            if getattr(self, "is_guest", False):
+                raise ForkedError(_FORKED)
             raise ForkedError("gopoll.run() was forked: goroutines stay with the parent; call "
                               "os._exit or start a new run() in the child")
         return 0
+
+    def usable_poller(self):
+        """Return the poller, for what is to be opened on it. ForkedError in a forked child: there
+        what is done on the spot would succeed, by chance, and nobody could wait (A9).
+        """
+        self.refuse_fork()
+        return self.poller
 
 
 cdef str nested(owner, other):

@@ -149,7 +149,7 @@ def is_scheduler_thread():
 
 def current_poller():
     """Return the poller of the scheduler on this thread; RuntimeError if there is none."""
-    return current_sched().poller
+    return current_sched().usable_poller()
 
 
 # -- the scheduler ---------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from gopoll._polldesc import Note
 from gopoll._poller import Poller
 from gopoll.errors import DeadlineExceeded
 from gopoll.runtime._g import ContextBase, GBase
-from gopoll.runtime._sched import current_g, interrupt
+from gopoll.runtime._sched import current_g, current_sched, interrupt
 from gopoll.runtime._sched import current_poller as _current_poller
 from gopoll.runtime.clock import Alarm, call_at
 from gopoll.runtime.report import tell
@@ -364,9 +364,10 @@ def _call(fn: Callable[[], object]) -> None:
 def _poller_here() -> Poller | None:
     """Return the poller of the run() on this thread, or None."""
     try:
-        return _current_poller()
+        poller: Poller = current_sched().poller
     except RuntimeError:
         return None
+    return poller
 
 
 def _keeps_time(who: Poller | Alarm, here: Poller | None) -> bool:
