@@ -290,6 +290,19 @@ def test_bad_arguments_are_named() -> None:
     assert drive(reader.read()) == b"abc"
 
 
+def test_a_subclass_may_have_coroutines_in_place_of_operations() -> None:
+    class Lines(Reader):
+        async def read_line(self) -> bytes:
+            return (await super().read_line()).rstrip()
+
+        async def __anext__(self) -> bytes:
+            return (await super().__anext__()).rstrip()
+
+    lines = Lines(FakeConn(b"one\ntwo\n", b"three\n"))
+    assert drive(lines.read_line()) == b"one"
+    assert drive(collect(lines)) == [b"two", b"three"]
+
+
 def test_a_subclass_that_forgets_to_initialise_us_is_told() -> None:
     class Forgetful(Reader):
         def __init__(self) -> None:

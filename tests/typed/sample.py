@@ -60,6 +60,26 @@ def unknown_length(fd: int) -> int:
     return fd
 
 
+class Lines(gopoll.Reader):
+    """Override operations with coroutines."""
+
+    async def read_line(self) -> bytes:
+        """Take the newline off."""
+        return (await super().read_line()).rstrip()
+
+    async def __anext__(self) -> bytes:
+        """Take the newline off here as well."""
+        return (await super().__anext__()).rstrip()
+
+
+class Loud(gopoll.Writer):
+    """An operation of a Writer has what a coroutine has not: written."""
+
+    async def write(self, data: Any) -> int:  # type: ignore[override]
+        """Write it in capitals."""
+        return await super().write(data.upper())
+
+
 async def starts() -> float:
     """Start goroutines in every way."""
     g = gopoll.go(length, "abc")
