@@ -583,6 +583,29 @@ guest.close()
     )
 
 
+def test_a_stall_watch_round_its_turns_tells_of_a_goroutine_that_blocks():
+    """A guest has no sysmon: whose loop it is watches the turns, as any other work of it."""
+    stalls = []
+
+    async def blocks():
+        until = time.monotonic() + 60
+        while not stalls and time.monotonic() < until:
+            time.sleep(0.001)
+
+    stop = gopoll.on_stall(stalls.append, threshold=0.01)
+    try:
+        with Guest() as guest, gopoll.StallWatch("my loop") as watch:
+            g = gopoll.go(blocks)
+            while not g.done:
+                watch.tick()
+                guest.run_nowait()
+                watch.idle()
+    finally:
+        stop()
+    assert [(stall.goroutine, stall.name) for stall in stalls] == [(0, "my loop")]
+    assert "blocks" in [frame.name for frame in stalls[0].stack]
+
+
 # -- hosts -----------------------------------------------------------------------------------------
 
 
