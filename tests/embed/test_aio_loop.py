@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
 
@@ -354,7 +355,9 @@ def test_sock_calls_are_coroutines(loop, pair):
         buf = bytearray(2)
         return *got, await loop.sock_recv_into(a, buf), bytes(buf), await loop.sock_recv(a, 10)
 
-    assert asyncio.iscoroutine(loop.sock_recv(a, 1))
+    op = loop.sock_recv(a, 1)
+    assert asyncio.iscoroutine(op)
+    op.close()
     assert loop.run_until_complete(main()) == (b"hello", None, 2, b"mo", b"re")
 
 
@@ -505,6 +508,114 @@ def test_an_operation_is_awaited_once(loop, pair):
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda loop, sock: loop.sock_recv(sock, 1),
+        lambda loop, sock: loop.sock_recv_into(sock, bytearray(1)),
+        lambda loop, sock: loop.sock_sendall(sock, b"x"),
+        lambda loop, sock: loop.sock_recvfrom(sock, 1),
+        lambda loop, sock: loop.sock_recvfrom_into(sock, bytearray(1)),
+        lambda loop, sock: loop.sock_sendto(sock, b"x", ("127.0.0.1", 9)),
+        lambda loop, sock: loop.sock_accept(sock),
+    ],
+)
+def test_an_operation_that_nobody_awaits_is_a_warning(loop, pair, make):
+    with pytest.warns(RuntimeWarning, match=r"coroutine 'EventLoop\.sock_\w+' was never awaited"):
+        make(loop, pair[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(loop, pair[0]).close()
+        loop.create_task(make(loop, pair[0])).cancel()
+        spin(loop)
+
+
+def test_an_operation_with_wrong_arguments_is_no_warning_too(loop, pair):
+    with pytest.raises(TypeError):
+        loop.sock_recv(pair[0], "ten")
+
+
+def test_a_cancelled_accept_loses_no_connection(loop):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+
+        async def main():
+            for _ in range(10):
+                task = asyncio.create_task(loop.sock_accept(listener))
+                await asyncio.sleep(0)
+                with socket.create_connection(listener.getsockname()) as client:
+                    await asyncio.sleep(0.001)
+                    if task.cancel():
+                        with pytest.raises(asyncio.CancelledError):
+                            await task
+                        task = asyncio.create_task(loop.sock_accept(listener))
+                    conn, address = await task
+                    with conn:
+                        assert address == client.getsockname()
+
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+def test_many_accept_from_one_listener(loop):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+
+        async def main():
+            tasks = [asyncio.create_task(loop.sock_accept(listener)) for _ in range(5)]
+            await asyncio.sleep(0)
+            clients = [socket.create_connection(listener.getsockname()) for _ in tasks]
+            got = [conn for conn, _ in await asyncio.gather(*tasks)]
+            assert sorted(c.getpeername() for c in got) == sorted(c.getsockname() for c in clients)
+            for sock in got + clients:
+                sock.close()
+
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+def test_datagrams_that_come_at_once_are_all_seen(loop):
+    """An edge tells of the first of many."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with a, b:
+        a.setblocking(False)
+        b.setblocking(False)
+
+        async def main():
+            for _ in range(3):
+                task = asyncio.create_task(loop.sock_recvfrom(a, 10))
+                await asyncio.sleep(0)
+                for i in range(5):
+                    b.send(b"%d" % i)
+                got = [(await task)[0]]
+                got += [(await loop.sock_recvfrom(a, 10))[0] for _ in range(4)]
+                assert got == [b"0", b"1", b"2", b"3", b"4"]
+
+        loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+def test_a_transport_takes_a_descriptor_that_has_a_forgotten_reader(loop, pair):
+    a, b = pair
+
+    async def main():
+        loop.add_reader(a, print)
+        loop.add_writer(a, print)
+        transport, protocol = await loop.create_connection(lambda: Collect([]), sock=a)
+        b.send(b"data")
+        while not protocol.seen:
+            await asyncio.sleep(0.0005)
+        fd = a.fileno()
+        transport.close()
+        await asyncio.sleep(0.001)
+        one, other = socket.socketpair()
+        with one, other:
+            assert fd in (one.fileno(), other.fileno())
+            seen = asyncio.Event()
+            loop.add_writer(fd, seen.set)
+            await asyncio.wait_for(seen.wait(), 30)
+            loop.remove_writer(fd)
+
+    loop.run_until_complete(main())
+
+
 def test_a_transports_descriptor_is_refused(loop, pair):
     a, _ = pair
 
@@ -552,6 +663,18 @@ def test_a_factory_that_raises_ends_its_connection_alone(loop):
     assert loop.run_until_complete(asyncio.wait_for(main(), 30)) == [b"", b"hello"]
 
 
+def test_a_server_with_a_backlog_of_0_serves(loop):
+    async def main():
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, backlog=0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
 # -- datagrams
 
 
@@ -597,6 +720,21 @@ def test_a_subprocess_needs_no_policy_with_a_watcher(loop, monkeypatch):
         return out, process.returncode
 
     assert loop.run_until_complete(main()) == (b"out\n", 3)
+
+
+def test_a_subprocess_without_a_pidfd(loop, monkeypatch):
+    def none(*args):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", none)
+
+    async def main():
+        process = await asyncio.create_subprocess_exec("sh", "-c", "exit 3")
+        return await process.wait()
+
+    if sys.version_info < (3, 14):
+        monkeypatch.setattr("gopoll.embed.aio.loop._has_child_watcher", lambda: False)
+        assert loop.run_until_complete(asyncio.wait_for(main(), 30)) == 3
 
 
 def test_a_forked_child_runs_a_loop_of_its_own(loop):

@@ -30,3 +30,6 @@ cdef extern from "<netinet/in.h>" nogil:
 
 cdef bint is_tcp(object sock) except -1
 cdef object os_error(int err)
+cdef int get_writable(object buf, Py_buffer *view) except -1
+cdef int attach(object server, object transport) except -1
+cdef int detach(object server, object transport) except -1

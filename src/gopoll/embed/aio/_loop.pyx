@@ -98,6 +98,9 @@ cdef class LoopCore:
         if other is not None:
             other.forsake()
             self.unwatch(other)
+        if w.fd in self.selector.keys:      # a callback of add_reader, forgotten or for a lost file
+            self._remove_reader(w.fd)
+            self._remove_writer(w.fd)
         if not self.spare:
             self.spare.append(len(self.slots))
             self.slots.append(None)

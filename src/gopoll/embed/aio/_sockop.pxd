@@ -1,4 +1,4 @@
-"""SockWatcher and what sock_recv, sock_recv_into and sock_sendall return. See _sockop.pyx."""
+"""SockWatcher and what the sock_* calls of a loop return. See _sockop.pyx."""
 
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
@@ -22,6 +22,7 @@ cdef class SockOp(Awaitable):
     cdef bint writes
     cdef bint done
     cdef bint held                     # counted among the users of `sock` (Y5)
+    cdef str name(self)
     cdef int attempt(self, int fd, PyObject **out) except -1
     cdef int _find(self, int fd) except -1
     cdef object _park(self, int fd)
@@ -39,3 +40,8 @@ cdef class RecvIntoOp(SockOp):
 cdef class SendallOp(SockOp):
     cdef object data
     cdef Py_ssize_t at                 # bytes sent
+
+cdef class CallOp(SockOp):
+    cdef str called
+    cdef object function
+    cdef tuple args

@@ -1,5 +1,6 @@
 import asyncio
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -37,7 +38,23 @@ class RecvIntoOp(SockOp):
 class SendallOp(SockOp):
     def __init__(self, loop: LoopCore, sock: socket.socket, data: Buffer) -> None: ...
 
+@disjoint_base
+class CallOp(SockOp):
+    def __init__(
+        self,
+        loop: LoopCore,
+        sock: socket.socket,
+        called: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        writes: bool,
+    ) -> None: ...
+
 class SockCalls:
     def sock_recv(self, sock: socket.socket, n: int) -> Any: ...
     def sock_recv_into(self, sock: socket.socket, buf: Buffer) -> Any: ...
     def sock_sendall(self, sock: socket.socket, data: Buffer) -> Any: ...
+    def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> Any: ...
+    def sock_recvfrom_into(self, sock: socket.socket, buf: Buffer, nbytes: int = 0) -> Any: ...
+    def sock_sendto(self, sock: socket.socket, data: Buffer, address: Any) -> Any: ...
+    def sock_accept(self, sock: socket.socket) -> Any: ...

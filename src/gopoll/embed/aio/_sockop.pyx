@@ -1,4 +1,4 @@
-"""What EventLoop's sock_recv, sock_recv_into and sock_sendall return: coroutines of ours.
+"""What EventLoop's sock_* calls return, but for sock_connect and sock_sendfile: coroutines of ours.
 
 Called by asyncio's tasks on the loop's thread. asyncio registers a descriptor for each wait and
 takes it out again; here it is registered once, edge-triggered, and stays so until somebody else
@@ -12,9 +12,10 @@ Y5: a socket that an operation waits for is open, and its number its own: whoeve
 """
 
 import socket
+import warnings
 import weakref
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -23,7 +24,8 @@ from libc.stdint cimport uint32_t
 
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from gopoll._park cimport Awaitable, set_iternext
-from gopoll.embed.aio._calls cimport MSG_DONTWAIT, MSG_NOSIGNAL, is_tcp, os_error, recv, send
+from gopoll.embed.aio._calls cimport (MSG_DONTWAIT, MSG_NOSIGNAL, get_writable, is_tcp, os_error,
+                                      recv, send)
 from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
 
 
@@ -67,6 +69,7 @@ cdef class SockWatcher(Watcher):
             self._wake(self.readers)
             return self._wake(self.writers)
         for op in self.readers + self.writers:                   # there is nobody to wake them
+            (<SockOp>op).done = True
             (<SockOp>op)._let_go()
         return 0
 
@@ -76,6 +79,10 @@ cdef class SockOp(Awaitable):
 
     def __init__(self, LoopCore loop not None, sock):
         self.loop, self.sock = loop, sock
+
+    cdef str name(self):
+        """The name of the call that has made it."""
+        raise NotImplementedError
 
     cdef int attempt(self, int fd, PyObject **out) except -1:
         """Try once: 1 and the result as a new reference, or 0 if it would block. OSError."""
@@ -141,6 +148,9 @@ cdef class SockOp(Awaitable):
     def __del__(self):
         if self.held:                    # of a task that nobody has finished
             self.close()
+        elif not self.done and self.sock is not None:    # who has begun holds it till all is done
+            warnings.warn(f"coroutine 'EventLoop.{self.name()}' was never awaited", RuntimeWarning,
+                          source=self)
 
     cdef int _unlist(self) except -1:
         """Wait no more."""
@@ -216,6 +226,9 @@ cdef class RecvOp(SockOp):
         SockOp.__init__(self, loop, sock)
         self.n = n
 
+    cdef str name(self):
+        return "sock_recv"
+
     cdef int attempt(self, int fd, PyObject **out) except -1:
         cdef Py_ssize_t n, most = self.n
         cdef object data
@@ -247,6 +260,9 @@ cdef class RecvIntoOp(SockOp):
         SockOp.__init__(self, loop, sock)
         self.buf = buf
 
+    cdef str name(self):
+        return "sock_recv_into"
+
     cdef int attempt(self, int fd, PyObject **out) except -1:
         cdef Py_buffer view
         cdef Py_ssize_t n
@@ -255,7 +271,7 @@ cdef class RecvIntoOp(SockOp):
             self.sock.recv_into(self.buf)
         if not self._may_read():
             return 0
-        PyObject_GetBuffer(self.buf, &view, PyBUF_WRITABLE)
+        get_writable(self.buf, &view)
         n = recv(fd, view.buf, view.len, MSG_DONTWAIT)
         try:
             # Somebody's own memory: a missing page cuts a read as well, so this tells nothing.
@@ -276,6 +292,9 @@ cdef class SendallOp(SockOp):
         SockOp.__init__(self, loop, sock)
         self.data = data
         self.writes = True
+
+    cdef str name(self):
+        return "sock_sendall"
 
     cdef int attempt(self, int fd, PyObject **out) except -1:
         cdef Py_buffer view
@@ -300,6 +319,38 @@ cdef class SendallOp(SockOp):
         return 1
 
 
+cdef class CallOp(SockOp):
+    """A call of the socket's own, made again until it would not block: (name, function, args)."""
+
+    def __init__(self, loop, sock, str called not None, function, tuple args not None, bint writes):
+        SockOp.__init__(self, loop, sock)
+        self.called, self.function, self.args, self.writes = called, function, args, writes
+
+    cdef str name(self):
+        return self.called
+
+    cdef int attempt(self, int fd, PyObject **out) except -1:
+        cdef object result
+        if not (self.writes or self._may_read()):
+            return 0
+        try:
+            result = self.function(*self.args)
+        except BlockingIOError:
+            if not self.writes and self.watcher is not None:
+                self.watcher.readable = False                    # Y3
+            return 0
+        Py_INCREF(result)
+        out[0] = <PyObject *>result
+        return 1
+
+
+def _accept(sock):
+    """Accept a connection, without blocking: (socket, address)."""
+    conn, address = sock.accept()
+    conn.setblocking(False)
+    return conn, address
+
+
 cdef int _send_all(int fd, const char *data, Py_ssize_t size, Py_ssize_t *at, int *err) noexcept:
     """Send *data* from *at on: 0 when all is gone, -1 with *err if not."""
     cdef Py_ssize_t n
@@ -314,7 +365,7 @@ cdef int _send_all(int fd, const char *data, Py_ssize_t size, Py_ssize_t *at, in
             return -1
 
 
-for _cls in (SockOp, RecvOp, RecvIntoOp, SendallOp):
+for _cls in (SockOp, RecvOp, RecvIntoOp, SendallOp, CallOp):
     set_iternext(_cls)
 
 
@@ -338,3 +389,27 @@ class SockCalls:
         if type(sock) is not _socket_type or (<LoopCore>self)._debug:
             return super().sock_sendall(sock, data)
         return SendallOp(self, sock, data)
+
+    def sock_recvfrom(self, sock, bufsize):
+        """Receive a datagram of at most *bufsize* bytes: (bytes, address)."""
+        if type(sock) is not _socket_type or (<LoopCore>self)._debug or bufsize < 0:
+            return super().sock_recvfrom(sock, bufsize)
+        return CallOp(self, sock, "sock_recvfrom", sock.recvfrom, (bufsize,), False)
+
+    def sock_recvfrom_into(self, sock, buf, nbytes=0):
+        """Receive a datagram into *buf*, at most *nbytes* or what it holds: (bytes, address)."""
+        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+            return super().sock_recvfrom_into(sock, buf, nbytes)
+        return CallOp(self, sock, "sock_recvfrom_into", sock.recvfrom_into, (buf, nbytes), False)
+
+    def sock_sendto(self, sock, data, address):
+        """Send *data* to *address*; return the number of bytes."""
+        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+            return super().sock_sendto(sock, data, address)
+        return CallOp(self, sock, "sock_sendto", sock.sendto, (data, address), True)
+
+    def sock_accept(self, sock):
+        """Accept a connection: (socket, address)."""
+        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+            return super().sock_accept(sock)
+        return CallOp(self, sock, "sock_accept", _accept, (sock,), False)

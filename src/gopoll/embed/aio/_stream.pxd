@@ -60,6 +60,3 @@ cdef class StreamCore(Watcher):
     cdef int _broken(self, int err) except -1
     cdef int _tell_flow(self, str method) except -1
     cdef int _lose_soon(self, object exc) except -1
-
-cdef int attach(object server, object transport) except -1
-cdef int detach(object server, object transport) except -1

@@ -13,11 +13,10 @@ Y3: an edge comes once. `readable` is set by an event and taken back by a read t
 import asyncio
 import collections
 import socket
-import sys
 from asyncio import constants
 from asyncio.log import logger
 
-from cpython.buffer cimport (PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer)
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -27,8 +26,8 @@ from libc.string cimport memset
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from gopoll._fdop cimport is_own_memory
 from gopoll.embed.aio._calls cimport (FIONREAD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
-                                      TCP_NODELAY, ioctl, iovec, is_tcp, msghdr, os_error,
-                                      recv, send, sendmsg, setsockopt)
+                                      TCP_NODELAY, attach, detach, get_writable, ioctl, iovec,
+                                      is_tcp, msghdr, os_error, recv, send, sendmsg, setsockopt)
 from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
 
 
@@ -53,25 +52,6 @@ cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object _deque = collections.deque
 cdef object SHUT_WR = socket.SHUT_WR
-cdef bint NAMED = sys.version_info >= (3, 13)    # asyncio.Server knows its transports
-
-
-cdef int attach(server, transport) except -1:
-    """Tell asyncio's *server* of a connection."""
-    if NAMED:
-        server._attach(transport)
-    else:
-        server._attach()
-    return 0
-
-
-cdef int detach(server, transport) except -1:
-    """Tell asyncio's *server* that a connection has ended."""
-    if NAMED:
-        server._detach(transport)
-    else:
-        server._detach()
-    return 0
 
 
 cdef class StreamCore(Watcher):
@@ -88,6 +68,9 @@ cdef class StreamCore(Watcher):
             setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
         if server is not None:
             attach(server, transport)
+
+    def __repr__(self):
+        return f"<events of {self.transport!r}>"
 
     cdef int set_protocol(self, protocol) except -1:
         self.protocol = protocol
@@ -198,7 +181,7 @@ cdef class StreamCore(Watcher):
             self.fatal_error(exc, "Fatal error: protocol.get_buffer() call failed.")
             return -1
         try:
-            PyObject_GetBuffer(buf, &view, PyBUF_WRITABLE)
+            get_writable(buf, &view)
         except BaseException as exc:
             self.fatal_error(exc, "Fatal read error on socket transport")
             return -1
@@ -322,7 +305,8 @@ cdef class StreamCore(Watcher):
         if self.backlog is None:
             self.backlog = _deque()
         if type(data) is not bytes:
-            data = bytes(memoryview(data).cast("B")[sent:])      # its owner may change it
+            # Its owner may change it. Not all views can be cast, but what was sent in part was.
+            data = bytes(memoryview(data).cast("B")[sent:] if sent else memoryview(data))
             sent = 0
         elif not self.queued:
             self.head = sent

@@ -5,11 +5,13 @@ asyncio.Transport has a layout of its own, which no compiled class can have as w
 two objects. What asyncio's own modules ask of a transport of theirs by a private name is here.
 """
 
+import sys
 import warnings
 from socket import SHUT_RDWR
 from asyncio import constants, transports, trsock
 
-from gopoll.embed.aio._stream cimport StreamCore, detach
+from gopoll.embed.aio._calls cimport detach
+from gopoll.embed.aio._stream cimport StreamCore
 
 __all__ = ["SocketTransport"]
 
@@ -126,7 +128,7 @@ class SocketTransport(transports._FlowControlMixin):
             low = high // 4
         if not high >= low >= 0:
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        core.high, core.low = high, low
+        core.high, core.low = int(min(high, sys.maxsize)), int(min(low, sys.maxsize))
         core.maybe_pause_protocol()
 
     # -- the protocol and the end

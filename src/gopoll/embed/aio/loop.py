@@ -96,6 +96,18 @@ class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: i
             super().sendto(data, addr)
 
 
+def _has_child_watcher() -> bool:
+    """Whether the policy has what asyncio waits for processes with; since 3.14 it needs none."""
+    if sys.version_info < (3, 14):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            try:
+                asyncio.get_child_watcher()
+            except NotImplementedError:
+                return False
+    return True
+
+
 class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
     """An asyncio event loop whose turns, callbacks and stream transports are gopoll's.
 
@@ -128,6 +140,7 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         *options: Any,
     ) -> None:
         """Accept what is there, without a task for each connection, which TLS needs."""
+        backlog = max(backlog, 1)  # which says how many a turn, too: 0 would leave them there
         if sslcontext is None and type(sock) is socket.socket and not self._debug:
             family, kind, proto = _family(sock), _kind(sock), _proto(sock)
             for _ in range(backlog):
@@ -230,30 +243,19 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
             if resume:
                 transp.resume_reading()
 
-    # -- sockets that a call waits for are kept open until it has ended, as uvloop does
+    # -- a socket that a call waits for is kept open until it has ended, as uvloop does (Y5)
 
     async def sock_connect(self, sock: socket.socket, address: Any) -> None:
         """Connect *sock* to *address*; a close() meanwhile comes into effect afterwards."""
         with _held(sock):
             await super().sock_connect(sock, address)
 
-    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
-        """Accept a connection: (socket, address)."""
-        with _held(sock):
-            pair: tuple[socket.socket, Any] = await super().sock_accept(sock)
-            return pair
-
     # -- subprocesses
 
     async def _make_subprocess_transport(self, protocol: Any, *args: Any, **kwargs: Any) -> Any:
-        if sys.version_info < (3, 14):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                try:
-                    asyncio.get_child_watcher()
-                except NotImplementedError:  # a policy that has none: we need none
-                    return await self._watch_subprocess(protocol, *args, **kwargs)
-        return await super()._make_subprocess_transport(protocol, *args, **kwargs)
+        if _has_child_watcher():
+            return await super()._make_subprocess_transport(protocol, *args, **kwargs)
+        return await self._watch_subprocess(protocol, *args, **kwargs)
 
     async def _watch_subprocess(self, protocol: Any, *args: Any, **kwargs: Any) -> Any:
         """Start a process and wait for its end by its pidfd, whatever the policy."""
@@ -263,7 +265,12 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         )
         watcher = unix_events.PidfdChildWatcher()
         watcher.attach_loop(self)
-        watcher.add_child_handler(transport.get_pid(), self._process_exited, transport)
+        pid = transport.get_pid()
+        try:
+            watcher.add_child_handler(pid, self._process_exited, transport)
+        except OSError:  # no pidfd: of the kernel, or of this process's limits
+            threads = unix_events.ThreadedChildWatcher()
+            threads.add_child_handler(pid, self._process_exited, transport)
         try:
             await waiter
         except BaseException as exc:
@@ -301,7 +308,7 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
     def _tell_slow(self, what: Any, seconds: float) -> None:
         """Log *what*, a handle or a Watcher, if it was slow."""
         if seconds >= self.slow_callback_duration:
-            name = base_events._format_handle(what) if hasattr(what, "_callback") else what
+            name = base_events._format_handle(what) if hasattr(what, "_callback") else repr(what)
             base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)
 
 
