@@ -98,6 +98,7 @@ def run(loop, program):
         except BaseException as exc:
             say("ended", exc)
         if not loop.is_closed():
+            loop.set_task_factory(None)
             for _ in range(3):
                 loop.run_until_complete(asyncio.sleep(0))
             loop.run_until_complete(loop.shutdown_default_executor())

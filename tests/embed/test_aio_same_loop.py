@@ -22,13 +22,12 @@ from embed.same import plain, same, turns
 def test_states_of_a_loop(loop, say):
     async def inside():
         say(loop.is_running(), loop.is_closed())
-        other = type(loop)()
-        for call in (loop.run_forever, loop.close, other.run_forever):
-            say.call(call)
-        other.close()
-        coro = asyncio.sleep(0)
-        say.call(loop.run_until_complete, coro)
-        coro.close()
+        say.call(loop.close)
+        if sys.version_info[:3] != (3, 13, 0):  # which forgets then what runs
+            say.call(loop.run_forever)
+            other = type(loop)()
+            say.call(other.run_forever)
+            other.close()
 
     say(loop.is_running(), repr(loop))
     loop.run_until_complete(inside())

@@ -204,7 +204,7 @@ if sys.version_info >= (3, 13):
     @same
     async def test_a_server_ends_its_connections(loop, say):
         for end in ("close_clients", "abort_clients"):
-            server = await loop.create_server(lambda: Told(say), LOCAL, 0, backlog=0)
+            server = await loop.create_server(lambda: Told(say), LOCAL, 0)
             with socket.create_connection(address(server)) as client:
                 await asyncio.sleep(0.01)
                 server.close()
