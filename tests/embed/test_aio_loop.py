@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -673,6 +674,85 @@ def test_a_server_with_a_backlog_of_0_serves(loop):
             await writer.wait_closed()
 
     loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+@pytest.mark.parametrize("kind", ["IPv4", "IPv6", "no name", "path", "abstract", "undecodable"])
+def test_an_accepted_connection_is_as_accept_of_socket_makes_it(loop, kind, tmp_path):
+    if kind == "IPv6" and not has_ipv6():
+        return
+    if kind in ("IPv4", "IPv6"):
+        where, family = (("127.0.0.1", 0), socket.AF_INET)
+        if kind == "IPv6":
+            where, family = (("::1", 0), socket.AF_INET6)
+        listener = socket.create_server(where, family=family)
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "listener"))
+        listener.listen()
+    names = {
+        "path": str(tmp_path / "client"),
+        "abstract": f"\0gopoll-{os.getpid()}".encode(),
+        "undecodable": os.fsencode(tmp_path) + b"/\xff",
+    }
+
+    async def main():
+        made = loop.create_future()
+
+        class Keeps(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.set_result(transport)
+
+        server = await loop.create_server(Keeps, sock=listener)
+        with socket.socket(listener.family) as client:
+            if kind in names:
+                client.bind(names[kind])
+            client.connect(listener.getsockname())
+            transport = await made
+            sock, peer = transport._sock, transport.get_extra_info("peername")
+            assert peer == client.getsockname()
+            assert type(peer) is type(client.getsockname())
+            assert (sock.family, sock.type) == (listener.family, socket.SOCK_STREAM)
+            assert sock.gettimeout() == 0
+            assert not os.get_blocking(sock.fileno())
+            assert not os.get_inheritable(sock.fileno())
+            transport.abort()
+            await asyncio.sleep(0)
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
+def has_ipv6():
+    """Whether ::1 can be bound to."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_server_without_descriptors_serves_when_there_are_some_again(loop):
+    told = []
+    loop.set_exception_handler(lambda _, context: told.append(context["message"]))
+
+    async def main():
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+        async with server:
+            client = socket.create_connection(server.sockets[0].getsockname())
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (client.fileno(), hard))
+            try:
+                while not told:
+                    await asyncio.sleep(0.001)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            with client:
+                client.setblocking(False)
+                assert await loop.sock_recv(client, 10) == b""
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+    assert set(told) == {"socket.accept() out of system resource"}
 
 
 # -- datagrams

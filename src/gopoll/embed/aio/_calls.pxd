@@ -1,5 +1,7 @@
 """System calls on sockets, and what is asked of a socket object. See _calls.pyx."""
 
+from gopoll._sockaddr cimport sockaddr, socklen_t
+
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
@@ -14,6 +16,8 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t msg_iovlen
     Py_ssize_t sendmsg(int fd, const msghdr *msg, int flags)
     int setsockopt(int fd, int level, int name, const void *value, unsigned int size)
+    enum:
+        SOCK_STREAM
 
 cdef extern from "<sys/ioctl.h>" nogil:
     enum:
@@ -27,6 +31,33 @@ cdef extern from "<netinet/tcp.h>" nogil:
 cdef extern from "<netinet/in.h>" nogil:
     enum:
         IPPROTO_TCP
+    cdef struct in_addr:
+        pass
+    cdef struct in6_addr:
+        pass
+    cdef struct sockaddr_in:
+        unsigned short sin_port
+        in_addr sin_addr
+    cdef struct sockaddr_in6:
+        unsigned short sin6_port
+        unsigned int sin6_flowinfo
+        in6_addr sin6_addr
+        unsigned int sin6_scope_id
+
+cdef extern from "<arpa/inet.h>" nogil:
+    unsigned short ntohs(unsigned short)
+    unsigned int ntohl(unsigned int)
+    const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
+
+cdef extern from "<sys/un.h>" nogil:
+    cdef struct sockaddr_un:
+        char sun_path[108]
+
+cdef union Address:
+    sockaddr any
+    sockaddr_in v4
+    sockaddr_in6 v6
+    sockaddr_un un
 
 cdef bint is_tcp(object sock) except -1
 cdef object os_error(int err)

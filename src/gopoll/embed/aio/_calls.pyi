@@ -1,1 +1,3 @@
-# gopoll.embed.aio._calls: its functions are cdef, nothing here is visible to Python.
+from typing import Any
+
+def accept(fd: int) -> tuple[int, Any] | None: ...

@@ -40,7 +40,7 @@ class SocketTransport(transports._FlowControlMixin):
         core = StreamCore(loop, self, sock, server)
         self._core = core
         self.set_protocol(protocol)
-        loop._transports[sock.fileno()] = self
+        loop._transports[core.fd] = self
         loop.call_soon(protocol.connection_made, self, context=core.context)
         loop.call_soon(self._start)
         if waiter is not None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import os
 import selectors
 import socket
 import sys
@@ -27,6 +28,7 @@ from asyncio import (
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from gopoll.embed.aio import _calls
 from gopoll.embed.aio._loop import LoopCore
 from gopoll.embed.aio._sockop import SockCalls
 from gopoll.embed.aio._transport import SocketTransport
@@ -44,6 +46,7 @@ __all__ = ["EventLoop", "new_event_loop", "run"]
 _family = _socket.socket.family.__get__
 _kind = _socket.socket.type.__get__
 _proto = _socket.socket.proto.__get__
+_FAMILIES = tuple(map(int, (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)))
 
 
 class _Selector(NetpollSelector):
@@ -142,18 +145,22 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         """Accept what is there, without a task for each connection, which TLS needs."""
         backlog = max(backlog, 1)  # which says how many a turn, too: 0 would leave them there
         if sslcontext is None and type(sock) is socket.socket and not self._debug:
-            family, kind, proto = _family(sock), _kind(sock), _proto(sock)
+            family, kind, proto = _family(sock), _kind(sock) | socket.SOCK_NONBLOCK, _proto(sock)
+            listener = sock.fileno() if family in _FAMILIES else -1
             for _ in range(backlog):
                 try:
-                    fd, address = sock._accept()
-                except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                    return
+                    pair = _calls.accept(listener)
                 except OSError:
                     break  # it comes again, and is asyncio's to tell of
-                conn = socket.socket(family, kind, proto, fileno=fd)
-                conn.setblocking(False)
+                if pair is None:
+                    return
+                try:
+                    conn = socket.socket(family, kind, proto, fileno=pair[0])
+                except BaseException:
+                    os.close(pair[0])
+                    raise
                 context = contextvars.copy_context()
-                context.run(self._accepted, protocol_factory, conn, address, server)
+                context.run(self._accepted, protocol_factory, conn, pair[1], server)
             else:
                 return
         super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *options)
