@@ -476,10 +476,10 @@ async def test_a_process_by_its_protocol(loop, say):
             lost.append((fd, exc))
 
         def process_exited(self):
-            say("exited", sorted(lost))
+            say("exited")
 
         def connection_lost(self, exc):
-            say("lost", exc)
+            say("lost", exc, sorted(lost))
             ended.set_result(None)
 
     transport, _ = await loop.subprocess_exec(Process, "sh", "-c", "read line; echo got $line")
