@@ -477,7 +477,7 @@ def test_on_another_scheduler_it_says_so(run):
     run(main)
 
 
-def test_of_a_scheduler_that_has_ended_it_says_that_it_is_closed(run):
+def test_of_a_scheduler_that_has_ended_it_says_that_it_has(run):
     kept = []
 
     async def first():
@@ -488,7 +488,7 @@ def test_of_a_scheduler_that_has_ended_it_says_that_it_is_closed(run):
 
     async def second():
         for op in kept[1].read(1), kept[1].write(b"y"):
-            with pytest.raises(ClosedError):
+            with pytest.raises(ClosedError, match=r": its gopoll\.run\(\) has ended: open another"):
                 await op
 
     gopoll.run(first)

@@ -291,7 +291,7 @@ cdef class Op(Awaitable):
         thread_words().spent += 1
         if code == pollErrClosing:
             raise closed_error(op, fd.network, fd.local_addr, peer, file=fd.is_file,
-                               written=written)
+                               written=written, ended=not fdmutex_closed(&fd.mu))
         if code > pollErrNotPollable:
             raise op_error(op, fd.network, fd.local_addr, peer, code, written=written,
                            syscall="epoll_ctl")

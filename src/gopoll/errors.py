@@ -461,9 +461,15 @@ def closed_error(
     *,
     file: bool = False,
     written: int | None = None,
+    ended: bool = False,
 ) -> ClosedError:
-    """Return the error of an operation on a closed connection, or *file*. Go: errClosing."""
+    """Return the error of an operation on a closed connection, or *file*. Go: errClosing.
+
+    ended: nobody has closed it, but its poller is gone.
+    """
     text = CLOSED_FILE_TEXT if file else CLOSED_TEXT
+    if ended:
+        text = "its gopoll.run() has ended: open another where it is used, and close this one"
     return ClosedError(op, net, source, addr, text, errno=_errno.EBADF, written=written)
 
 

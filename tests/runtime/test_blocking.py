@@ -30,6 +30,16 @@ def test_the_result_and_keyword_arguments_come_through(run):
     run(main)
 
 
+def test_it_takes_a_plain_function(run):
+    async def main():
+        with pytest.raises(TypeError, match=r"^blocking\(\) takes a function, not int$"):
+            await gopoll.blocking(5)
+        with pytest.raises(TypeError, match=r"^blocking\(\) takes a plain function, not an async"):
+            await gopoll.blocking(main)
+
+    run(main)
+
+
 def test_an_exception_comes_through_as_it_is(run):
     class Odd(BaseException):
         pass

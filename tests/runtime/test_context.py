@@ -374,6 +374,18 @@ def test_after_func_calls_once_and_in_order_where_the_context_ends():
     assert len(called) == 4
 
 
+def test_after_func_takes_a_plain_function():
+    async def never_awaited():
+        pass
+
+    ctx, cancel = gopoll.with_cancel(gopoll.background())
+    with pytest.raises(TypeError, match=r"^after_func\(\) takes a function, not int$"):
+        ctx.after_func(5)
+    with pytest.raises(TypeError, match=r"^after_func\(\) takes a plain function, not an async"):
+        ctx.after_func(never_awaited)
+    cancel()
+
+
 def test_after_func_of_one_that_is_done_calls_at_once():
     ctx, cancel = gopoll.with_cancel(gopoll.background())
     cancel()

@@ -100,6 +100,8 @@ def test_a_sleep_of_nothing_is_gosched(run, seconds):
 
 def test_a_sleep_of_nan_is_refused(run):
     async def main():
+        with pytest.raises(TypeError, match=r"^seconds are a number, not str$"):
+            gopoll.sleep("1")
         with pytest.raises(ValueError, match=r"^cannot sleep for nan seconds$"):
             gopoll.sleep(math.nan)
         with pytest.raises(TypeError):

@@ -21,6 +21,7 @@ from gopoll._polldesc import Note
 from gopoll.errors import ClosedError, ForkedError
 from gopoll.runtime import stacks
 from gopoll.runtime._sched import current_g, current_sched
+from gopoll.runtime.report import check_plain
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -187,6 +188,7 @@ async def blocking(fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
     that as its cause, as every coroutine does.
     """
     sched = current_sched()
+    check_plain("blocking()", fn)
     context = contextvars.copy_context()
     job = _Job(lambda: context.run(fn, *args, **kwargs), Note(sched.poller, "blocking"))
     pool = sched.pool

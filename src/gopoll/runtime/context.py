@@ -22,7 +22,7 @@ from gopoll.runtime._g import ContextBase, GBase
 from gopoll.runtime._sched import current_g, current_sched, interrupt
 from gopoll.runtime._sched import current_poller as _current_poller
 from gopoll.runtime.clock import Alarm, call_at
-from gopoll.runtime.report import tell
+from gopoll.runtime.report import check_plain, tell
 
 __all__ = [
     "Context",
@@ -123,12 +123,13 @@ class Context(ContextBase):
     def after_func(self, fn: Callable[[], object]) -> Callable[[], bool]:
         """Have fn() called once when the context is done, on the thread that ends it.
 
-        fn must be quick. Returns stop(): True if fn will not be called any more, False if it has
-        been or is being called. The run() that this is called in keeps the deadline, and no run()
-        does when it has ended. The deadline of a context that was made outside of run() is kept by
-        a thread too, which may call fn, beside a run(handoff=False) as well. Go: AfterFunc, which
-        starts a goroutine.
+        fn is a plain function, and quick. Returns stop(): True if fn will not be called any more,
+        False if it has been or is being called. The run() that this is called in keeps the
+        deadline, and no run() does when it has ended. The deadline of a context that was made
+        outside of run() is kept by a thread too, which may call fn, beside a run(handoff=False) as
+        well. Go: AfterFunc, which starts a goroutine.
         """
+        check_plain("after_func()", fn)
         scope = self._scope
         scope._keep_time()
         with scope._lock:

@@ -291,8 +291,11 @@ def sleep(seconds: float) -> Op[None]:
 
     Go: time.Sleep.
     """
-    if seconds > 0:
-        return Sleep(current_sched(), int(min(seconds, _LONGEST) * 1e9) + 1)
+    try:
+        if seconds > 0:
+            return Sleep(current_sched(), int(min(seconds, _LONGEST) * 1e9) + 1)
+    except TypeError:
+        raise TypeError(f"seconds are a number, not {type(seconds).__name__}") from None
     if seconds != seconds:
         raise ValueError("cannot sleep for nan seconds")
     return Gosched()

@@ -1,11 +1,12 @@
 """Errors that nobody can catch: told to sys.excepthook, and what follows goes on in any case.
 
-And errors that are notes of others. Called by contexts, the scheduler and stall reports, on any
-thread.
+And errors that are notes of others, or come before them. Called by contexts, the scheduler and
+stall reports, on any thread.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from typing import Any
@@ -26,6 +27,16 @@ def tell(error: BaseException, module: Any = sys, show: Any = traceback.print_ex
             show(error)
         except Exception:
             pass  # stderr is closed, or there is none
+
+
+def check_plain(what: str, fn: Any) -> None:
+    """Raise TypeError, which names *what*, if *fn* is no function or an async one."""
+    if not callable(fn):
+        raise TypeError(f"{what} takes a function, not {type(fn).__name__}")
+    if inspect.iscoroutinefunction(fn):
+        raise TypeError(
+            f"{what} takes a plain function, not an async one, which nobody would await: see go()"
+        )
 
 
 def note(error: BaseException, what: str, other: BaseException, rest: str) -> None:

@@ -64,6 +64,8 @@ class Once:
         Others that call meanwhile wait. If it raises, that goes to the caller, and it counts as
         done, as in Go.
         """
+        if not callable(fn):
+            raise TypeError(f"Once.do() takes a function, not {type(fn).__name__}")
         if self._done:
             return
         async with self._mutex:
