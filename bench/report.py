@@ -3,7 +3,8 @@
 Run by hand from the top of the tree after a result has been added: python -m bench.report. With
 --check it writes nothing, and its status is 1 if something is not what the results say. Every
 bench/results/*.json of bench.macro, bench.interference and bench/micro has its tables, in the order
-of their names; everybody who was measured has a row, in the order of what it costs, whoever wins.
+of their names, the first of bench.macro in README.md too; everybody who was measured has a row, in
+the order of what it costs, whoever wins.
 """
 
 from __future__ import annotations
@@ -155,13 +156,14 @@ def between(text: str, inner: str) -> str:
 
 
 def readme_part(found: dict[str, Result]) -> str:
-    """Return what stands between the README's markers."""
+    """Return what stands between the README's markers: of the first result, by name."""
     head = (
         "Microseconds of server CPU per echoed message (e0: per connection), and in brackets how "
         "many times that of an edge-triggered server in C; all servers in turn, in one run. "
         "What it means, and all figures: [docs/benchmarks.md](docs/benchmarks.md)."
     )
-    return "\n\n".join(f"{head}\n\n{brief(r)}\n\n{caption(r)}" for r in found.values())
+    first = list(found.values())[:1]
+    return "\n\n".join(f"{head}\n\n{brief(r)}\n\n{caption(r)}" for r in first)
 
 
 def beside(result: Result) -> str:

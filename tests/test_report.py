@@ -241,6 +241,17 @@ def test_report_writes_what_check_wants(tree, monkeypatch, capsys):
         assert f"{report.BEGIN}\n{report.END}" in (tree / name).read_text()
 
 
+def test_the_first_result_is_in_the_readme_and_all_are_in_the_docs(tree, monkeypatch):
+    (tree / "bench" / "results" / "there.json").write_text(json.dumps(RESULT))
+    monkeypatch.setattr(sys, "argv", ["report"])
+    assert report.main(tree) == 0
+    assert (tree / "README.md").read_text().count(report.brief(RESULT)) == 1
+    docs = (tree / "docs" / "benchmarks.md").read_text()
+    assert "### here\n" in docs
+    assert "### there\n" in docs
+    assert (tree / "docs" / "there.svg").exists()
+
+
 def test_results_of_another_format_and_other_suites(tree):
     folder = tree / "bench" / "results"
     (folder / "other.json").write_text('{"suite": "another"}')
