@@ -344,7 +344,6 @@ async def test_a_number_that_is_used_again(loop, say):
             loop.add_reader(a, lambda i=i, a=a: say(i, a.recv(10)))
             b.send(b"data")
             await turns()
-            await asyncio.sleep(0.002)
             loop.remove_reader(a)
 
 
@@ -354,9 +353,9 @@ async def test_a_hang_up_is_readable_and_writable(loop, say):
     with a:
         loop.add_reader(a, lambda: say("readable", a.recv(1)) or loop.remove_reader(a))
         b.close()
-        await asyncio.sleep(0.005)
+        await turns()
         loop.add_writer(a, lambda: say("writable") or loop.remove_writer(a))
-        await asyncio.sleep(0.005)
+        await turns()
 
 
 @same

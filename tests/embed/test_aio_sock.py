@@ -7,37 +7,9 @@ import warnings
 
 import pytest
 
-from gopoll.embed import aio
+from embed.loops import loop, pair, spin  # noqa: F401  (fixtures)
 
-
-@pytest.fixture
-def loop():
-    loop = aio.new_event_loop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture
-def pair():
-    """Two connected TCP sockets, not blocking."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        a = socket.create_connection(listener.getsockname())
-        b, _ = listener.accept()
-    for sock in (a, b):
-        sock.setblocking(False)
-    yield a, b
-    a.close()
-    b.close()
-
-
-def spin(loop, turns=3):
-    """Run a few turns of *loop*."""
-
-    async def turn():
-        for _ in range(turns):
-            await asyncio.sleep(0)
-
-    loop.run_until_complete(turn())
+# ruff: noqa: F811
 
 
 class Collect(asyncio.Protocol):
@@ -246,11 +218,12 @@ def test_a_cancelled_accept_loses_no_connection(loop):
         listener.setblocking(False)
 
         async def main():
-            for _ in range(10):
+            for i in range(10):
                 task = asyncio.create_task(loop.sock_accept(listener))
                 await asyncio.sleep(0)
                 with socket.create_connection(listener.getsockname()) as client:
-                    await asyncio.sleep(0.001)
+                    for _ in range(i % 5):  # before it is told, when, and after
+                        await asyncio.sleep(0)
                     if task.cancel():
                         with pytest.raises(asyncio.CancelledError):
                             await task

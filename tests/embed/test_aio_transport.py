@@ -13,6 +13,7 @@ import warnings
 
 import pytest
 
+from embed.same import pair as pairs
 from gopoll.embed import aio
 
 
@@ -48,16 +49,6 @@ class Record(asyncio.Protocol):
     def connection_lost(self, exc):
         self.calls.append("lost")
         self.lost.set_result(exc)
-
-
-def pairs(kind):
-    """Return two connected sockets of *kind*."""
-    if kind == "unix":
-        return socket.socketpair()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        a = socket.create_connection(listener.getsockname())
-        b, _ = listener.accept()
-    return a, b
 
 
 @pytest.fixture(params=["tcp", "unix"])
