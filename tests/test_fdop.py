@@ -488,7 +488,9 @@ def test_of_a_scheduler_that_has_ended_it_says_that_it_has(run):
 
     async def second():
         for op in kept[1].read(1), kept[1].write(b"y"):
-            with pytest.raises(ClosedError, match=r": its gopoll\.run\(\) has ended: open another"):
+            with pytest.raises(
+                ClosedError, match=r": its gopoll\.run\(\) or attach\(\) has ended: open"
+            ):
                 await op
 
     gopoll.run(first)

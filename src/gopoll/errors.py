@@ -469,7 +469,7 @@ def closed_error(
     """
     text = CLOSED_FILE_TEXT if file else CLOSED_TEXT
     if ended:
-        text = "its gopoll.run() has ended: open another where it is used, and close this one"
+        text = "its gopoll.run() or attach() has ended: open another where it is used"
     return ClosedError(op, net, source, addr, text, errno=_errno.EBADF, written=written)
 
 
