@@ -127,7 +127,6 @@ cdef extern from * nogil:
     # Seen by who sees what is stored after it.
     void release_i64(int64_t *p, int64_t v) noexcept
     void release_u64(uint64_t *p, uint64_t v) noexcept
-    void release_int(int *p, int v) noexcept
 
     # A lock is held over bounded C only: no Python API, no system call that can block (A5).
     ctypedef struct gopoll_lock:

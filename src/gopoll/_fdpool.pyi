@@ -1,0 +1,1 @@
+# gopoll._fdpool: its functions are cdef, nothing here is visible to Python.
