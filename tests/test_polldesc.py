@@ -65,6 +65,27 @@ def test_a_second_waiter_of_one_direction_is_corruption_and_says_so(poller, pair
 
 
 @modes
+def test_a_reset_below_a_waiter_is_corruption_and_loses_nobody(poller, pair, mode):
+    desc, _ = pair
+    park(desc, mode, 1)
+    with pytest.raises(InternalError, match=r"^runtime: double wait$"):
+        desc.reset(mode)
+    desc.reset(READ + WRITE - mode)
+    assert poller.stats()["waiters"] == 1
+    desc.evict()
+    assert drain(poller) == [1]
+
+
+@modes
+def test_a_reset_drops_an_announcement(pair, mode):
+    """That nobody has committed, as after an exception in between."""
+    desc, _ = pair
+    desc.wait(mode)
+    desc.reset(mode)
+    assert desc.wait(mode).commit(1) is True
+
+
+@modes
 def test_two_announcements_are_a_double_wait_too(pair, mode):
     desc, _ = pair
     request = desc.wait(mode)

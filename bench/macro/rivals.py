@@ -75,6 +75,7 @@ ALL = {
     for rival in (
         in_c("c-et"),
         in_c("c-et-eagain"),
+        in_c("c-et-keep"),
         in_c("c-lt"),
         python("echo_gopoll.py", "gopoll", "gopoll"),
         python("echo_gopoll.py", "gopoll-readinto", "gopoll"),

@@ -349,14 +349,21 @@ cdef int pollwake(pollServer *ps, uintptr_t reader, uintptr_t writer) noexcept n
 # -- wait, commit, abort, resume -------------------------------------------------------------------
 
 cdef int poll_runtime_pollReset(pollDesc *pd, int mode) noexcept nogil:
-    """Prepare *mode* for I/O: drop stored readiness; 0 or a PollError.
+    """Prepare *mode* for I/O: drop stored readiness; 0, a PollError, or a Throw code where a waiter
+    is parked (Go: it vanishes).
 
     Sound because the caller tries the system call before it waits: the state is read again from
     the kernel. Go: poll_runtime_pollReset.
     """
+    cdef uintptr_t *g = &pd.rg if mode == modeRead else &pd.wg
+    cdef uintptr_t old
     cdef int rc = netpollcheckerr(pd, mode)
     if rc == pollNoError:
-        store_word(&pd.rg if mode == modeRead else &pd.wg, pdNil)
+        old = load_word(g)
+        if old > pdWait:
+            return THROW_DOUBLE_WAIT
+        if old != pdNil:
+            store_word(g, pdNil)
     return rc
 
 

@@ -108,7 +108,8 @@ cdef class PollDesc:
         return pd                            # whatever close() does meanwhile: P4
 
     def reset(self, mode):
-        """Prepare READ or WRITE for I/O: raise if it is closing or past its deadline.
+        """Prepare READ or WRITE for I/O: raise if it is closing or past its deadline, or
+        InternalError while a waiter is parked.
 
         Call it before every attempt; a readiness that is stored is dropped, since the attempt
         finds it again. Go: poll_runtime_pollReset.
@@ -116,6 +117,8 @@ cdef class PollDesc:
         cdef int rc, direction = _direction(mode)
         with cython.critical_section(self):
             rc = poll_runtime_pollReset(self.live(), direction)
+        if rc < 0:
+            throw(rc)
         if rc != pollNoError:
             poll_error(rc, "poll")
 

@@ -4,6 +4,8 @@
    c-et         edge-triggered, registered once with Go's mask; a short read ends a turn, which is
                 sound because a hang-up that came with it is looked at (EPOLLRDHUP)
    c-et-eagain  the same, but reads until EAGAIN, as Go does
+   c-et-keep    as c-et, but each connection keeps its last message until the next has come, as a
+                coroutine's variable does: what that costs the caches is nobody's overhead
    c-lt         level-triggered, one read an event
 
    What cannot be sent at once is kept until the socket takes it. */
@@ -28,11 +30,13 @@ struct conn {
     bool waits;       /* level-triggered: EPOLLOUT is asked for instead of EPOLLIN */
     uint32_t at, end; /* what is left to be sent, in rest */
     char *rest;
+    char *kept; /* c-et-keep: the last message */
 };
 
-static bool edge = true, stop_short = true;
+static bool edge = true, stop_short = true, keep = false;
 static int epfd;
-static char buffer[READ_BYTES];
+static char shared[READ_BYTES];
+static char *buffer = shared; /* c-et-keep: what nobody keeps now */
 
 static void fail(const char *what)
 {
@@ -51,7 +55,18 @@ static void end(struct conn *c)
 {
     close(c->fd);
     free(c->rest);
+    free(c->kept);
     free(c);
+}
+
+/* The message in the buffer takes the place of the last one, whose memory is the next buffer. */
+static void keep_message(struct conn *c)
+{
+    char *was = c->kept;
+    c->kept = buffer;
+    if (was == NULL && (was = malloc(READ_BYTES)) == NULL)
+        fail("malloc");
+    buffer = was;
 }
 
 /* Send all of it, or keep the rest; return -1 if the peer has gone. */
@@ -89,12 +104,15 @@ static void serve(struct conn *c, uint32_t events)
     if (!(events & ~(uint32_t)EPOLLOUT) && edge && c->rest == NULL)
         return; /* the edge of a new socket: nothing was kept back, nothing has come */
     while (c->end == 0) {
-        ssize_t n = recv(c->fd, buffer, sizeof buffer, 0);
+        char *data = buffer;
+        ssize_t n = recv(c->fd, data, READ_BYTES, 0);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN)
             return;
-        if (n <= 0 || reply(c, buffer, (size_t)n) < 0)
+        if (n > 0 && keep)
+            keep_message(c);
+        if (n <= 0 || reply(c, data, (size_t)n) < 0)
             return end(c);
         if (!edge || (stop_short && n < READ_BYTES && !ended))
             return;
@@ -139,10 +157,13 @@ int main(int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : "";
     edge = strcmp(name, "c-lt") != 0;
     stop_short = strcmp(name, "c-et-eagain") != 0;
-    if (edge && stop_short && strcmp(name, "c-et") != 0) {
-        fprintf(stderr, "usage: echo c-et|c-et-eagain|c-lt [PORT]\n");
+    keep = strcmp(name, "c-et-keep") == 0;
+    if (edge && stop_short && !keep && strcmp(name, "c-et") != 0) {
+        fprintf(stderr, "usage: echo c-et|c-et-eagain|c-et-keep|c-lt [PORT]\n");
         return 1;
     }
+    if (keep && (buffer = malloc(READ_BYTES)) == NULL)
+        fail("malloc");
     if ((epfd = epoll_create1(EPOLL_CLOEXEC)) < 0)
         fail("epoll_create1");
     int listener = listening(argc > 2 ? atoi(argv[2]) : 0);
