@@ -5,6 +5,7 @@ K1: the caller of commit keeps its own reference; what travels with the word is 
 
 import inspect
 import threading
+import weakref
 
 import pytest
 
@@ -139,6 +140,45 @@ def test_values_are_handed_over_without_a_reference_more(scripted):
         assert end.value is value  # noqa: PT017
     del steps
     assert (references(value), references(yielded)) == before
+
+
+def test_a_stop_that_is_used_again_is_nobody_else_s(scripted):
+    """K5, from 3.12 on: a goroutine's steps by hand show the exceptions that awaits hide."""
+
+    class Local:
+        pass
+
+    def stop_of(value):
+        try:
+            next(scripted((END, value)))
+        except StopIteration as end:
+            return end
+
+    def step(value):
+        local = Local()
+        stop_of(value)
+        return weakref.ref(local)
+
+    async def main():
+        first, second = stop_of(b"first"), stop_of(2)
+        await scripted((END, b"third"))
+        assert (first.value, first.args) == (b"first", (b"first",))
+        assert (second.value, second.args) == (2, (2,))
+        first.add_note("kept")
+        first.kept = Local()
+        gone = weakref.ref(first.kept)
+        del first, second
+        for value in (b"", b"x" * 4096, b"x" * 4097, 0, 1 << 70, True, None, "text", [1]):
+            assert await scripted((END, value)) is value
+            assert stop_of(value).args in ((value,), ()), "None is a bare end"
+            assert not hasattr(stop_of(value), "__notes__")
+        assert gone() is None
+        left = [step(value) for value in (b"bytes", 1000)]
+        await scripted((END, b"next"))
+        await scripted((END, b"one"))
+        return [ref() for ref in left]
+
+    assert gopoll.run(main) == [None, None]
 
 
 def test_an_awaitable_is_its_own_iterator(scripted):

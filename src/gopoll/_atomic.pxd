@@ -76,6 +76,7 @@ cdef extern from * nogil:
     #define gil_lock slock
     #define gil_unlock sunlock
     #define gil_store_int store_int
+    #define gil_add_int add_int
     #define gil_store_u64 store_u64
     #define gil_swap_word swap_word
     #define gil_cas_u64 cas_u64
@@ -83,6 +84,10 @@ cdef extern from * nogil:
     static inline void gil_lock(int *l) { (void)l; }
     static inline void gil_unlock(int *l) { (void)l; }
     static inline void gil_store_int(int *p, int v) { poke_int(p, v); }
+    static inline int gil_add_int(int *p, int v) {
+      v += __atomic_load_n(p, __ATOMIC_RELAXED);
+      __atomic_store_n(p, v, __ATOMIC_RELEASE);
+      return v; }
     static inline void gil_store_u64(uint64_t *p, uint64_t v) {
       __atomic_store_n(p, v, __ATOMIC_RELEASE); }
     static inline uintptr_t gil_swap_word(uintptr_t *p, uintptr_t v) {
@@ -146,6 +151,7 @@ cdef extern from *:
     void gil_lock(int *l) noexcept
     void gil_unlock(int *l) noexcept
     void gil_store_int(int *p, int v) noexcept
+    int gil_add_int(int *p, int v) noexcept
     void gil_store_u64(uint64_t *p, uint64_t v) noexcept
     uintptr_t gil_swap_word(uintptr_t *p, uintptr_t v) noexcept
     bint gil_cas_u64(uint64_t *p, uint64_t was, uint64_t now) noexcept

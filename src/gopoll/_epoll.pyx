@@ -44,6 +44,16 @@ cdef extern from * nogil:
       return (int)syscall(SYS_epoll_pwait2, epfd, ev, n, &ts, (void *)0, (size_t)0);
     }
 
+    /* Not by way of the C library: where there are threads (sysmon's) its epoll_wait is a
+       cancellation point, two locked instructions a call. */
+    #if defined(SYS_epoll_wait) && !(defined(__x86_64__) && defined(__ILP32__))
+    static int gopoll_epoll_wait(int epfd, struct epoll_event *ev, int n, int ms) {
+      return (int)syscall(SYS_epoll_wait, epfd, ev, n, ms);
+    }
+    #else
+    #define gopoll_epoll_wait epoll_wait
+    #endif
+
     /* Add one to an eventfd and leave errno as it was: this runs in signal handlers. */
     static int gopoll_signal(int fd) {
       int saved = errno, rc = 0;
@@ -74,7 +84,7 @@ cdef extern from * nogil:
         FD_CLOEXEC
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event *ev)
-    int epoll_wait(int epfd, epoll_event *ev, int n, int ms)
+    int epoll_wait "gopoll_epoll_wait"(int epfd, epoll_event *ev, int n, int ms)
     int eventfd(unsigned int count, int flags)
     int fcntl(int fd, int op, int arg)
     int close(int fd)

@@ -13,7 +13,7 @@ from gopoll._fdop cimport AMPLE, HOPEFUL, ReadIntoOp, ReadOp, WriteOp
 from gopoll._fdpool cimport new_read, new_readinto, new_write
 from gopoll._fdsock cimport AcceptOp, ClosingOp, ConnectOp
 from gopoll._pollcache cimport modeRead, modeWrite
-from gopoll._sysfd cimport SysFD
+from gopoll._sysfd cimport SysFD, check_fork
 
 
 cdef class FD(SysFD):
@@ -43,7 +43,7 @@ cdef class FD(SysFD):
         """Return the deadline of *mode*, READ or WRITE: time.monotonic() seconds, 0 once it has
         passed; None without one, and when closed. Any thread."""
         cdef int64_t when_ns = 0
-        self.check_fork()
+        check_fork(self)
         if fdmutex_incref(&self.mu) != muLocked:
             return None
         if self.pd != NULL:

@@ -26,17 +26,8 @@ from libc.stdint cimport uint64_t
 from gopoll._atomic cimport gil_cas_u64, gil_lock, gil_unlock, load_u64, store_u64
 from gopoll._throw cimport THROW_FDMUTEX
 
-cdef enum:
-    CLOSED = 1
-    RLOCK = 2
-    WLOCK = 4
-    REF = 8
-    REFMASK = 0xFFFFF << 3
-
 cdef uint64_t RWAIT = <uint64_t>1 << 23
-cdef uint64_t RMASK = <uint64_t>0xFFFFF << 23
 cdef uint64_t WWAIT = <uint64_t>1 << 43
-cdef uint64_t WMASK = <uint64_t>0xFFFFF << 43
 
 
 cdef void fdmutex_init(fdMutex *mu) noexcept:

@@ -30,8 +30,9 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uintptr_t
 
 from gopoll._atomic cimport load_int, load_word
-from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_closed, fdmutex_rwlock, muClosed,
-                              muLocked, muOverflow, muQueued)
+from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_closed, fdmutex_rwlock,
+                              fdmutex_rwlock_free, fdmutex_rwunlock_free, muClosed, muLocked,
+                              muOverflow, muQueued)
 from gopoll._park cimport (SLICE_END, SLICE_FOREIGN, SLICE_IS_SPENT, SLICE_MORE, Awaitable,
                            ThreadWords, slice_look, slice_spent, thread_words)
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
@@ -39,13 +40,30 @@ from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netp
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
                                 pollErrNotPollable, pollErrTimeout, pollIsQuiet, pollNoError)
 from gopoll._pollserver cimport pollserver_forked
-from gopoll._sysfd cimport MAX_RW, SysFD, read_some, write_some
+from gopoll._sysfd cimport MAX_RW, SysFD, check_fork, read_some, write_some
 from gopoll._throw cimport throw
 
 from gopoll.errors import closed_error, not_pollable_error, op_error, timeout_error
 
 
 cdef extern from *:
+    """
+    /* How much has been written, or read into a buffer, is as a rule what the last one gave. */
+    static PyObject *gopoll_count(Py_ssize_t n) {
+    #ifndef Py_GIL_DISABLED
+      static Py_ssize_t last = -1;
+      static PyObject *kept;
+      PyObject *made;
+      if (n == last) return Py_NewRef(kept);
+      made = PyLong_FromSsize_t(n);
+      if (made) { Py_XSETREF(kept, Py_NewRef(made)); last = n; }
+      return made;
+    #else
+      return PyLong_FromSsize_t(n);
+    #endif
+    }
+    """
+    object gopoll_count(Py_ssize_t n)
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
 cdef enum:
@@ -80,6 +98,7 @@ cdef class Op(Awaitable):
 
     cdef int step(self, PyObject **out) except -1:
         cdef ThreadWords *tw = thread_words()        # once: it is a call
+        cdef bint raised
         cdef int rc
         if not self.seize_on(tw):                    # K2
             self.refuse_twice()
@@ -90,13 +109,15 @@ cdef class Op(Awaitable):
             if rc != LOCKED:
                 return rc == ENDED
         while True:
-            try:
+            raised = True
+            try:                                     # finally: except would save what is handled
                 rc = self.attempt(out)
                 if rc != DONE and self.err == EINTR:
                     PyErr_CheckSignals()
-            except BaseException:                    # out of memory, or of a signal handler
-                self.finish()
-                raise
+                raised = False
+            finally:
+                if raised:                           # out of memory, or of a signal handler
+                    self.finish()
             if rc == DONE:
                 self.finish()
                 tw.spent += 1
@@ -118,7 +139,7 @@ cdef class Op(Awaitable):
         """Come back with the lock, from a wait or from the run queue; raise if it is over."""
         cdef SysFD fd = self.fd
         cdef int rc
-        fd.check_fork()
+        check_fork(fd)
         if self.phase == PARKED:
             if self.is_parked():
                 self.refuse_twice()
@@ -146,11 +167,12 @@ cdef class Op(Awaitable):
                 out[0] = <PyObject *>SLICE_END
                 return QUEUED
             self.phase = ENDED                       # refused here, it was awaited all the same
-            fd.check_fork()
+            check_fork(fd)
             self.phase = NEW
             if rc == SLICE_FOREIGN:
                 self.check_foreign()
-            rc = fdmutex_rwlock(&fd.mu, self.mode == modeRead, NULL)
+            rc = (muLocked if fdmutex_rwlock_free(&fd.mu, self.mode == modeRead)
+                  else fdmutex_rwlock(&fd.mu, self.mode == modeRead, NULL))
             if rc == muQueued and self.queue() == QUEUED:
                 Py_INCREF(self.lockwait)
                 out[0] = <PyObject *>self.lockwait
@@ -182,6 +204,8 @@ cdef class Op(Awaitable):
         # drops it has the next event store it again, two locked instructions a message.
         rc = (netpollcheckerr(fd.pd, self.mode) if self.hopeful
               else poll_runtime_pollReset(fd.pd, self.mode))
+        if rc < 0:
+            throw(rc)
         if rc != pollNoError:
             self.fail(rc)
         return LOCKED
@@ -323,7 +347,8 @@ cdef class Op(Awaitable):
                 Py_DECREF(self.lockwait)
             elif self.lockwait.node.granted:         # M2: ours already; give it on
                 phase = LOCKED
-        if phase == LOCKED or phase == PARKED or phase == SPENT:
+        if ((phase == LOCKED or phase == PARKED or phase == SPENT)
+                and not fdmutex_rwunlock_free(&fd.mu, self.mode == modeRead)):
             fd.unlock(self.mode)
         return 0
 
@@ -424,7 +449,7 @@ cdef class ReadIntoOp(Op):
         return AGAIN if self.view.len > 0 else self.result(0, out)
 
     cdef int result(self, Py_ssize_t n, PyObject **out) except -1:
-        cdef object count = n
+        count = gopoll_count(n)
         Py_INCREF(count)
         out[0] = <PyObject *>count
         return DONE
@@ -462,7 +487,6 @@ cdef class WriteOp(Op):
 
     cdef int attempt(self, PyObject **out) except -1:
         cdef Py_ssize_t n, left
-        cdef object count
         while True:
             left = self.view.len - self.written
             if left <= SMALL:
@@ -490,7 +514,7 @@ cdef class WriteOp(Op):
             if slice_spent():
                 self.err = SLICE
                 return AGAIN
-        count = self.written
+        count = gopoll_count(self.written)
         Py_INCREF(count)
         out[0] = <PyObject *>count
         return DONE

@@ -69,7 +69,7 @@ cdef int end(gopoll_shelf *s, PyObject *o) noexcept:
 
 cdef object again(gopoll_shelf *s):
     """Return one of those that are kept, as new but for its class's own fields."""
-    cdef Op op = gopoll_take(s)
+    cdef Op op = <Op>gopoll_take(s)
     op.phase = NEW
     op.err = 0
     op.waiter = op.awaiter = 0
@@ -78,12 +78,12 @@ cdef object again(gopoll_shelf *s):
 
 cdef ReadOp new_read():
     """Return a ReadOp without a descriptor."""
-    return again(&reads) if reads.n else ReadOp.__new__(ReadOp)
+    return <ReadOp>again(&reads) if reads.n else ReadOp.__new__(ReadOp)
 
 
 cdef ReadIntoOp new_readinto():
     """Return a ReadIntoOp without a descriptor and without a buffer."""
-    return again(&readintos) if readintos.n else ReadIntoOp.__new__(ReadIntoOp)
+    return <ReadIntoOp>again(&readintos) if readintos.n else ReadIntoOp.__new__(ReadIntoOp)
 
 
 cdef WriteOp new_write():
@@ -91,7 +91,7 @@ cdef WriteOp new_write():
     cdef WriteOp op
     if writes.n == 0:
         return WriteOp.__new__(WriteOp)
-    op = again(&writes)
+    op = <WriteOp>again(&writes)
     op.written = 0
     return op
 

@@ -24,7 +24,13 @@ from gopoll._atomic cimport add_int
 cdef extern from *:
     """
     #include <stdint.h>
-    static __thread struct {
+    /* Within the 64 bytes that a C library keeps for such modules as ours: no call to find it. */
+    #ifdef __GLIBC__
+    #define GOPOLL_TLS __attribute__((tls_model("initial-exec")))
+    #else
+    #define GOPOLL_TLS
+    #endif
+    static __thread GOPOLL_TLS struct {
       PyObject *current, *owner, *m, *poller, *hosts, *host;
       int spent;
       int64_t spent_bytes; } gopoll_thread;
@@ -54,28 +60,64 @@ cdef extern from *:
       return NULL;
     }
     /* Raise StopIteration(v), whose reference it takes. From 3.12 on the interpreter makes an
-       object of each, by a call of the type, and looks for a context: this makes the object. */
-    static void gopoll_stop(PyObject *v) {
-      PyObject *stop;
+       object of each, by a call of the type, and looks for a context: this makes the object, and
+       for what an echo has, a few bytes or a number, it takes the last one again (K5). */
     #if PY_VERSION_HEX >= 0x030C0000
+    static PyObject *gopoll_new_stop(PyObject *v) {
       PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
       PyObject *args = PyTuple_Pack(1, v);
-      stop = args ? type->tp_new(type, args, NULL) : NULL;
+      PyObject *stop = args ? type->tp_new(type, args, NULL) : NULL;
       Py_XDECREF(args);
-      if (stop) {
-        Py_XSETREF(((PyStopIterationObject *)stop)->value, v);
-        PyErr_SetRaisedException(stop);
-        return;
-      }
+      if (stop) Py_XSETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(v));
+      return stop;
+    }
+    #ifndef Py_GIL_DISABLED
+    #define GOPOLL_SMALL_VALUE 4096
+    static PyStopIterationObject *gopoll_last_stop;
+    static int gopoll_stop_again(PyObject *v) {
+      PyStopIterationObject *s = gopoll_last_stop;
+      PyObject *was, *in_args;
+      if (Py_REFCNT(s) != 1 || Py_REFCNT(s->args) != 1 || PyTuple_GET_SIZE(s->args) != 1
+          || s->dict || s->notes || s->traceback || s->context || s->cause) return 0;
+      was = s->value;
+      in_args = PyTuple_GET_ITEM(s->args, 0);
+      s->value = Py_NewRef(v);
+      PyTuple_SET_ITEM(s->args, 0, v);
+      PyErr_SetRaisedException(Py_NewRef(s));
+    #if PY_VERSION_HEX >= 0x030E0000
+      ((PyTupleObject *)s->args)->ob_hash = -1;
+    #endif
+      Py_DECREF(in_args);                    /* bytes or a number: runs nobody's code */
+      Py_XDECREF(was);
+      return 1;
+    }
+    #endif
+    static void gopoll_stop(PyObject *v) {
+      PyObject *stop;
+    #ifndef Py_GIL_DISABLED
+      int small = gopoll_thread.current != NULL
+                  && (PyBytes_CheckExact(v) ? PyBytes_GET_SIZE(v) <= GOPOLL_SMALL_VALUE
+                                            : PyLong_CheckExact(v));
+      if (small && gopoll_last_stop && gopoll_stop_again(v)) return;
+    #endif
+      stop = gopoll_new_stop(v);
+      Py_DECREF(v);
+      if (!stop) return;
+    #ifndef Py_GIL_DISABLED
+      if (small) Py_XSETREF(gopoll_last_stop, (PyStopIterationObject *)Py_NewRef(stop));
+    #endif
+      PyErr_SetRaisedException(stop);
+    }
     #else
+    static void gopoll_stop(PyObject *v) {
       if (PyTuple_Check(v) || PyExceptionInstance_Check(v)) {
-        stop = PyObject_CallFunctionObjArgs(PyExc_StopIteration, v, NULL);
+        PyObject *stop = PyObject_CallFunctionObjArgs(PyExc_StopIteration, v, NULL);
         if (stop) { PyErr_SetObject(PyExc_StopIteration, stop); Py_DECREF(stop); }
       } else
         PyErr_SetObject(PyExc_StopIteration, v);
-    #endif
       Py_DECREF(v);
     }
+    #endif
     static PyObject *gopoll_next(PyObject *self, gopoll_step step) {
       PyObject *v = NULL;
       int rc = step(self, &v);

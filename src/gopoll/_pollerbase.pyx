@@ -15,7 +15,7 @@ from libc.errno cimport EBADF, EMFILE, ENFILE, ENOMEM
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
-from gopoll._atomic cimport add_int, cas_int, load_int
+from gopoll._atomic cimport cas_int, gil_add_int, load_int
 from gopoll._epoll cimport netpollBreak, netpollfini, netpollinit_errno
 from gopoll._pollcache cimport (poll_runtime_pollUnblock, pollBlockSize, pollDesc, pollDescSize,
                                 pollServer)
@@ -72,7 +72,7 @@ cdef class PollerBase:
 
     cdef bint hold(self) noexcept:
         """Keep the epoll instance open until leave(); False if it is gone: leave() all the same."""
-        return add_int(&self.active, 1) > 0
+        return gil_add_int(&self.active, 1) > 0
 
     cdef int enter(self) except -1:
         """Keep the epoll instance open until leave(); ClosedError after close()."""
@@ -94,7 +94,7 @@ cdef class PollerBase:
         if load_int(&self.closed) and load_int(&self.active) > 1:
             # A break wakes one sleeper: each hands it on to the next on its way out.
             self._break()
-        if add_int(&self.active, -1) == 0 and load_int(&self.closed):
+        if gil_add_int(&self.active, -1) == 0 and load_int(&self.closed):
             if cas_int(&self.active, 0, FINISHED):
                 self._finish()
 

@@ -69,7 +69,7 @@ cdef class SysFD:
     cdef int incref(self, str op) except -1
     cdef int decref(self) except -1
     cdef int unlock(self, int mode) except -1
-    cdef int check_fork(self) except -1
+    cdef int refuse_copy(self) except -1
     cdef int register(self, Poller poller, int reg) except -1
     cdef int ask_family(self) except -1
     cdef bint is_used_by_others(self, int ours) noexcept
@@ -80,6 +80,13 @@ cdef class SysFD:
     cdef object sock_address(
         self, int (*call)(int, sockaddr *, socklen_t *) noexcept nogil, str name)
     cdef int set_deadline_word(self, int64_t when_ns, int mode) except -1
+
+
+cdef inline int check_fork(SysFD fd) except -1:
+    """ForkedError for a connection that the parent process opened."""
+    if fd.poller is not None and fd.ps != fd.poller.ps:
+        fd.refuse_copy()
+    return 0
 
 
 cdef inline Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil:

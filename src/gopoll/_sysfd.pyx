@@ -189,13 +189,9 @@ cdef class SysFD:
             self.destroy()
         return 0
 
-    cdef int check_fork(self) except -1:
-        """ForkedError for a connection that the parent process opened."""
-        if self.poller is not None and self.ps != self.poller.ps:
-            raise ForkedError(f"{self.network} connection {self.local_addr} -> "
-                              f"{self.remote_addr} was opened in the parent process: close it "
-                              "here and open another one")
-        return 0
+    cdef int refuse_copy(self) except -1:
+        raise ForkedError(f"{self.network} connection {self.local_addr} -> {self.remote_addr} was "
+                          "opened in the parent process: close it here and open another one")
 
     # -- closing
 
@@ -267,7 +263,7 @@ cdef class SysFD:
         It shares the flags, O_NONBLOCK among them: who clears that, clears it here too.
         Raises ClosedError, ForkedError, OpError. Go: FD.Dup.
         """
-        self.check_fork()
+        check_fork(self)
         self.incref("file")
         try:
             return self.copy("file")
@@ -325,7 +321,7 @@ cdef class SysFD:
 
     cdef int shut(self, int how, str op) except -1:
         cdef int rc
-        self.check_fork()
+        check_fork(self)
         self.incref(op)
         rc = errno if shutdown(self.sysfd, how) != 0 else 0
         self.decref()
@@ -351,7 +347,7 @@ cdef class SysFD:
 
     def _with_descriptor(self, fn):
         """raw_control for ourselves: *fn* does nothing that a short read cannot live with (R1)."""
-        self.check_fork()
+        check_fork(self)
         self.incref("raw-control")
         try:
             return fn(self.sysfd)
@@ -383,7 +379,7 @@ cdef class SysFD:
     cdef int set_deadline_word(self, int64_t when_ns, int mode) except -1:
         """when_ns: monotonic, 0 none, < 0 passed."""
         cdef int rc
-        self.check_fork()
+        check_fork(self)
         rc = fdmutex_incref(&self.mu)
         if rc == muClosed:
             raise closed_error("set", self.network, None, self.local_addr, file=self.is_file)

@@ -19,8 +19,8 @@ from libc.stdint cimport int64_t, uint64_t, uintptr_t
 
 from gopoll._atomic cimport (add_i64, add_int, bump, cas_i64, cas_int, futex_wait, gil_lock,
                              gil_unlock, load_i64, load_int, load_u64, load_word, peek_i64,
-                             poke_i64, poke_int, store_i64, store_int, swap_i64, swap_int,
-                             swap_word)
+                             poke_i64, poke_int, release_i64, store_i64, store_int, swap_i64,
+                             swap_int, swap_word)
 from gopoll._host cimport HostWaiter
 from gopoll._netpoll cimport netpoll
 from gopoll._pollserver cimport pollserver_forked
@@ -37,7 +37,7 @@ from gopoll.runtime.report import tell
 cdef enum:
     GLOBAL_BATCH = 128                 # Go: half a local queue
     VAIN_MOST = 2        # after so many polls that find nothing most of the next are left out
-    VAIN_POLLS = 8
+    VAIN_POLLS = 32
     CROWDED_NS = 2000000               # who waits so long for the GIL shares it with who computes
 
 
@@ -367,7 +367,7 @@ cdef class FindBase(SchedBase):
                 add_int(&self.words.handing, 1)          # S8: before another may block, and look
                 now = nanotime()
                 poke_i64(&self.words.now, now)
-                store_i64(&self.words.lastpoll, now)
+                release_i64(&self.words.lastpoll, now)
                 if woke != 0 and now - woke > CROWDED_NS:
                     store_i64(&self.words.crowded, now)  # sysmon has them hand the GIL on sooner
             if n > 1:

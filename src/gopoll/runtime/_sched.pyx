@@ -30,9 +30,10 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uintptr_t
 
-from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, gil_lock, gil_unlock,
-                             load_i64, load_int, load_u64, load_word, peek_i64, poke_i64, poke_int,
-                             store_int, store_u64, store_word, swap_int)
+from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, gil_add_int, gil_lock,
+                             gil_store_u64, gil_unlock, load_i64, load_int, load_u64, load_word,
+                             peek_i64, poke_i64, poke_int, store_int, store_u64, store_word,
+                             swap_int)
 from gopoll._epoll cimport netpollBreak
 from gopoll._park cimport ThreadWords, thread_words
 from gopoll._poller cimport Poller
@@ -213,11 +214,11 @@ cdef class SchedBase(WordsBase):
 
     cdef int pidleput(self, PBase p) except -1:
         """Put *p*, which the caller owns, on the idle list. Go: pidleput."""
-        store_u64(&p.words.status, P_IDLE)
+        gil_store_u64(&p.words.status, P_IDLE)
         gil_lock(&self.lock)
         p.link = self.pidle
         self.pidle = <PyObject *>p
-        add_int(&self.words.npidle, 1)
+        gil_add_int(&self.words.npidle, 1)
         gil_unlock(&self.lock)
         return 0
 
@@ -230,8 +231,8 @@ cdef class SchedBase(WordsBase):
         p = self.pidle
         if p != NULL:
             self.pidle = (<PBase>p).link
-            add_int(&self.words.npidle, -1)
-            store_u64(&self.words.taken, self.words.taken + 1)       # S8
+            gil_add_int(&self.words.npidle, -1)
+            store_u64(&self.words.taken, self.words.taken + 1)       # S8; S2's fence
         gil_unlock(&self.lock)
         if p == NULL:
             return None
@@ -245,7 +246,7 @@ cdef class SchedBase(WordsBase):
         cdef PBase p = self.pidleget()
         if p is None:
             return False
-        store_u64(&p.words.status, word_sched(m))
+        gil_store_u64(&p.words.status, word_sched(m))
         m.p = <PyObject *>p
         return True
 
@@ -295,7 +296,7 @@ cdef class SchedBase(WordsBase):
                 store_u64(&(<PBase>self.parray[i]).words.status, P_IDLE)
                 (<PBase>self.parray[i]).link = self.pidle
                 self.pidle = self.parray[i]
-                add_int(&self.words.npidle, 1)
+                gil_add_int(&self.words.npidle, 1)
         at = &self.pidle
         while at[0] != NULL:
             if (<PBase>at[0]).id < n:
@@ -303,7 +304,7 @@ cdef class SchedBase(WordsBase):
                 continue
             store_u64(&(<PBase>at[0]).words.status, P_DEAD)
             at[0] = (<PBase>at[0]).link
-            add_int(&self.words.npidle, -1)
+            gil_add_int(&self.words.npidle, -1)
         gil_unlock(&self.lock)
         for i in range(n, load_int(&self.nallp)):
             if load_u64(&(<PBase>self.parray[i]).words.status) == P_DEAD:
