@@ -66,10 +66,6 @@ cdef extern from *:
     object gopoll_count(Py_ssize_t n)
     int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
-cdef enum:
-    DIRECT = 8192        # a read goes straight into its result where the last one gave so much
-
-
 cdef class Op(Awaitable):
     """An operation on an FD: awaited once, by one coroutine, on the scheduler of its connection."""
 

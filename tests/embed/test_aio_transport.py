@@ -9,6 +9,7 @@ import socket
 import struct
 import tempfile
 import termios
+import tracemalloc
 import warnings
 
 import pytest
@@ -255,6 +256,45 @@ def test_pause_in_data_received_stops_at_once(run):
             transport.resume_reading()
 
     assert run(test, Pauses) == []
+
+
+SIZES = [1, 8191, 8192, 8193, 1, 8192, 65536, 69631, 69632, 69633, 8192, 300_000, 1, 10_000]
+
+
+def test_what_is_read_is_what_was_sent_whatever_the_sizes(run):
+    """A large read goes straight into what the protocol gets, a small one does not."""
+
+    async def test(protocol, transport, peer):
+        sent = bytearray()
+        for i, size in enumerate(SIZES * 2):
+            data = bytes([i]) * size
+            await asyncio.get_running_loop().sock_sendall(peer, data)
+            sent += data
+            total = len(sent)
+            await until(lambda total=total: len(protocol.data) == total)
+            assert protocol.data == sent
+
+    assert run(test) == []
+
+
+def test_a_read_of_nothing_keeps_nothing(run):
+    """After a large one: the end of file has memory ready that nobody gets."""
+
+    async def test(protocol, transport, peer):
+        peer.send(b"x" * 10_000)
+        await until(lambda: len(protocol.data) == 10_000)
+        peer.shutdown(socket.SHUT_WR)
+        await protocol.eof
+
+    run(test)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            run(test)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_came_while_paused_is_read_after(run):

@@ -1,6 +1,19 @@
 """System calls on sockets, and what is asked of a socket object. See _calls.pyx."""
 
+from cpython.object cimport PyObject
+
 from gopoll._sockaddr cimport sockaddr, socklen_t
+
+cdef extern from *:
+    """
+    /* Make a bytes object of so much, to be filled: whether there is memory for it. */
+    static int gopoll_try_bytes(Py_ssize_t size, PyObject **out) {
+      if (!(*out = PyBytes_FromStringAndSize(NULL, size))) PyErr_Clear();
+      return *out != NULL;
+    }
+    """
+    bint try_bytes "gopoll_try_bytes"(Py_ssize_t size, PyObject **out) noexcept
+    int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size) except -1
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:

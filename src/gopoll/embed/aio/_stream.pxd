@@ -28,6 +28,7 @@ cdef class StreamCore(Watcher):
     cdef bint readable                 # an edge has come since the last read that drained (Y3)
     cdef bint more                     # an event said more than readable or writable (Y3)
     cdef bint tcp                      # a plain TCP socket (Y3)
+    cdef Py_ssize_t last_read          # bytes that data_received got last
     cdef int conn_lost                 # connection_lost is to come; then the writes after that
     cdef int set_protocol(self, object protocol) except -1
     cdef int start(self) except -1

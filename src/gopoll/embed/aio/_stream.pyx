@@ -19,15 +19,18 @@ from asyncio.log import logger
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_XDECREF
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from gopoll._fdop cimport is_own_memory
+from gopoll._fdop cimport AMPLE, DIRECT, is_own_memory
 from gopoll.embed.aio._calls cimport (FIONREAD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
-                                      TCP_NODELAY, attach, detach, get_writable, ioctl, iovec,
-                                      is_tcp, msghdr, os_error, recv, send, sendmsg, setsockopt)
+                                      TCP_NODELAY, _PyBytes_Resize, attach, detach, get_writable,
+                                      ioctl, iovec, is_tcp, msghdr, os_error, recv, send, sendmsg,
+                                      setsockopt, try_bytes)
 from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
 
 
@@ -152,15 +155,29 @@ cdef class StreamCore(Watcher):
 
     cdef Py_ssize_t _read_data(self) except -2:
         """Read once for data_received(): bytes read, 0 at the end of file, -1 for nothing."""
-        cdef Py_ssize_t n = recv(self.fd, self.loop.buffer, BUFFER, MSG_DONTWAIT)
-        if n <= 0 and not self._received(n, errno):
-            return -1
-        if n == 0:
-            return 0
-        if n < BUFFER and self._is_drained(True):
+        cdef PyObject *large = NULL
+        cdef char *at = self.loop.buffer
+        cdef Py_ssize_t n, asked = BUFFER
+        cdef int err
+        if DIRECT <= self.last_read < AMPLE and try_bytes(AMPLE, &large):
+            asked = AMPLE                        # into what the protocol gets: nothing to copy
+            at = PyBytes_AS_STRING(<object>large)
+        n = recv(self.fd, at, asked, MSG_DONTWAIT)
+        err = errno
+        if n <= 0:
+            Py_XDECREF(large)
+            return 0 if self._received(n, err) else -1
+        self.last_read = n
+        if n < asked and self._is_drained(True):
             self.readable = False                                # Y3
         try:
-            self.protocol.data_received(PyBytes_FromStringAndSize(self.loop.buffer, n))
+            if large == NULL:
+                data = PyBytes_FromStringAndSize(at, n)
+            else:
+                _PyBytes_Resize(&large, n)
+                data = <object>large
+                Py_DECREF(data)
+            self.protocol.data_received(data)
         except (SystemExit, KeyboardInterrupt):
             raise
         except BaseException as exc:
@@ -486,12 +503,9 @@ cdef class StreamCore(Watcher):
             if self.loop._debug:
                 logger.debug("%r: %s", self.transport, message, exc_info=exc)
         else:
-            self.loop.call_exception_handler({
-                "message": message,
-                "exception": exc,
-                "transport": self.transport,
-                "protocol": self.protocol,
-            })
+            self.loop.call_exception_handler({"message": message, "exception": exc,
+                                              "transport": self.transport,
+                                              "protocol": self.protocol})
         self.transport._force_close(exc)
         return 0
 
