@@ -143,7 +143,8 @@ cdef class HostAwait(Awaitable):
     """One await of an operation in a task of the host, which steps it."""
 
     cdef int step(self, PyObject **out) except -1:
-        cdef object value
+        cdef object value, found = None
+        cdef bint over = False
         if self.it is None:
             self.unpark()
             if self.value is not None:       # for what the operation itself awaits
@@ -154,12 +155,14 @@ cdef class HostAwait(Awaitable):
         try:
             found = next(self.it) if value is None else self.it.send(value)
         except StopIteration:
-            self.it = None
-            self.unpark()
-            return self.turn(out)
+            over = True                      # not in here: it is no context of what is raised
         except BaseException as error:       # so a host cancels that sends its errors
             self.it = None
             return self.interrupt(error, out)
+        if over:
+            self.it = None
+            self.unpark()
+            return self.turn(out)
         Py_INCREF(found)
         out[0] = <PyObject *>found
         return 0
@@ -301,11 +304,12 @@ cdef class HostAwait(Awaitable):
             try:
                 return self.it.throw(error)
             except StopIteration:
-                self.it = None
-                return self.send(None)
+                error = None                 # as in step
             except BaseException as err:
-                self.it = None
                 error = err
+            self.it = None
+            if error is None:
+                return self.send(None)
         rc = self.interrupt(error, &out)
         found = <object>out
         Py_DECREF(found)

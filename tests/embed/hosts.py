@@ -63,6 +63,7 @@ class Aio:
     """asyncio."""
 
     Cancelled = asyncio.CancelledError
+    foreign = r"goroutine awaited .* another event loop"  # the error of sleep() in a goroutine
 
     def __init__(self, name):
         self.name = name
@@ -141,6 +142,8 @@ class TimeLimit:
 
 class Trio:
     """trio."""
+
+    foreign = "must be called from async context"  # trio.sleep() wants to know its task
 
     def __init__(self, name):
         self.name = name

@@ -138,3 +138,57 @@ def test_channels_are_refused_before_attach():
             await gopoll.Chan().recv()
 
     trio.run(main)
+
+
+def test_a_goroutine_is_in_no_task_of_trios():
+    """A scope, a nursery or an event of trio's would be the pump's: that hung the host for good."""
+    event = trio.Event()
+    said = []
+
+    async def in_a_scope():
+        with trio.move_on_after(0.001):
+            await gopoll.sleep(3600)
+
+    async def in_a_nursery():
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 0.001)
+
+    async def in_an_event():
+        await event.wait()
+
+    async def in_a_thread():
+        await trio.to_thread.run_sync(said.append, "a thread")
+
+    async def sets(nursery):
+        nursery.start_soon(trio.sleep, 0)
+        event.set()
+        return trio.current_time()
+
+    async def main():
+        with trio.fail_after(60):
+            async with gopoll_trio.attach():
+                for fn in (in_a_scope, in_a_nursery, in_an_event, in_a_thread):
+                    with pytest.raises(RuntimeError, match="must be called from async context"):
+                        await gopoll.go(fn)
+                async with trio.open_nursery() as nursery:  # what needs no task is as ever
+                    assert await gopoll.go(sets, nursery) <= trio.current_time()
+                await event.wait()
+                with pytest.raises(TypeError, match="awaited CancelShieldedCheckpoint, which"):
+                    await gopoll.go(trio.lowlevel.cancel_shielded_checkpoint)
+
+    trio.run(main)
+    assert said == []
+
+
+def test_what_is_raised_in_a_task_has_no_context_of_the_wait():
+    async def work():
+        await gopoll.sleep(0.001)
+        raise LookupError("the goroutine's")
+
+    async def main():
+        async with gopoll_trio.attach():
+            with pytest.raises(LookupError) as caught:
+                await gopoll.go(work)
+            assert caught.value.__context__ is None
+
+    trio.run(main)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
@@ -18,6 +19,12 @@ from gopoll.embed._attach import AttachedGuest, runs_trio
 from gopoll.embed.guest import Guest, Host
 
 __all__ = ["attach"]
+
+_run: Any  # where trio keeps the task that runs
+try:
+    from trio._core._run import GLOBAL_RUN_CONTEXT as _run
+except ImportError:  # a trio that keeps it elsewhere
+    _run = types.SimpleNamespace(task=None)
 
 
 class _Wait:
@@ -64,7 +71,19 @@ class _TrioHost(Host):
             while not self._scope.cancel_called:
                 await trio.lowlevel.wait_readable(fd)
                 if not self._scope.cancel_called:
-                    callback()
+                    self._turn(callback)
+
+    def _turn(self, callback: Callable[[], object]) -> None:
+        """Call *callback* in no task of trio's, so that a goroutine has none.
+
+        A scope or a nursery that one opens would be the pump's, for all of them: trio refuses it.
+        """
+        task = _run.task
+        del _run.task
+        try:
+            callback()
+        finally:
+            _run.task = task
 
     def unwatch(self, fd: int) -> None:
         self._scope.cancel()

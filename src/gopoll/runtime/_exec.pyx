@@ -342,7 +342,7 @@ cdef class ExecBase(FindBase):
             return self.queue(m, g)
         if not isinstance(request, ParkRequest):
             what = ("a bare yield, as asyncio.sleep(0) is" if request is None
-                    else type(request).__name__)
+                    else (request if isinstance(request, type) else type(request)).__name__)
             g.add_pending(TypeError(f"goroutine awaited {what}, which belongs to another event "
                                     "loop: run it there, or use gopoll's own"))
             poke_int(&g.state, G_RUNNABLE)
