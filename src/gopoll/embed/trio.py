@@ -20,11 +20,11 @@ from gopoll.embed.guest import Guest, Host
 
 __all__ = ["attach"]
 
-_run: Any  # where trio keeps the task that runs
+RUN: Any  # where trio keeps the task that runs
 try:
-    from trio._core._run import GLOBAL_RUN_CONTEXT as _run
+    from trio._core._run import GLOBAL_RUN_CONTEXT as RUN
 except ImportError:  # a trio that keeps it elsewhere
-    _run = types.SimpleNamespace(task=None)
+    RUN = types.SimpleNamespace(task=None)
 
 
 class _Wait:
@@ -78,12 +78,12 @@ class _TrioHost(Host):
 
         A scope or a nursery that one opens would be the pump's, for all of them: trio refuses it.
         """
-        task = _run.task
-        del _run.task
+        task = RUN.task
+        del RUN.task
         try:
             callback()
         finally:
-            _run.task = task
+            RUN.task = task
 
     def unwatch(self, fd: int) -> None:
         self._scope.cancel()
