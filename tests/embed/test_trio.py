@@ -1,5 +1,7 @@
 """trio.attach(): what trio does its own way: scopes are states, and errors are sent."""
 
+import warnings
+
 import pytest
 
 import gopoll
@@ -192,3 +194,51 @@ def test_what_is_raised_in_a_task_has_no_context_of_the_wait():
             assert caught.value.__context__ is None
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("where", ["system task", "generator", "dropped generator"])
+def test_a_block_that_main_does_not_end_ends_with_the_run(where):
+    """The pump is a system task and ends with main: the block waited for its turns for good."""
+    said, kept = [], []
+
+    async def work():
+        try:
+            await gopoll.sleep(3600)
+        finally:
+            async with gopoll.shield():
+                await gopoll.sleep(0.001)
+            said.append("cleaned up")
+
+    async def begin():
+        gopoll.go(work)
+        await gopoll.sleep(0.001)
+        said.append("begun")
+
+    async def system():
+        async with gopoll_trio.attach():
+            await begin()
+            begun.set()
+            await gopoll.sleep(3600)
+
+    async def generator():
+        async with gopoll_trio.attach():
+            yield await begin()
+
+    async def main():
+        if where == "system task":
+            trio.lowlevel.spawn_system_task(system)
+            await begun.wait()
+        else:
+            steps = generator()
+            await anext(steps)
+            if where == "generator":
+                kept.append(steps)
+
+    for _ in range(10):
+        begun = trio.Event()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # trio's, of a generator that is left
+            trio.run(main)
+        kept.clear()
+        assert said == ["begun", "cleaned up"]
+        said.clear()

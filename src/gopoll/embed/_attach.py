@@ -63,14 +63,26 @@ class AttachedGuest(Guest):
             self._ended = Note(self._sched.poller, "end")
         if self._sched.is_forked:
             return
+        try:
+            await self._wait_ended(self._ended)
+        except RuntimeError:
+            if not self.is_closed:  # else by give_up()
+                raise
+
+    async def _wait_ended(self, ended: Note) -> None:
         if not self._sched.is_finished:
-            await self._ended
+            await ended
         pool = self._sched.pool
         until = time.monotonic() + JOIN_SECONDS
         while pool.is_busy and time.monotonic() < until:
             await sleep(LOOK_SECONDS)  # close() would wait for it too, and hold the host up
         if pool.is_busy:
             pool.give_up()
+
+    def give_up(self) -> None:
+        """Close, as the host has no more turns: what is left runs to its end here and now."""
+        self._sched.has_raised = True  # end() raises it
+        self.close()
 
     @property
     def error(self) -> BaseException | None:

@@ -59,6 +59,8 @@ class _Wait:
 
 
 class _TrioHost(Host):
+    give_up: Callable[[], object]  # the guest's: its pump ends before it
+
     def __init__(self) -> None:
         self._scope = trio.CancelScope()
 
@@ -66,12 +68,16 @@ class _TrioHost(Host):
         trio.lowlevel.spawn_system_task(self._pump, fd, callback, name="gopoll")
 
     async def _pump(self, fd: int, callback: Callable[[], object]) -> None:
-        with self._scope:
-            # One that is woken already is not cancelled: *fd* may be another's by then.
-            while not self._scope.cancel_called:
-                await trio.lowlevel.wait_readable(fd)
-                if not self._scope.cancel_called:
-                    self._turn(callback)
+        try:
+            with self._scope:
+                # One that is woken already is not cancelled: *fd* may be another's by then.
+                while not self._scope.cancel_called:
+                    await trio.lowlevel.wait_readable(fd)
+                    if not self._scope.cancel_called:
+                        self._turn(callback)
+        except trio.Cancelled:  # trio.run() ends, and the block is a system task's or a generator's
+            self._turn(self.give_up)
+            raise
 
     def _turn(self, callback: Callable[[], object]) -> None:
         """Call *callback* in no task of trio's, so that a goroutine has none.
@@ -119,7 +125,9 @@ async def attach() -> AsyncIterator[Guest]:
             raise RuntimeError("trio.attach() is for a task of trio, and none runs here") from None
         raise RuntimeError("asyncio runs this task: use gopoll.embed.aio.attach()")
     scope = trio.CancelScope()
-    guest = AttachedGuest(_TrioHost(), scope.cancel)
+    host = _TrioHost()
+    guest = AttachedGuest(host, scope.cancel)
+    host.give_up = guest.give_up
     error: BaseException | None = None
     try:
         with scope:
