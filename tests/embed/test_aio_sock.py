@@ -208,6 +208,13 @@ def test_an_operation_that_nobody_awaits_is_a_warning(loop, pair, make):
         spin(loop)
 
 
+def test_the_repr_of_a_task_names_the_operation(loop, pair):
+    task = loop.create_task(loop.sock_recv(pair[0], 1))
+    assert "coro=<EventLoop.sock_recv()>" in repr(task)
+    task.cancel()
+    spin(loop)
+
+
 def test_an_operation_with_wrong_arguments_is_no_warning_too(loop, pair):
     with pytest.raises(TypeError):
         loop.sock_recv(pair[0], "ten")

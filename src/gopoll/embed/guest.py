@@ -36,7 +36,8 @@ class Host:
     def watch(self, fd: int, callback: Callable[[], object]) -> None:
         """Call callback() whenever *fd* is readable, until unwatch(fd). Level-triggered.
 
-        It runs a bounded batch of goroutines and returns; what is left keeps *fd* readable.
+        It runs a bounded batch of goroutines and returns; what is left keeps *fd* readable. The
+        error of a goroutine that nobody awaits it raises, once; attach() raises that in the block.
         """
         raise NotImplementedError
 

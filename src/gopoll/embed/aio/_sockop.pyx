@@ -84,6 +84,11 @@ cdef class SockOp(Awaitable):
         """The name of the call that has made it."""
         raise NotImplementedError
 
+    @property
+    def __name__(self):
+        """For asyncio, which says in the repr of a task what runs in it."""
+        return f"EventLoop.{self.name()}"
+
     cdef int attempt(self, int fd, PyObject **out) except -1:
         """Try once: 1 and the result as a new reference, or 0 if it would block. OSError."""
         raise NotImplementedError
