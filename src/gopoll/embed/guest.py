@@ -60,6 +60,8 @@ class Host:
         """Tell whether the loop raises *error*, with which it ends an await, at the next await too.
 
         Then an operation that is done already returns, and *error* comes there: nothing is lost.
+        Else a value that a channel has handed over by then is lost (but for asyncio's own
+        CancelledError). Called on the host's thread, in the task, only where that is so.
         """
         return False
 
