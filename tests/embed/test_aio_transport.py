@@ -235,6 +235,22 @@ def test_what_cannot_be_written(run):
     assert run(test) == []
 
 
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_writes_to_nobody_are_logged_from_the_fifth_on(run, how, caplog):
+    """As asyncio's, which counts the loss as one of them."""
+
+    async def test(protocol, transport, peer):
+        getattr(transport, how)()
+        await protocol.lost
+        for _ in range(4):
+            transport.write(b"x")
+        assert caplog.messages == []
+        transport.write(b"x")
+        assert caplog.messages == ["socket.send() raised exception."]
+
+    assert run(test) == []
+
+
 def test_pause_in_data_received_stops_at_once(run):
     class Pauses(Record):
         def data_received(self, data):

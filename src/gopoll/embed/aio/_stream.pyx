@@ -514,7 +514,7 @@ cdef class StreamCore(Watcher):
         cdef object transport = self.transport
         if self.sock is None:
             return 0
-        self.conn_lost += 1
+        self.conn_lost = max(self.conn_lost, 1)
         try:
             if self.connected:
                 self.protocol.connection_lost(exc)
