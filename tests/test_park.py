@@ -172,6 +172,8 @@ def test_a_stop_that_is_used_again_is_nobody_else_s(scripted):
             assert await scripted((END, value)) is value
             assert stop_of(value).args in ((value,), ()), "None is a bare end"
             assert not hasattr(stop_of(value), "__notes__")
+        stop_of(b"quiet").__suppress_context__ = True
+        assert stop_of(b"next").__suppress_context__ is False
         assert gone() is None
         left = [step(value) for value in (b"bytes", 1000)]
         await scripted((END, b"next"))

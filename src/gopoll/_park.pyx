@@ -78,7 +78,8 @@ cdef extern from *:
       PyStopIterationObject *s = gopoll_last_stop;
       PyObject *was, *in_args;
       if (Py_REFCNT(s) != 1 || Py_REFCNT(s->args) != 1 || PyTuple_GET_SIZE(s->args) != 1
-          || s->dict || s->notes || s->traceback || s->context || s->cause) return 0;
+          || s->dict || s->notes || s->traceback || s->context || s->cause
+          || s->suppress_context) return 0;
       was = s->value;
       in_args = PyTuple_GET_ITEM(s->args, 0);
       s->value = Py_NewRef(v);

@@ -78,6 +78,18 @@ def test_what_waits_when_a_loop_is_closed_is_dropped(loop, say):
 
 
 @same
+def test_a_clock_that_is_put_on_the_loop(loop, say):
+    now = 1000.0
+    loop.time = lambda: now
+    say(loop.call_at(1004.5, say, "at").when(), loop.call_later(5, say, "later").when())
+    loop.call_later(1000, say, "never")
+    for now in (1004.5, 1005, 1005.25):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        say(now, loop.call_later(2, say, "never").when())
+
+
+@same
 def test_a_turn_after_stop(loop, say):
     def first():
         loop.stop()

@@ -86,6 +86,8 @@ CALLS = {
     "no file to unregister": lambda s: s.unregister(NoFile()),
     "no key": lambda s: s.get_key(77),
     "not in the map": lambda s: s.get_map()[77],
+    "no file in the map": lambda s: NoFile() in s.get_map(),
+    "negative in the map": lambda s: -1 in s.get_map(),
     "no file for the map": lambda s: s.get_map().get(NoFile()),
     "timeout text": lambda s: s.select("1"),
     "timeout nan": lambda s: s.select(math.nan),

@@ -332,10 +332,7 @@ cdef class MapCore:
         return key
 
     def __contains__(self, fileobj):
-        try:
-            return self.selector._find(self.selector._lookup(fileobj)) is not None
-        except ValueError:
-            return False
+        return self.selector._find(self.selector._lookup(fileobj)) is not None
 
     def get(self, fileobj, default=None):
         """Return the key of *fileobj*, or *default*. ValueError if it is none."""

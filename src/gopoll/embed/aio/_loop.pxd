@@ -19,7 +19,6 @@ cdef class LoopCore:
     cdef public bint _closed
     cdef public bint _stopping
     cdef public Py_ssize_t _timer_cancelled_count
-    cdef bint own_clock                # time() is ours
     cdef SelectorCore selector         # the loop's; its epoll instance has the Watchers as well
     cdef list slots                    # Watcher or None, by number
     cdef list spare                    # numbers of free slots
