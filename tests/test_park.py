@@ -183,6 +183,25 @@ def test_a_stop_that_is_used_again_is_nobody_else_s(scripted):
     assert gopoll.run(main) == [None, None]
 
 
+def test_a_step_by_hand_holds_nothing_after_its_run(scripted):
+    """K5: the exception that it caught has its frame in a traceback."""
+
+    class Local:
+        pass
+
+    def step():
+        local = Local()
+        try:
+            next(scripted((END, b"bytes")))
+        except StopIteration:
+            return weakref.ref(local)
+
+    async def main():
+        return step()
+
+    assert gopoll.run(main)() is None
+
+
 def test_an_awaitable_is_its_own_iterator(scripted):
     op = scripted((END, None))
     assert op.__await__() is op

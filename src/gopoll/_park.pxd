@@ -18,6 +18,7 @@ cdef struct ThreadWords:
     int64_t spent_bytes
 
 cdef ThreadWords *thread_words() noexcept nogil
+cdef void leave_words(ThreadWords *tw) noexcept
 
 cdef enum:
     SLICE_OPS = 32

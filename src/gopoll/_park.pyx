@@ -132,6 +132,13 @@ cdef extern from *:
         gopoll_stop(v);
       return NULL;
     }
+    /* A function that has stepped by hand is in the traceback of what it caught, with all that it
+       held: not after the end of its run. */
+    static void gopoll_forget_stop(void) {
+    #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
+      Py_CLEAR(gopoll_last_stop);
+    #endif
+    }
     /* Who steps is attached: with a GIL nobody comes between the look and the store. */
     static int gopoll_seize(uintptr_t *word, uintptr_t me) {
       uintptr_t was = __atomic_load_n(word, __ATOMIC_RELAXED);
@@ -189,6 +196,7 @@ cdef extern from *:
     ctypedef PyObject *(*gopoll_iternext)(PyObject *) noexcept
     bint gopoll_seize(uintptr_t *word, uintptr_t me) noexcept
     PyObject *gopoll_next(PyObject *self, gopoll_step step) noexcept
+    void gopoll_forget_stop() noexcept
     ctypedef enum PySendResult:
         pass
     ctypedef PySendResult (*sendfunc)(PyObject *, PyObject *, PyObject **) noexcept
@@ -202,6 +210,12 @@ cdef extern from *:
 cdef ThreadWords *thread_words() noexcept nogil:
     """The calling thread's own words."""
     return <ThreadWords *>&gopoll_thread
+
+
+cdef void leave_words(ThreadWords *tw) noexcept:
+    """No scheduler runs on the calling thread any more; *tw* is its words."""
+    tw.owner = tw.m = tw.poller = tw.current = NULL
+    gopoll_forget_stop()                         # K5
 
 
 cdef bint slice_spent() noexcept:

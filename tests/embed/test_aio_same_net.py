@@ -245,6 +245,7 @@ async def test_sock_calls(loop, say):
             say(await loop.sock_recv_into(client, memoryview(buf)[1:]), buf)
             say(await loop.sock_recv(client, 100), await loop.sock_recv(client, 0))
             say(await loop.sock_sendall(conn, b""))
+            await say.wait(loop.sock_recv_into(client, None))
             for call in (
                 lambda: loop.sock_recv(client, -1),
                 lambda: loop.sock_recv(client, "x"),

@@ -35,7 +35,7 @@ from gopoll._atomic cimport (add_int, cas_int, futex_wait, futex_wake, gil_add_i
                              peek_i64, poke_i64, poke_int, store_int, store_u64, store_word,
                              swap_int)
 from gopoll._epoll cimport netpollBreak
-from gopoll._park cimport ThreadWords, thread_words
+from gopoll._park cimport ThreadWords, leave_words, thread_words
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport netpollGenericInit, pollserver_forked
 from gopoll._throw cimport throw
@@ -208,7 +208,7 @@ cdef class SchedBase(WordsBase):
         """Undo enter_thread."""
         cdef ThreadWords *tw = thread_words()
         if tw.owner == <PyObject *>self:
-            tw.owner = tw.m = tw.poller = tw.current = NULL
+            leave_words(tw)
 
     # -- Ps
 

@@ -93,7 +93,7 @@ cdef int get_writable(buf, Py_buffer *view) except -1:
         return PyObject_GetBuffer(buf, view, PyBUF_WRITABLE)
     except (BufferError, TypeError):
         raise TypeError("recv_into() argument 1 must be read-write bytes-like object, "
-                        f"not {type(buf).__name__}") from None
+                        f"not {'None' if buf is None else type(buf).__name__}") from None
 
 
 cdef int attach(server, transport) except -1:
