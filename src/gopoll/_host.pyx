@@ -62,11 +62,17 @@ cdef class HostLink(HostBase):
             tw.host = NULL
             count_links(-1)
         waits, self.waits = list(self.waits), set()
+        error = None
         for waiter in waits:
             if waiter.over:
                 continue
-            # Else it is being woken, and the poller is about to go.
-            waiter.settle(RuntimeError(CLOSED) if waiter.take_back() else None)
+            try:
+                # Else it is being woken, and the poller is about to go.
+                waiter.settle(RuntimeError(CLOSED) if waiter.take_back() else None)
+            except BaseException as err:     # the others are told all the same
+                error = err if error is None else error
+        if error is not None:
+            raise error
 
     @property
     def waiting(self):

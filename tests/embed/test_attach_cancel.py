@@ -17,6 +17,7 @@ from embed.hosts import (
     waiting,
 )
 from gopoll import Chan, Cond, Mutex, tls
+from gopoll.embed import Guest, Host
 from net.certs import certs
 
 # ruff: noqa: F811
@@ -416,3 +417,37 @@ def test_values_survive_any_number_of_cancelled_receivers(host):
         assert sorted(got) == sorted(1000 * k + n for k in range(4) for n in range(200))
 
     attached(host, main)
+
+
+def test_a_future_that_fails_at_the_end_keeps_no_other_from_being_told():
+    """Q3: by hand, since no future of a real host fails."""
+    told = []
+
+    class Broken(Host):
+        def watch(self, fd, callback):
+            pass
+
+        def unwatch(self, fd):
+            pass
+
+        def make_future(self):
+            return Pending(), print, fail
+
+    class Pending:
+        def __await__(self):
+            yield self
+
+    def fail(error):
+        told.append(error)
+        if len(told) == 1:
+            raise ValueError("of the host")
+
+    guest = Guest(Broken())
+    waits = [Chan().recv().__await__() for _ in range(3)]
+    for steps in waits:
+        next(steps)
+    with pytest.raises(ValueError, match="of the host"):
+        guest.close()
+    assert [type(error) for error in told] == [RuntimeError] * 3
+    for steps in waits:
+        steps.close()
