@@ -318,8 +318,11 @@ def test_signal_handlers(loop):
 # -- servers
 
 
-def test_a_factory_that_raises_ends_its_connection_alone(loop):
-    made = []
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_factory_that_raises_ends_its_connection_alone(loop, debug):
+    made, heard = [], []
+    loop.set_debug(debug)
+    loop.set_exception_handler(lambda _, context: heard.append(repr(context["exception"])))
 
     def factory():
         made.append(1)
@@ -345,6 +348,7 @@ def test_a_factory_that_raises_ends_its_connection_alone(loop):
         return answers
 
     assert loop.run_until_complete(asyncio.wait_for(main(), 30)) == [b"", b"hello"]
+    assert heard == (["ValueError('not this one')"] if debug else [])
 
 
 def test_a_server_with_a_backlog_of_0_serves(loop):

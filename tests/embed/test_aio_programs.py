@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -98,9 +99,11 @@ async def app(scope, receive, send):
 
 
 @contextlib.asynccontextmanager
-async def serving(uvicorn):
-    """Run uvicorn in this loop; give its URL."""
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none")
+async def serving(uvicorn, **options):
+    """Run uvicorn in this loop; give its URL. No connection is left in the end."""
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", lifespan="off", ws="none", **options
+    )
     server = uvicorn.Server(config)
     server.capture_signals = contextlib.nullcontext
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -110,6 +113,8 @@ async def serving(uvicorn):
         finally:
             server.should_exit = True
             await task
+            assert not server.server_state.connections
+            assert not server.server_state.tasks
 
 
 def test_uvicorn_under_httpx():
@@ -130,23 +135,30 @@ def test_uvicorn_under_httpx():
     run(main)
 
 
-def test_uvicorn_under_wrk():
-    (uvicorn,) = needs("uvicorn")
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_uvicorn_under_wrk(http, caplog):
+    uvicorn, _ = needs("uvicorn", http)
     if shutil.which("wrk") is None:
         pytest.skip("no wrk (apt-get install wrk)")
+    heard = []
 
     async def main():
-        async with serving(uvicorn) as url:
-            process = await asyncio.create_subprocess_exec(
-                "wrk", "-t1", "-c32", "-d1s", url, stdout=subprocess.PIPE
-            )
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+        async with serving(uvicorn, http=http) as url:
+            words = ("-t2", "-c64", "-d2s", f"--timeout={SECONDS}s", url)
+            process = await asyncio.create_subprocess_exec("wrk", *words, stdout=subprocess.PIPE)
             out, _ = await process.communicate()
-            return out.decode()
+            assert process.returncode == 0
+        return out.decode()
 
     out = run(main)
-    assert "requests in" in out
+    served = re.search(r"(\d+) requests in", out)
+    assert served, out
+    assert int(served[1]) >= 64, out
     assert "Socket errors" not in out
     assert "Non-2xx" not in out
+    assert not heard
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
 
 
 def test_redis_asyncio(tmp_path):
@@ -176,9 +188,14 @@ def test_redis_asyncio(tmp_path):
 @contextlib.contextmanager
 def postgres():
     """Run an empty PostgreSQL; give the folder of its socket. It wants a user that is not root."""
-    folder = Path(shutil.which("initdb") or "/usr/lib/postgresql/15/bin/initdb").parent
-    if not (folder / "initdb").exists():
+    found = shutil.which("initdb") or max(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),  # where Debian has it
+        key=lambda path: int(path.parts[-3]),
+        default=None,
+    )
+    if found is None:
         pytest.skip("no PostgreSQL (apt-get install postgresql)")
+    folder = Path(found).parent
     as_user = {}
     base = tempfile.mkdtemp(prefix="gopoll-pg-", dir="/tmp")
     if os.geteuid() == 0:

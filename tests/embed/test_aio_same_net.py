@@ -77,7 +77,8 @@ async def test_a_factory_that_raises(loop, say):
     server = await loop.create_server(factory, LOCAL, 0)
     async with server:
         reader, writer = await asyncio.open_connection(*address(server))
-        await say.wait(reader.read())
+        if not loop.get_debug():  # there asyncio keeps the connection, with the error
+            await say.wait(reader.read())
         writer.close()
         await writer.wait_closed()
 

@@ -258,6 +258,23 @@ def test_many_accept_from_one_listener(loop):
         loop.run_until_complete(asyncio.wait_for(main(), 30))
 
 
+def test_in_debug_mode_nobody_who_waits_is_forgotten(loop, pair):
+    """asyncio keeps the last one only. In debug mode it refuses a blocking socket: we, too."""
+    a, b = pair
+    loop.set_debug(True)
+
+    async def main():
+        waiting = [asyncio.create_task(loop.sock_recv(a, 1)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await loop.sock_sendall(b, b"xyz")
+        assert await asyncio.gather(*waiting) == [b"x", b"y", b"z"]
+        b.setblocking(True)
+        with pytest.raises(ValueError, match="the socket must be non-blocking"):
+            await loop.sock_recv(b, 1)
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
+
+
 def test_datagrams_that_come_at_once_are_all_seen(loop):
     """An edge tells of the first of many."""
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)

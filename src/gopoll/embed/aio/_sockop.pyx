@@ -374,47 +374,52 @@ for _cls in (SockOp, RecvOp, RecvIntoOp, SendallOp, CallOp):
     set_iternext(_cls)
 
 
+cdef bint _is_asyncios(LoopCore loop, sock) except -1:
+    """Whether *sock* is none of ours: a class of its own, or what asyncio refuses in debug mode."""
+    return type(sock) is not _socket_type or (loop._debug and sock.gettimeout() != 0)
+
+
 class SockCalls:
     """The calls of a loop that give one of these. What they cannot do is asyncio's, as before."""
 
     def sock_recv(self, sock, n):
         """Receive at most *n* bytes of *sock*; empty at the end of file."""
-        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+        if _is_asyncios(self, sock):
             return super().sock_recv(sock, n)
         return RecvOp(self, sock, n)
 
     def sock_recv_into(self, sock, buf):
         """Receive into *buf*; return the number of bytes, 0 at the end of file."""
-        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+        if _is_asyncios(self, sock):
             return super().sock_recv_into(sock, buf)
         return RecvIntoOp(self, sock, buf)
 
     def sock_sendall(self, sock, data):
         """Send all of *data*."""
-        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+        if _is_asyncios(self, sock):
             return super().sock_sendall(sock, data)
         return SendallOp(self, sock, data)
 
     def sock_recvfrom(self, sock, bufsize):
         """Receive a datagram of at most *bufsize* bytes: (bytes, address)."""
-        if type(sock) is not _socket_type or (<LoopCore>self)._debug or bufsize < 0:
+        if bufsize < 0 or _is_asyncios(self, sock):
             return super().sock_recvfrom(sock, bufsize)
         return CallOp(self, sock, "sock_recvfrom", sock.recvfrom, (bufsize,), False)
 
     def sock_recvfrom_into(self, sock, buf, nbytes=0):
         """Receive a datagram into *buf*, at most *nbytes* or what it holds: (bytes, address)."""
-        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+        if _is_asyncios(self, sock):
             return super().sock_recvfrom_into(sock, buf, nbytes)
         return CallOp(self, sock, "sock_recvfrom_into", sock.recvfrom_into, (buf, nbytes), False)
 
     def sock_sendto(self, sock, data, address):
         """Send *data* to *address*; return the number of bytes."""
-        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+        if _is_asyncios(self, sock):
             return super().sock_sendto(sock, data, address)
         return CallOp(self, sock, "sock_sendto", sock.sendto, (data, address), True)
 
     def sock_accept(self, sock):
         """Accept a connection: (socket, address)."""
-        if type(sock) is not _socket_type or (<LoopCore>self)._debug:
+        if _is_asyncios(self, sock):
             return super().sock_accept(sock)
         return CallOp(self, sock, "sock_accept", _accept, (sock,), False)

@@ -144,7 +144,7 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
     ) -> None:
         """Accept what is there, without a task for each connection, which TLS needs."""
         backlog = max(backlog, 1)  # which says how many a turn, too: 0 would leave them there
-        if sslcontext is None and type(sock) is socket.socket and not self._debug:
+        if sslcontext is None and type(sock) is socket.socket:
             family, kind, proto = _family(sock), _kind(sock) | socket.SOCK_NONBLOCK, _proto(sock)
             listener = sock.fileno() if family in _FAMILIES else -1
             for _ in range(backlog):
@@ -159,6 +159,9 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
                 except BaseException:
                     os.close(pair[0])
                     raise
+                if self._debug:
+                    told = "%r got a new connection from %r: %r"
+                    base_events.logger.debug(told, server, pair[1], conn)
                 context = contextvars.copy_context()
                 context.run(self._accepted, protocol_factory, conn, pair[1], server)
             else:
@@ -175,6 +178,9 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
             conn.close()
             if isinstance(exc, (SystemExit, KeyboardInterrupt)):
                 raise
+            if self._debug:
+                message = "Error on transport creation for incoming connection"
+                self.call_exception_handler({"message": message, "exception": exc})
 
     def _make_socket_transport(
         self,
