@@ -289,14 +289,14 @@ def _interrupts(method):
 
             async def main(cls=Raises):
                 transport, protocol, peer = await connect(say, cls)
-                if method in ("data_received", "eof_received"):
-                    peer.send(b"data")
-                    peer.shutdown(socket.SHUT_WR)
-                elif method == "pause_writing":
-                    transport.write(bytes(30_000_000))
-                else:
-                    transport.abort()
                 try:
+                    if method in ("data_received", "eof_received"):
+                        peer.send(b"data")
+                        peer.shutdown(socket.SHUT_WR)
+                    elif method == "pause_writing":
+                        transport.write(bytes(30_000_000))
+                    else:
+                        transport.abort()
                     await asyncio.wait([protocol.lost], timeout=0.05)
                 finally:
                     transport.abort()
