@@ -347,7 +347,7 @@ async def test_datagrams(loop, say):
     await asyncio.sleep(0.01)
     server.sendto(b"back", client.get_extra_info("sockname"))
     await asyncio.sleep(0.01)
-    say(client.get_write_buffer_size(), isinstance(client, asyncio.DatagramTransport), repr(client))
+    say(client.get_write_buffer_size(), isinstance(client, asyncio.Transport), repr(client))
     server.abort()
     await turns()
     client.sendto(b"nobody")

@@ -21,6 +21,9 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_NOSIGNAL
     Py_ssize_t recv(int fd, void *buf, size_t n, int flags)
     Py_ssize_t send(int fd, const void *buf, size_t n, int flags)
+    Py_ssize_t recvfrom(int fd, void *buf, size_t n, int flags, sockaddr *addr, socklen_t *size)
+    Py_ssize_t sendto(int fd, const void *buf, size_t n, int flags, const sockaddr *addr,
+                      socklen_t size)
     cdef struct iovec:
         void *iov_base
         size_t iov_len
@@ -60,6 +63,9 @@ cdef extern from "<netinet/in.h>" nogil:
 cdef extern from "<arpa/inet.h>" nogil:
     unsigned short ntohs(unsigned short)
     unsigned int ntohl(unsigned int)
+    unsigned short htons(unsigned short)
+    unsigned int htonl(unsigned int)
+    int inet_pton(int family, const char *text, void *address)
     const char *inet_ntop(int family, const void *address, char *text, socklen_t size)
 
 cdef extern from "<sys/un.h>" nogil:
@@ -73,6 +79,8 @@ cdef union Address:
     sockaddr_un un
 
 cdef bint is_tcp(object sock) except -1
+cdef object read_address(const Address *address, socklen_t size)
+cdef socklen_t write_address(object addr, int family, Address *out) except? 0
 cdef object os_error(int err)
 cdef int get_writable(object buf, Py_buffer *view) except -1
 cdef int attach(object server, object transport) except -1

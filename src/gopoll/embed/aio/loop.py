@@ -1,8 +1,8 @@
 """EventLoop: an asyncio event loop on gopoll. new_event_loop() is a loop_factory.
 
 Called by whoever drives a loop, on the loop's thread. What asyncio's own selector loop does for
-Unix is inherited: addresses, servers, datagrams, pipes, signals, subprocesses. What is done for
-each packet, callback and turn is LoopCore's, StreamCore's and SockOp's.
+Unix is inherited: addresses, servers, pipes, signals, subprocesses. What is done for each packet,
+callback and turn is LoopCore's, StreamCore's, DatagramCore's and SockOp's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from asyncio import (
     base_events,
     format_helpers,
     futures,
-    selector_events,
     sslproto,
     unix_events,
 )
@@ -29,6 +28,7 @@ from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from gopoll.embed.aio import _calls
+from gopoll.embed.aio._endpoint import DatagramTransport
 from gopoll.embed.aio._loop import LoopCore
 from gopoll.embed.aio._sockop import SockCalls
 from gopoll.embed.aio._transport import SocketTransport
@@ -80,23 +80,6 @@ def _held(sock: socket.socket) -> Iterator[None]:
         yield
     finally:
         sock._decref_socketios()
-
-
-class _Unnamed(str):
-    """The address of a Unix socket without one: asyncio asks its truth, and it is there."""
-
-    __slots__ = ()
-
-    def __bool__(self) -> bool:
-        return True
-
-
-class _DatagramTransport(selector_events._SelectorDatagramTransport):  # type: ignore[misc]
-    """asyncio's; what is sent after the end is dropped, as a stream transport does."""
-
-    def sendto(self, data: Any, addr: Any = None) -> None:
-        if self._sock is not None:
-            super().sendto(data, addr)
 
 
 def _has_child_watcher() -> bool:
@@ -218,12 +201,9 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         address: Any = None,
         waiter: Any = None,
         extra: Any = None,
-    ) -> Any:
+    ) -> DatagramTransport:
         self._ensure_fd_no_transport(sock)
-        transport = _DatagramTransport(self, sock, protocol, address, waiter, extra)
-        if transport._extra["peername"] == "":
-            transport._extra["peername"] = _Unnamed()
-        return transport
+        return DatagramTransport(self, sock, protocol, address, waiter, extra)
 
     def _settle_when_ready(self, fd: int, writes: bool, future: asyncio.Future[None]) -> None:
         """Settle *future* when *fd* is ready, level-triggered, in the place of who waits there."""

@@ -1,0 +1,1 @@
+# DatagramTransport is a Python class: nothing here for C.

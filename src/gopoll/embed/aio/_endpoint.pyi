@@ -1,0 +1,19 @@
+import asyncio
+import socket
+from typing import Any
+
+from gopoll.embed.aio._loop import LoopCore
+
+__all__ = ["DatagramTransport"]
+
+class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport):
+    def __init__(
+        self,
+        loop: LoopCore,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future[None] | None = None,
+        extra: dict[str, Any] | None = None,
+    ) -> None: ...
+    def __del__(self) -> None: ...
