@@ -95,6 +95,56 @@ def test_a_cancelled_wait_loses_nothing(loop, pair):
     loop.run_until_complete(asyncio.wait_for(main(), 30))
 
 
+def test_sendalls_at_once_send_one_after_the_other(loop, pair):
+    """Y8."""
+    a, b = pair
+    size = 9 << 20
+
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+
+    async def read(got, n):
+        while len(got) < n:
+            got += await loop.sock_recv(b, 1 << 16)
+
+    async def main():
+        got = bytearray()
+        tasks = [loop.create_task(loop.sock_sendall(a, bytes([i]) * size)) for i in range(3)]
+        await asyncio.sleep(0)
+        await read(got, size // 2)
+        tasks.append(loop.create_task(loop.sock_sendall(a, b"\3")))  # overtakes nobody
+        await read(got, 3 * size + 1)
+        await asyncio.gather(*tasks)
+        return got
+
+    got = loop.run_until_complete(asyncio.wait_for(main(), 30))
+    assert [got[i * size] for i in range(3)] == [0, 1, 2]
+    assert got == bytes(sorted(got)), "mixed"
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_cancelled_sendall_lets_the_next_send(loop, pair, which):
+    a, b = pair
+    size = 9 << 20
+    a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+
+    async def main():
+        tasks = [loop.create_task(loop.sock_sendall(a, bytes([i]) * size)) for i in range(3)]
+        await asyncio.sleep(0)
+        tasks[which].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[which]
+        got = bytearray()
+        while got.count(2) < size:
+            got += await loop.sock_recv(b, 1 << 16)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return got
+
+    got = loop.run_until_complete(asyncio.wait_for(main(), 30))
+    assert got == bytes(sorted(got))
+    assert got.count(0) == size if which else got.count(0) < size
+    assert got.count(1) == (0 if which else size)
+
+
 def test_a_large_sendall_waits_for_room(loop, pair):
     a, b = pair
     data = os.urandom(4 << 20)

@@ -9,6 +9,7 @@ from gopoll.embed.aio._loop cimport LoopCore, Watcher
 cdef class SockWatcher(Watcher):
     cdef object ref                    # weak, to the socket (Y4)
     cdef list readers, writers         # SockOps that wait
+    cdef list sending                  # SendallOps that have waited, in order (Y8)
     cdef uint32_t mask                 # registered
     cdef bint readable                 # as of a StreamCore (Y3)
     cdef bint more, tcp
@@ -40,6 +41,8 @@ cdef class RecvIntoOp(SockOp):
 cdef class SendallOp(SockOp):
     cdef object data
     cdef Py_ssize_t at                 # bytes sent
+    cdef SockWatcher line              # whose `sending` it is in, or None
+    cdef int _leave(self) except -1
 
 cdef class CallOp(SockOp):
     cdef str called

@@ -9,6 +9,8 @@ Y4: a descriptor's number says nothing: its socket may have been closed and the 
     other one it is replaced by a new registration.
 Y5: a socket that an operation waits for is open, and its number its own: whoever closes it closes
     it when the operation has ended. socket counts its users for makefile(); we are one.
+Y8: of the sock_sendall under way on a socket only the first sends, until it has ended; it wakes the
+    next then. So each one's bytes stay together, in the order of the calls.
 """
 
 import socket
@@ -39,7 +41,7 @@ cdef class SockWatcher(Watcher):
     def __init__(self, LoopCore loop not None, sock, int fd):
         self.loop, self.fd, self.ref = loop, fd, _ref(sock)
         self.tcp = is_tcp(sock)
-        self.readers, self.writers = [], []
+        self.readers, self.writers, self.sending = [], [], []
         self.mask = EPOLLIN | EPOLLRDHUP
         if self.tcp:
             self.mask |= EPOLLPRI
@@ -307,6 +309,9 @@ cdef class SendallOp(SockOp):
         cdef int err = 0
         if fd < 0:
             self.sock.send(self.data)
+        if (self.watcher is not None and self.watcher.sending
+                and self.watcher.sending[0] is not self):
+            return 0                                             # Y8
         if type(self.data) is bytes:
             size = len(self.data)
             n = _send_all(fd, PyBytes_AS_STRING(self.data), size, &self.at, &err)
@@ -322,6 +327,36 @@ cdef class SendallOp(SockOp):
         Py_INCREF(None)
         out[0] = <PyObject *>None
         return 1
+
+    cdef object _park(self, int fd):
+        cdef object future = SockOp._park(self, fd)
+        if self.line is not self.watcher:
+            self._leave()
+            if self.watcher is not None:
+                self.line = self.watcher
+                self.line.sending.append(self)                   # Y8
+        return future
+
+    cdef int _let_go(self) except -1:
+        if self.line is not None:
+            self._leave()
+        return SockOp._let_go(self)
+
+    cdef int _leave(self) except -1:
+        """Let the next one send (Y8)."""
+        cdef SockWatcher line = self.line
+        cdef bint first
+        cdef object future
+        if line is None:
+            return 0
+        self.line = None
+        first = line.sending[0] is self
+        line.sending.remove(self)
+        if first and line.sending and not self.loop._closed:
+            future = (<SendallOp>line.sending[0]).future
+            if future is not None and not future.done():
+                future.set_result(None)
+        return 0
 
 
 cdef class CallOp(SockOp):
