@@ -79,31 +79,6 @@ def test_what_would_be_done_on_the_spot_in_the_child_is_refused(op):
     assert lines == [TEXT, "child ended with 0", "parent's result"]
 
 
-def test_what_is_not_started_in_the_child_is_closed():
-    """Else the interpreter warns of a coroutine that nobody could have awaited."""
-    lines = said(
-        """
-        import warnings
-
-        warnings.showwarning = lambda message, *_: say("warning:", message)
-
-        async def other():
-            pass
-
-        async def main():
-            if fork():
-                gopoll.go(other)
-
-        try:
-            gopoll.run(main)
-        except gopoll.ForkedError:
-            say("forked")
-            os._exit(0)
-        """
-    )
-    assert lines == ["forked", "child ended with 0"]
-
-
 def test_a_main_that_returns_in_the_child_raises_forked_error_too():
     lines = said(
         """

@@ -14,7 +14,6 @@ from types import CoroutineType, FunctionType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, TypeVarTuple, overload
 
 from gopoll._park import Awaitable as Op
-from gopoll.errors import ForkedError
 from gopoll.runtime._exec import Syscall, lock_thread, unlock_thread
 from gopoll.runtime._frames import have_gil
 from gopoll.runtime._g import Handle, Join
@@ -276,11 +275,7 @@ def go(  # type: ignore[misc]  # as run
             context = ambient(g)
     else:
         context._keep_time()
-    try:
-        made = sched.make_g(coro, context, name or name_of(fn))
-    except ForkedError:
-        coro.close()
-        raise
+    made = sched.make_g(coro, context, name or name_of(fn))
     handle: Goroutine[Any] = Goroutine(made)  # before another thread may see it end unheld (E2)
     sched.start_g(made)
     return handle
