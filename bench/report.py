@@ -31,10 +31,16 @@ Result = dict[str, Any]
 
 
 def results(folder: Path, suite: str = "macro") -> dict[str, Result]:
-    """Return {name: result} of one suite. Raises ValueError for one of another format."""
+    """Return {name: result} of one suite, in the order of the names: echo, echo-313.
+
+    Raises ValueError for one of another format, and for what is no JSON.
+    """
     found = {}
-    for path in sorted(folder.glob("*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as exc:  # a run that was ended leaves an empty file
+            raise ValueError(f"{path.name}: no result: {exc}: measure again") from None
         if result.get("suite") != suite:
             continue
         if result["format"] != 1:
@@ -214,9 +220,13 @@ def main(root: Path = ROOT) -> int:
     )
     parser.add_argument("--check", action="store_true", help="only say what is out of date")
     options = parser.parse_args()
+    try:
+        wanted = files(root)
+    except ValueError as why:
+        sys.exit(f"bench.report: {why}")
     stale = {
         path: text
-        for path, text in files(root).items()
+        for path, text in wanted.items()
         if not path.exists() or path.read_text("utf-8") != text
     }
     for path, text in stale.items():

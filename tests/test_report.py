@@ -257,9 +257,18 @@ def test_results_of_another_format_and_other_suites(tree):
     (folder / "other.json").write_text('{"suite": "another"}')
     assert list(report.results(folder)) == ["here"]
     assert list(report.results(folder, "micro")) == ["single"]
+    (folder / "here-313.json").write_text(json.dumps(RESULT))
+    assert list(report.results(folder)) == ["here", "here-313"]
     (folder / "old.json").write_text('{"suite": "macro", "format": 0}')
     with pytest.raises(ValueError, match=r"old\.json: format 0 is not 1"):
         report.results(folder)
+
+
+def test_a_file_that_a_run_has_left_empty_is_named(tree, monkeypatch):
+    (tree / "bench" / "results" / "cut.json").touch()
+    monkeypatch.setattr(sys, "argv", ["report"])
+    with pytest.raises(SystemExit, match=r"bench\.report: cut\.json: no result: .*measure again"):
+        report.main(tree)
 
 
 def test_markers_have_to_be_there():
