@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.macro import table, where  # noqa: E402
+from bench.macro.build import Missing  # noqa: E402
 from bench.macro.command import Refused, keep, positive, warn_of_noise  # noqa: E402
 from bench.macro.measure import fd_limit  # noqa: E402
 from bench.micro import summary  # noqa: E402
@@ -37,7 +38,10 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Refuse a build that is slow on purpose; make room for thousands of descriptors."""
-    refused = where.refusal()
+    try:
+        refused = where.refusal()
+    except Missing as missing:
+        refused = str(missing)
     if refused:
         raise pytest.UsageError(refused)
     fd_limit()

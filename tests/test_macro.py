@@ -344,10 +344,15 @@ def test_who_is_missing_is_skipped_with_a_reason(monkeypatch):
     ("words", "error"),
     [
         (["--servers", "c-et,nginx"], "no server nginx: there are c-et"),
-        (["--workloads", ""], "no workload"),
+        (["--workloads", ""], "no workload is named: there are a0"),
         (["--also", "nameless"], "--also: want NAME=COMMAND, have 'nameless'"),
+        (["--also", "mine=a 'quote"], '--also: No closing quotation in "mine=a \'quote"'),
+        (["--also", "c-et=false"], "--also: c-et is the name of a server of ours"),
         (["--json", "/dev/null/results.json"], "File exists: '/dev/null'"),
         (["--rounds", "0"], "invalid positive int value: '0'"),
+        (["--seconds", "inf"], "invalid positive float value: 'inf'"),
+        (["--warmup", "-1"], "invalid float of 0 or more value: '-1'"),
+        (["--warmup", "nan"], "invalid float of 0 or more value: 'nan'"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(words, error):
@@ -370,6 +375,24 @@ def test_slow_builds_are_refused(monkeypatch):
     for mode in ("trace", "thread", "address", "undefined"):
         monkeypatch.setattr(gopoll._poller, "BUILD", mode)
         assert f"this gopoll is a {mode} build, its figures mean nothing" in where.refusal()
+
+
+def test_without_gopoll_the_remedy_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gopoll._poller", None)
+    with pytest.raises(build.Missing, match=r"gopoll\._poller.* \(pip install '\.\[bench\]'\)"):
+        where.refusal()
+
+
+def test_without_a_folder_to_compile_in_the_remedy_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(build.Missing, match=r"file/gopoll.* \(set XDG_CACHE_HOME\)"):
+        build.cache()
+
+
+def test_the_docs_count_the_servers():
+    text = (ROOT / "docs" / "benchmarks.md").read_text("utf-8")
+    assert f"all: {len(rivals.ALL)} servers, {len(WORKLOADS)} workloads, 5 rounds" in text
 
 
 def test_the_runner_refuses_a_slow_build():

@@ -29,9 +29,12 @@ class Missing(Exception):
 
 
 def cache() -> Path:
-    """Return the folder of the compiled programs, which is there afterwards."""
+    """Return the folder of the compiled programs, which is there afterwards. Raises Missing."""
     top = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gopoll" / "bench"
-    top.mkdir(parents=True, exist_ok=True)
+    try:
+        top.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise Missing(f"no folder for what is compiled: {exc} (set XDG_CACHE_HOME)") from None
     return top
 
 

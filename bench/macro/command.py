@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
@@ -32,16 +33,17 @@ def chosen(text: str, there: dict[str, Any], what: str) -> list[Any]:
     names = [name for name in text.split(",") if name]
     unknown = [name for name in names if name not in there]
     if unknown or not names:
-        raise Refused(f"no {what} {', '.join(unknown)}: there are {', '.join(there)}")
+        missing = f"no {what} {', '.join(unknown)}" if names else f"no {what} is named"
+        raise Refused(f"{missing}: there are {', '.join(there)}")
     return [there[name] for name in names]
 
 
 def positive(kind: type) -> Any:
-    """Return an argparse type: *kind* above 0."""
+    """Return an argparse type: a finite *kind* above 0."""
 
     def parse(text: str) -> Any:
         value = kind(text)
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise ValueError(text)
         return value
 
@@ -49,12 +51,27 @@ def positive(kind: type) -> Any:
     return parse
 
 
+def not_negative(text: str) -> float:
+    """Parse a finite float of 0 or more, for argparse."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+not_negative.__name__ = "float of 0 or more"
+
+
 def options(name: str, doc: str) -> argparse.ArgumentParser:
     """Return a parser for what both runners take; *doc* is the docstring of the module *name*."""
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=doc.partition("\n")[0])
     parser.add_argument("--rounds", type=positive(int), default=5)
     parser.add_argument(
-        "--warmup", type=float, default=0.2, metavar="SECONDS", help="before each (default: 0.2)"
+        "--warmup",
+        type=not_negative,
+        default=0.2,
+        metavar="SECONDS",
+        help="before each (default: 0.2)",
     )
     parser.add_argument("--json", metavar="FILE", help="write all points and their origin")
     return parser

@@ -64,10 +64,16 @@ def in_c(name: str) -> Rival:
 
 def own(text: str) -> Rival:
     """A server of the user's: NAME=COMMAND. Raises ValueError."""
-    name, equals, command = text.partition("=")
-    if not (name and equals and command):
+    name, _, command = text.partition("=")
+    try:
+        words = shlex.split(command)
+    except ValueError as exc:
+        raise ValueError(f"{exc} in {text!r}") from None
+    if not (name and words):
         raise ValueError(f"want NAME=COMMAND, have {text!r}")
-    return Rival(name, lambda: shlex.split(command))
+    if name in ALL:
+        raise ValueError(f"{name} is the name of a server of ours, take another")
+    return Rival(name, lambda: words)
 
 
 ALL = {

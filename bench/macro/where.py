@@ -23,8 +23,11 @@ RIVALS = ("gopoll", "uvloop", "rloop", "gevent", "greenlet", "trio", "curio")
 
 
 def refusal() -> str | None:
-    """Say why figures of this build would mean nothing, or None."""
-    from gopoll._poller import BUILD
+    """Say why figures of this build would mean nothing, or None. Raises Missing without gopoll."""
+    try:
+        from gopoll._poller import BUILD
+    except ModuleNotFoundError as exc:
+        raise Missing(f"{exc} (pip install '.[bench]')") from None
 
     if BUILD != "release":
         return (
