@@ -165,4 +165,5 @@ def pytest_terminal_summary(terminalreporter, config):
     if config.option.micro_json:
         options = {"rounds": config.option.micro_rounds, "scale": config.option.micro_scale}
         kept = config.stash[ORIGIN] | {"options": options} | result
+        kept["others"] = {bench.name: dict(bench.extra_info) for bench in others}
         keep(config.option.micro_json, kept)

@@ -133,6 +133,11 @@ def operations(result: Result) -> str:
     found = micro.tables(result)
     parts = [table.markdown(micro.brief(found), words=micro.BRIEF_WORDS)]
     parts += [table.markdown(micro.cells(t)) for t in found]
+    if others := [
+        (b, *f) for b, figures in result.get("others", {}).items() for f in figures.items()
+    ]:
+        lines = [[bench, figure, f"{value:,}"] for bench, figure, value in others]
+        parts.append(table.markdown([["other figures", "", "median"], *lines], words=(0, 1)))
     parts += [f"Not measured: {line}." for line in micro.missing(found)]
     return "\n\n".join(parts)
 

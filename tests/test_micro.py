@@ -51,10 +51,14 @@ def test_a_run_measures_prints_and_keeps(tmp_path):
 def test_only_what_is_selected_is_measured(tmp_path):
     kept = tmp_path / "kept.json"
     options = ["--benchmark-only", "--micro-rounds", 1, "--micro-scale", 0.001]
-    run(*options, "--micro-json", kept, "-k", "park-gopoll or park-selectors")
-    (group,) = json.loads(kept.read_text())["groups"].values()
+    run(*options, "--micro-json", kept, "-k", "park-gopoll or park-selectors or asyncio_sleep")
+    result = json.loads(kept.read_text())
+    (group,) = result["groups"].values()
     assert group["kinds"] == {"gopoll": "ours", "selectors": "rival"}
     assert sorted(group["ns"]) == ["gopoll", "selectors"]
+    (other,) = result["others"].values()
+    assert other.keys() == {"bytes_per_goroutine"}
+    assert other["bytes_per_goroutine"] > 100
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ SINGLE = {
             "errors": {},
         }
     },
+    "others": {"test_bytes[us]": {"bytes_per_goroutine": 1234}},
 }
 
 
@@ -184,6 +185,7 @@ def test_single_operations_have_a_line_a_table_and_a_panel_whoever_wins():
     assert lines[2] == "| a switch | gopoll | 30.0 | 7.5 | 4.00 | quick | 15.0 | 2.00 |"
     sides = [line.split(" | ")[0].lstrip("| ") for line in lines[6:10]]
     assert sides == ["<bare> (control)", "c", "quick", "gopoll"]
+    assert lines[-3] == "| test_bytes[us] | bytes_per_goroutine | 1,234 |"
     assert lines[-1] == "Not measured: go: no Go tool chain (switch)."
     root = ET.fromstring(report.operations_picture(SINGLE))
     bars = root.findall(".//{*}g[@class='bar']/{*}title")
