@@ -332,6 +332,14 @@ def refuse_slow_builds() -> None:
         raise Missing("this Python is a debug build, its figures mean nothing")
 
 
+def make(folder: Path) -> None:
+    """Make the folder of --keep. Raises Failed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise Failed(f"--keep: {exc}") from None
+
+
 def main() -> int:
     """Count, print, compare or record."""
     args = options()
@@ -341,7 +349,7 @@ def main() -> int:
         find_strace()
         find_valgrind()
         if args.keep is not None:
-            args.keep.mkdir(parents=True, exist_ok=True)
+            make(args.keep)
         calls = count_calls(names)
         instructions = count_instructions(names, keep=args.keep)
         figures = load()

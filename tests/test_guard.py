@@ -218,3 +218,5 @@ def test_the_command_says_what_there_is_more_of(figures, monkeypatch, capsys):
         "bench.guard: netpoll: in gopoll: 100.0 -> 106.0 (+6.0%)\n"
         "bench.guard: netpoll: in 256 operations: read 256 -> 0\n"
     )
+    with pytest.raises(SystemExit, match=r"^bench\.guard: --keep: .*'/dev/null'"):
+        command("--keep", "/dev/null")
