@@ -1,4 +1,4 @@
-"""H1 to H6, H8 and H9 in every interleaving; and the checker sees the mistakes it is there for."""
+"""H1 to H6, H8, H9, H11 in every interleaving; and the checker sees the mistakes it is there for."""
 
 import functools
 
@@ -65,6 +65,28 @@ RUNS = {
     "two selects, buffered": ([EITHER, BOTH], [], {"select": [0, 1], "caps": (1, 0)}),
     "two selects, cancel": ([EITHER, BOTH], [cancel(0)], {"select": [0, 1]}),
     "two selects, cancel both": ([EITHER, BOTH], [cancel(0), cancel(1)], {"select": [0, 1]}),
+    "a host cuts the receiver": ([RECV, SEND], [cancel(0)], {"hosts": [0]}),
+    "a host cuts one of two": ([RECV, RECV, SEND], [cancel(0)], {"hosts": [0]}),
+    "a host cuts both": ([RECV, RECV, SEND], [cancel(0), cancel(1)], {"hosts": [0, 1]}),
+    "a host cuts both, two send": (
+        [RECV, RECV, SEND, SEND_2],
+        [cancel(0), cancel(1)],
+        {"hosts": [0, 1]},
+    ),
+    "a host cuts, full": (
+        [RECV, SEND, SEND_2, RECV],
+        [cancel(0)],
+        {"hosts": [0], "caps": (1, 0)},
+    ),
+    "a host cuts, two send": ([RECV, SEND, SEND_2, RECV], [cancel(0)], {"hosts": [0]}),
+    "a host cuts, close": ([RECV, RECV, SEND], [cancel(0), close(0)], {"hosts": [0]}),
+    "a host cuts a select": ([EITHER, SEND, RECV], [cancel(0)], {"select": [0], "hosts": [0]}),
+    "a host cuts beside a select": (
+        [RECV, SEND, EITHER],
+        [cancel(0)],
+        {"select": [2], "hosts": [0]},
+    ),
+    "a host cuts the sender": ([SEND, RECV], [cancel(0)], {"hosts": [0]}),
     "two selects, timeout": ([EITHER, BOTH], [timeout(0)], {"select": [0, 1], "timed": [0]}),
 }
 
@@ -104,6 +126,12 @@ def test_no_value_and_no_wake_up_is_lost_or_doubled(name):
         ("drop what is handed over", "buffered, cancel", "lost or doubled"),
         ("drop what is handed over", "select, cancel", "lost or doubled"),
         ("leave the sender", "buffered", "a wake-up is lost"),
+        ("keep what is handed over", "a host cuts the receiver", "lost or doubled"),
+        ("keep what is handed over", "a host cuts a select", "lost or doubled"),
+        ("give back past who waits", "a host cuts one of two", "a wake-up is lost"),
+        ("give back past who waits", "a host cuts beside a select", "a wake-up is lost"),
+        ("give back in any order", "a host cuts both, two send", "out of order"),
+        ("take in past the capacity", "a host cuts, two send", "no room"),
         ("close wakes one", "two receive, close", "a wake-up is lost"),
         ("close wakes one", "two send, close", "a wake-up is lost"),
         ("time out without the locks", "select, timeout", "a timeout is lost"),

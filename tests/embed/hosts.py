@@ -12,6 +12,7 @@ import threading
 import pytest
 
 import gopoll
+from gopoll.embed import Host
 
 
 def need(name):
@@ -31,6 +32,37 @@ def _warm_up():
 
 
 _warm_up()
+
+
+class Recorder(Host):
+    """A host that is driven by hand, and whose futures are lists."""
+
+    def __init__(self):
+        self.calls = []
+
+    def watch(self, fd, callback):
+        self.calls.append(("watch", fd))
+        self.callback = callback
+
+    def unwatch(self, fd):
+        self.calls.append(("unwatch", fd))
+
+    def make_future(self):
+        how = []
+        return Steps(how), how.append, how.append
+
+
+class Steps:
+    """What a task of a Recorder waits in: until there is something in *how*."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __await__(self):
+        while not self.how:
+            yield "the host's own"
+        if isinstance(self.how[0], BaseException):
+            raise self.how[0]
 
 
 async def call(fn, args):

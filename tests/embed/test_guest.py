@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import gopoll
-from embed.hosts import in_thread, need
+from embed.hosts import Recorder, Steps, in_thread, need
 from gopoll.embed import Guest, Host
 from gopoll.runtime._frames import have_gil
 from helpers.child import run_forking
@@ -529,7 +529,7 @@ def test_a_host_whose_future_fails_is_told_and_the_guest_goes_on(monkeypatch):
             def fail(value):
                 raise ValueError("of the host")
 
-            return self.wait([]), fail, fail
+            return Steps([]), fail, fail
 
     async def sleeps():
         await gopoll.sleep(0)
@@ -607,35 +607,6 @@ def test_a_stall_watch_round_its_turns_tells_of_a_goroutine_that_blocks():
 
 
 # -- hosts -----------------------------------------------------------------------------------------
-
-
-class Recorder(Host):
-    """A host that is driven by hand, and whose futures are lists."""
-
-    def __init__(self):
-        self.calls = []
-
-    def watch(self, fd, callback):
-        self.calls.append(("watch", fd))
-        self.callback = callback
-
-    def unwatch(self, fd):
-        self.calls.append(("unwatch", fd))
-
-    def make_future(self):
-        how = []
-        return self.wait(how), how.append, how.append
-
-    async def wait(self, how):
-        while not how:
-            await Yield()
-        if isinstance(how[0], BaseException):
-            raise how[0]
-
-
-class Yield:
-    def __await__(self):
-        yield "the host's own"
 
 
 def test_a_host_watches_the_descriptor_until_close():
@@ -751,6 +722,58 @@ def test_what_the_host_throws_in_takes_the_operation_back():
         assert guest._sched.link.waiting == 0
         unstarted = gopoll.sleep(3600).__await__()
         unstarted.close()
+
+
+@pytest.mark.parametrize("kind", ["recv", "select"])
+def test_what_the_host_cuts_is_not_lost_when_it_has_been_handed_over(kind):
+    """H11: its exceptions do not come again, so the operation cannot return."""
+    with Guest(Recorder()):
+        chan = gopoll.Chan()
+        op = chan.recv() if kind == "recv" else gopoll.select(None, chan.recv_case())
+        steps = op.__await__()
+        assert next(steps) == "the host's own"
+        assert chan.try_send("precious")
+        with pytest.raises(KeyError, match="killed"):
+            steps.throw(KeyError("killed"))
+        assert chan.try_recv() == ("precious", True)
+        assert chan.try_recv() == (None, False)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_greenlet_of_the_gevent_example_that_is_killed_loses_no_value(waits):
+    """The kill is on its way as the value is handed over."""
+    need("gevent")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", KILLED, str(EXAMPLE.parent), "next" * waits],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("[] ['precious']\n", "")
+
+
+KILLED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import gevent, gopoll
+from gevent_host import Gevent, Guest, wait
+
+def receive(chan, got):
+    got.append(wait(chan.recv()))
+
+with Guest(Gevent()):
+    chan, killed, got = gopoll.Chan(), [], []
+    first = gevent.spawn(receive, chan, killed)
+    gevent.idle()
+    second = gevent.spawn(receive, chan, got)
+    if sys.argv[2]:
+        gevent.idle()
+    first.kill(block=False)
+    assert chan.try_send("precious")
+    second.join()
+    assert first.dead
+    print(killed, got)
+"""
 
 
 def test_a_host_that_cannot_make_a_future_fails_the_await():

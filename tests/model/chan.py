@@ -7,7 +7,9 @@ between. `s.mutate` names the mistake that a function is to make.
 
 An operation is (channel, value) for each of its cases; value 0 receives. With `select` its waiters
 share a claim (H2). A waiter's number is ten times its operation's and its case's. `held` is who
-may touch an operation's memory: it is gone once the operation has ended.
+may touch an operation's memory: it is gone once the operation has ended. What is cancelled of
+`hosts` waits in a task of a host whose exceptions do not come again: it ends with that, whatever it
+has been handed (H11).
 """
 
 from types import SimpleNamespace
@@ -18,12 +20,14 @@ OFF, QUEUED, DONE, CLOSED = "off", "queued", "done", "closed"
 IDLE, WAITING, TAKEN, BACK, TIMEOUT = "idle", "waiting", "taken", "back", "timeout"
 
 
-def shared(ops, *, caps=(0, 0), select=(), timed=(), mutate=""):
-    """Return channels of *caps* and operations; select and timed: which of them are that."""
+def shared(ops, *, caps=(0, 0), select=(), timed=(), hosts=(), mutate=""):
+    """Return channels of *caps* and operations; select, timed and hosts: which of them are that."""
     waiters = [10 * me + i for me, arms in enumerate(ops) for i in range(len(arms))]
     n = len(ops)
     return SimpleNamespace(
-        mutate=mutate, ops=ops, caps=caps, select=select, timeouts=timed, buf=[[] for _ in caps],
+        mutate=mutate, ops=ops, caps=caps, select=select, timeouts=timed, hosts=hosts,
+        buf=[[] for _ in caps], back=[[] for _ in caps], handed=[0] * len(caps),
+        nth=dict.fromkeys(waiters, 0),
         closed=[0] * len(caps), lock=[0] * (len(caps) + n), recvq=[[] for _ in caps],
         sendq=[[] for _ in caps], state=dict.fromkeys(waiters, OFF),
         val={w: ops[w // 10][w % 10][1] for w in waiters}, claim=[IDLE] * n, parked=[0] * n,
@@ -87,16 +91,44 @@ def chansend(s, c, value):
         return "closed", -1
     w = dequeue(s, s.recvq[c], DONE)
     if w >= 0:
-        s.val[w] = value
+        s.handed[c] += 1
+        s.nth[w], s.val[w] = s.handed[c], value
         return "done", w
-    if len(s.buf[c]) == s.caps[c]:
+    if len(s.buf[c]) + len(s.back[c]) >= s.caps[c]:
         return "blocked", -1
     s.buf[c].append(value)
     return "done", -1
 
 
+def chanunrecv(s, c, w):
+    """_chan.chanunrecv: who is to be woken."""
+    to = -1 if s.mutate == "give back past who waits" else dequeue(s, s.recvq[c], DONE)
+    if to >= 0:
+        s.nth[to], s.val[to] = s.nth[w], s.val[w]
+        return to
+    s.back[c].append((s.nth[w], s.val[w]))
+    if s.mutate != "give back in any order":
+        s.back[c].sort()
+    return -1
+
+
+def take_given_back(s, c):
+    """_chan.take_given_back."""
+    (_, value), *s.back[c] = s.back[c]
+    w = -1
+    if len(s.buf[c]) + len(s.back[c]) < s.caps[c] or s.mutate == "take in past the capacity":
+        w = -1 if s.mutate == "leave the sender" else dequeue(s, s.sendq[c], DONE)
+    if w >= 0:
+        s.buf[c].append(s.val[w])
+        if len(s.buf[c]) + len(s.back[c]) > s.caps[c]:
+            raise ViolationError("a sender is done where there is no room")
+    return "done", value, w
+
+
 def chanrecv(s, c):
     """_chan.chanrecv: its answer, the value, and who is to be woken."""
+    if s.back[c]:
+        return take_given_back(s, c)
     if s.buf[c]:
         value = s.buf[c].pop(0)
         w = -1 if s.mutate == "leave the sender" else dequeue(s, s.sendq[c], DONE)
@@ -114,8 +146,8 @@ def is_ready(s, c, value):
     if s.closed[c]:
         return True
     if value:
-        return len(s.buf[c]) < s.caps[c] or live(s, s.recvq[c])
-    return s.buf[c] or live(s, s.sendq[c])
+        return len(s.buf[c]) + len(s.back[c]) < s.caps[c] or live(s, s.recvq[c])
+    return s.buf[c] or s.back[c] or live(s, s.sendq[c])
 
 
 def wake(s, w):
@@ -196,6 +228,9 @@ def goroutine(s, me):
         s.parked[me] = s.runnable[me] = s.published[me] = 0
         canceled = s.canceled[me]
         yield from take_back(s, me)
+        if canceled and me in s.hosts:
+            yield from drop(s, me)
+            return
         if complete(s, me):
             return
         if canceled:
@@ -272,6 +307,23 @@ def complete(s, me):
     return False
 
 
+def drop(s, me):
+    """WaitOp.interrupted where put_off raises, and drop: what is in hand is given back (H11)."""
+    for i, (c, value) in enumerate(s.ops[me]):
+        w = 10 * me + i
+        if s.state[w] != DONE:
+            continue
+        if value:
+            end(s, me, "done", i)  # sent
+            return
+        if s.mutate != "keep what is handed over":
+            yield lambda c=c: not s.lock[c]
+            to = chanunrecv(s, c, w)
+            if to >= 0:
+                yield from wake(s, to)
+    end(s, me, "canceled")
+
+
 # -- who else takes part ---------------------------------------------------------------------------
 
 
@@ -327,6 +379,9 @@ def accounted(s, blocked):
     sent = sorted(value for value in sent if value)
     got = [s.got[me] for me, how in enumerate(s.out) if how == "done" and
            not s.ops[me][s.case[me]][1]]  # fmt: skip
-    if sent != sorted(got + [value for buf in s.buf for value in buf]):
+    back = [value for back in s.back for _, value in back]
+    if sent != sorted(got + back + [value for buf in s.buf for value in buf]):
         return "a value is lost or doubled"
+    if any(back != sorted(back) for back in s.back):
+        return "what was given back is out of order"
     return None

@@ -417,10 +417,11 @@ def test_a_coroutine_that_is_closed_leaves_the_queue(run, handed):
         woken = []
         assert request.commit(lambda: woken.append(1))
         if handed:
-            assert chan.try_send(Thing())
+            assert chan.try_send("handed over")
         coro.close()
         assert woken == [1] * handed
         assert not chan.try_send(1)
+        assert chan.try_recv() == (("handed over", True) if handed else (None, False))  # H11
 
     run(main)
 

@@ -59,9 +59,10 @@ class Host:
     def comes_again(self, error: BaseException) -> bool:
         """Tell whether the loop raises *error*, with which it ends an await, at the next await too.
 
-        Then an operation that is done already returns, and *error* comes there: nothing is lost.
-        Else a value that a channel has handed over by then is lost (but for asyncio's own
-        CancelledError). Called on the host's thread, in the task, only where that is so.
+        Then an operation that is done already returns, and *error* comes there. Else it raises
+        *error* at once (but for asyncio's own CancelledError): a value that a channel has handed
+        over by then goes back to the channel, what it has sent stays sent. Called on the host's
+        thread, in the task, only where an operation is done already.
         """
         return False
 

@@ -341,6 +341,13 @@ cdef class SelectOp(WaitOp):
                     return True
         return False
 
+    cdef int drop(self) except -1:
+        cdef int i
+        for i in range(self.n):
+            if self.arms[i].w.state == W_DONE and not self.arms[i].sends:
+                (<Case>self.cases[i]).chan.unrecv(&self.arms[i].w)       # H11
+        return 0
+
     cdef int clear(self) noexcept:
         """Leave every queue, and the timer. Once it is decided (H2)."""
         cdef int i

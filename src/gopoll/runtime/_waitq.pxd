@@ -1,6 +1,7 @@
 """Queues of waiters, and the operations that wait in them. See _waitq.pyx."""
 
 from cpython.object cimport PyObject
+from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport cas_int
 from gopoll._park cimport Awaitable
@@ -33,6 +34,7 @@ cdef struct Waiter:            # Go: sudog
     PyObject *op               # the WaitOp it belongs to, borrowed; constant
     PyObject *word             # that commit was given; written before it is queued (H1)
     PyObject *value            # to be sent, or received; owned; guarded by the queue's lock
+    int64_t nth                # of its channel's hand-overs, where value is one; guarded as that
     int *claim                 # a select's ClaimState, NULL without one; constant
     int state                  # guarded by the queue's lock
 

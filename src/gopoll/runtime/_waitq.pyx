@@ -15,9 +15,11 @@ H4: what has been handed over has happened. An operation that is resumed with an
     that returns its result: cancellation is a state and comes again at the next park, any other
     exception is left pending until then. A task of asyncio owes its CancelledError: the next
     operation that would wait raises it, before any scope that the task has entered since can end;
-    so does, a turn of the loop later, what else it waits in. A lock is given on instead.
-H10: run() takes what it leaves behind asleep out of its queues before it returns, and gives on what
-    that has been handed and can be. Nothing is handed to a goroutine whose run is over.
+    so does, a turn of the loop later, what else it waits in. A lock is given on instead; so is what
+    a channel has handed over where the exception does not come again (H11, see _chan).
+H10: run() takes what it leaves behind asleep out of its queues before it returns, and gives on or
+    back what that has been handed and can be (H6, H11). Nothing is handed to a goroutine whose run
+    is over.
 Lock order: a goroutine's plock < the lock of a queue (of several: by address) < Timers.lock.
 """
 
@@ -79,7 +81,7 @@ cdef class WaitOp(Awaitable):
                 "the loop that runs here (gopoll.embed)")
 
     cdef int drop(self) except -1:
-        """It has been completed and nobody will ever know: undo what can be undone."""
+        """It has been completed and nobody will ever know: undo what can be undone (H6, H11)."""
         return 0
 
     # -- awaiting
@@ -187,7 +189,11 @@ cdef class WaitOp(Awaitable):
         cdef PyObject *out = NULL
         if not self.take_back():
             raise exc
-        put_off(exc)                         # H4
+        try:
+            put_off(exc)                     # H4
+        except BaseException:
+            self.drop()                      # H11
+            raise
         self.complete(&out)
         value = <object>out
         Py_DECREF(value)
