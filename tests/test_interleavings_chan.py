@@ -1,4 +1,4 @@
-"""H1 to H6, H8, H9, H11 in every interleaving; and the checker sees the mistakes it is there for."""
+"""H1 to H6, H8, H9, H11 in every interleaving; and the checker sees the mistakes it is to see."""
 
 import functools
 
