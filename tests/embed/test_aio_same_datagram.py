@@ -1,10 +1,12 @@
 """Datagram transports: order, backlogs, addresses, errors and ends, beside asyncio's own loop."""
 
 import asyncio
+import ctypes
 import os
 import socket
 import sys
 import tempfile
+import time
 
 import pytest
 
@@ -41,6 +43,43 @@ async def test_what_a_datagram_makes_ready_runs_before_the_next(loop, say):
         await until(lambda: protocol.n == 9)
     transport.close()
     await protocol.lost
+
+
+@same
+async def test_a_timer_that_a_datagram_sets_runs_before_those_after_the_next(loop, say):
+    class Later(Told):
+        def datagram_received(self, data, addr):
+            super().datagram_received(data, addr)
+            loop.call_later(0, say, "due", data)
+
+    transport, protocol = await endpoint(say, Later)
+    with plain() as peer:
+        for i in range(9):
+            peer.sendto(b"%d" % i, transport.get_extra_info("sockname"))
+        await until(lambda: protocol.n == 9)
+    await turns(3)
+    transport.abort()
+    await protocol.lost
+
+
+@same
+async def test_a_slow_protocol_takes_turns_with_another(loop, say):
+    class Slow(Told):
+        def datagram_received(self, data, addr):
+            super().datagram_received(data, addr)
+            time.sleep(0.001)
+
+    a, told_a = await endpoint(lambda *what: say("a", *what), Slow)
+    b, told_b = await endpoint(lambda *what: say("b", *what), Slow)
+    with plain() as peer:
+        for i in range(5):
+            for transport in (a, b):
+                peer.sendto(b"%d" % i, transport.get_extra_info("sockname"))
+        await until(lambda: told_a.n == told_b.n == 5)
+    a.abort()
+    b.abort()
+    await told_a.lost
+    await told_b.lost
 
 
 @same
@@ -531,6 +570,28 @@ async def test_what_error_received_raises(loop, say):
     say(transport.is_closing())
     transport.close()
     await protocol.lost
+
+
+@same
+async def test_a_sender_whose_path_has_no_end(loop, say):
+    class Answers(Told):
+        def datagram_received(self, data, addr):
+            self.n += 1
+            say("got", data, type(addr), len(addr))
+            self.transport.sendto(b"answer", addr)
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as place:
+        path = f"{place}/".encode().ljust(108, b"x")  # socket leaves one of them to a NUL
+        name = socket.AF_UNIX.to_bytes(2, sys.byteorder) + path
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+            assert ctypes.CDLL(None).bind(peer.fileno(), name, len(name)) == 0
+            transport, protocol = await endpoint(
+                say, Answers, local_addr=f"{place}/s", family=socket.AF_UNIX
+            )
+            peer.sendto(b"x", f"{place}/s")
+            await until(lambda: protocol.n == 1)
+            transport.close()
+            await protocol.lost
 
 
 @same

@@ -23,11 +23,12 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENOTSOCK, errno
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT
 from gopoll._sockaddr cimport AF_INET, AF_INET6, AF_UNIX, socklen_t
+from gopoll._timers cimport nanotime
 from gopoll.embed.aio._calls cimport (MSG_DONTWAIT, MSG_NOSIGNAL, Address, os_error, read_address,
                                       recvfrom, write_address)
 from gopoll.embed.aio._calls cimport sendto as send_to
@@ -40,6 +41,7 @@ cdef extern from *:
 
 cdef enum:
     READS = 64                         # of one turn; then others have theirs
+    SLICE = 100000                     # ns that a turn reads; of a slow protocol it is one datagram
     WRITES = 64                        # of the backlog, the same
 
 cdef double SOON = 0.00005             # seconds to the first try where no event tells of room, ...
@@ -130,15 +132,19 @@ cdef class DatagramCore(Watcher):
         """Give to the protocol what has come, until there is something else to do.
 
         asyncio lets a turn pass between two datagrams. Nobody can tell as long as nothing is ready
-        to run in it; if a protocol wakes a task, that runs before the protocol is called again.
+        or due to run in it; if a protocol wakes a task, that runs before the protocol is called
+        again. Other descriptors wait no longer than SLICE and one call.
         """
         cdef LoopCore loop = self.loop
         cdef int left = READS
+        cdef int64_t end = nanotime() + SLICE
         while self._receive():
             left -= 1
             if not self._reads():
                 return 0
-            if left == 0 or loop._stopping or len(loop._ready) > 0:
+            if left == 0 or loop._stopping or len(loop._ready) > 0 or nanotime() >= end:
+                break
+            if loop._scheduled and loop.is_due():
                 break
         if self.readable and self._reads():
             loop.pend(self)                                      # Y2
@@ -197,8 +203,9 @@ cdef class DatagramCore(Watcher):
         if size != self.source_size or memcmp(address, &self.source_raw, size) != 0:
             self.source_size = 0
             self.source = read_address(address, size)
-            memcpy(&self.source_raw, address, size)
-            self.source_size = size
+            if size <= sizeof(address.un):       # more: a path without an end, nothing to send to
+                memcpy(&self.source_raw, address, size)
+                self.source_size = size
         return self.source
 
     cdef int pause_reading(self) except -1:

@@ -39,6 +39,7 @@ cdef class LoopCore:
     cdef int _run_ready(self, Py_ssize_t n) except -1
     cdef int _run_handle(self, object handle) except -1
     cdef int _trim_timers(self) except -1
+    cdef bint is_due(self) except -1
     cdef int _due_timers(self) except -1
 
 cdef class Watcher:

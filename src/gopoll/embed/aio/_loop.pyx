@@ -370,6 +370,10 @@ cdef class LoopCore:
                 unschedule(pop(timers))
         return 0
 
+    cdef bint is_due(self) except -1:
+        """Whether the first of the timers, of which there are, has become due."""
+        return when_of(self._scheduled[0]) < self.time() + self._clock_resolution
+
     cdef int _due_timers(self) except -1:
         """Make the timers ready that are due."""
         cdef double end = self.time() + self._clock_resolution
