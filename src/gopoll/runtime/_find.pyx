@@ -217,8 +217,10 @@ cdef class FindBase(SchedBase):
         """
         cdef int n
         m.vain += 1
-        if m.vain > VAIN_MOST and m.vain % VAIN_POLLS:
-            return 0
+        if m.vain > VAIN_MOST:
+            if m.vain % VAIN_POLLS:
+                return 0
+            m.vain = VAIN_POLLS                  # not on and on: it would overflow within hours
         n = self.poll(m)
         if n:
             m.vain = 0
