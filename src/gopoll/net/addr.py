@@ -7,6 +7,7 @@ Go: net/ipsock.go, net/port.go, net/ip.go, net/lookup_unix.go, net/unixsock.go (
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import socket
@@ -76,6 +77,7 @@ _WELL_KNOWN_PORTS = {
 
 _NUMBER = re.compile(r"[+-]?[0-9]+")
 _SERVICE = re.compile(r"(?=.*[A-Za-z])[0-9A-Za-z._+*/-]+")
+_MAPPED = b"\0" * 10 + b"\xff\xff"  # what an IPv4 address in an IPv6 one begins with
 _MAX_PORT = 65535
 _HUGE = "(over 64 bits)"
 _SUN_PATH = 108  # bytes in a sockaddr_un; a path ends with a NUL there, an abstract name does not
@@ -186,8 +188,8 @@ def _split_tuple(address: tuple[object, ...], op: str, net: str) -> tuple[str, s
         raise TypeError(f"host must be a str, not {type(host).__name__}")
     if not isinstance(port, (int, str)) or isinstance(port, bool):
         raise TypeError(f"port must be an int or a service name, not {type(port).__name__}")
-    bracket = next((c for c in host if c in "[]"), "")
-    if bracket:
+    if "[" in host or "]" in host:
+        bracket = next(c for c in host if c in "[]")
         raise AddrError(op, net, address, f"unexpected '{bracket}' in address")
     if len(address) == 4:
         scope_id = address[3]
@@ -215,6 +217,8 @@ def parse_port(port: str | int, *, op: str = "", net: str = "") -> int:
     A service is looked up for the base network of *net*. Go: net.parsePort, LookupPort.
     """
     if isinstance(port, int):
+        if 0 <= port <= _MAX_PORT:
+            return int(port)
         text = str(port) if port.bit_length() < 64 else _HUGE
     elif not port:
         return 0
@@ -255,20 +259,30 @@ def ip_literal(host: str, *, op: str = "", net: str = "") -> IPAddr | None:
     A v4-mapped v6 address is its IPv4 address, as in Go. Raises AddrError for a zone that is no
     interface of this machine.
     """
-    text, percent, zone = host.partition("%")
-    if not percent:
-        packed = _pton(socket.AF_INET, text)
-        if packed is not None:
-            return IPAddr(socket.AF_INET, socket.inet_ntop(socket.AF_INET, packed))
+    if "%" not in host:
+        return _unzoned(host)
+    text, _, zone = host.partition("%")
     packed = _pton(socket.AF_INET6, text)
     if packed is None:
         return None
-    if packed.startswith(b"\0" * 10 + b"\xff\xff"):
-        if percent:
-            raise AddrError(op, net, host, "unexpected zone in IPv4 address")
-        return IPAddr(socket.AF_INET, socket.inet_ntop(socket.AF_INET, packed[12:]))
-    scope_id = _zone_index(zone, host, op, net) if percent else 0
+    if packed.startswith(_MAPPED):
+        raise AddrError(op, net, host, "unexpected zone in IPv4 address")
+    scope_id = _zone_index(zone, host, op, net)
     return IPAddr(socket.AF_INET6, socket.inet_ntop(socket.AF_INET6, packed), scope_id)
+
+
+@functools.lru_cache(maxsize=1024)
+def _unzoned(host: str) -> IPAddr | None:
+    """Return what *host*, which has no zone, spells out: the same whenever it is asked."""
+    packed = _pton(socket.AF_INET, host)
+    if packed is None:
+        packed = _pton(socket.AF_INET6, host)
+        if packed is None:
+            return None
+        if not packed.startswith(_MAPPED):
+            return IPAddr(socket.AF_INET6, socket.inet_ntop(socket.AF_INET6, packed))
+        packed = packed[12:]
+    return IPAddr(socket.AF_INET, socket.inet_ntop(socket.AF_INET, packed))
 
 
 def _pton(family: socket.AddressFamily, text: str) -> bytes | None:
@@ -294,7 +308,7 @@ def is_ipv4(sockaddr: IPSockAddr) -> bool:
     """Tell whether *sockaddr* is an IPv4 address; a v4-mapped v6 one is."""
     host = sockaddr[0]
     literal = _pton(socket.AF_INET6, host.partition("%")[0]) if ":" in host else None
-    return ":" not in host or (literal or b"").startswith(b"\0" * 10 + b"\xff\xff")
+    return ":" not in host or (literal or b"").startswith(_MAPPED)
 
 
 def is_wildcard(host: str) -> bool:

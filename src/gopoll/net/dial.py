@@ -7,12 +7,11 @@ Go: net/dial.go, net/tcpsock_posix.go (go1.27).
 from __future__ import annotations
 
 import errno
-import functools
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import overload
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, overload
 
 from gopoll._polldesc import Note
 from gopoll.errors import (
@@ -86,7 +85,8 @@ async def dial(network: str, address: Address, *, timeout: float | None = None) 
     Raises OpError: ConnectionRefusedError and its like, DNSError, AddrError, UnknownNetworkError,
     and one that is a DeadlineExceeded when the time is over.
     """
-    return await Dialer(timeout=timeout).dial(network, address)
+    dialer = _DEFAULT if timeout is None else Dialer(timeout=timeout)
+    return await dialer.dial_context(current_context(), network, address)
 
 
 class Dialer:
@@ -205,12 +205,18 @@ class Dialer:
             local = unix_path(self.local_addr, op="dial", net=network)
         return await _SysDialer(self, network, local).dial_serial(ctx, [path])
 
+    def _tune_tcp(self, s: socket.SocketType) -> None:
+        tune_tcp(s, self.keep_alive)
+
     def _deadline(self) -> float | None:
         """Return when this dial, beginning now, is over. Go: Dialer.deadline."""
         if self.timeout is None:
             return self.deadline
         when = time.monotonic() + self.timeout
         return when if self.deadline is None else min(when, self.deadline)
+
+
+_DEFAULT = Dialer()
 
 
 class _SysDialer:
@@ -316,10 +322,12 @@ class _SysDialer:
             ctx, self.network, laddr, raddr, socket.SOCK_DGRAM, 0, "dial", plan
         )
 
-    async def dial_tcp(self, ctx: Context, laddr: Addr | None, raddr: IPSockAddr) -> TCPConn:
+    def dial_tcp(
+        self, ctx: Context, laddr: Addr | None, raddr: IPSockAddr
+    ) -> Coroutine[Any, Any, TCPConn]:
         """Dial TCP. Go: sysDialer.dialTCP."""
         assert not isinstance(laddr, str)
-        return await self.do_dial_tcp(ctx, laddr, raddr)
+        return self.do_dial_tcp(ctx, laddr, raddr)
 
     async def do_dial_tcp(
         self, ctx: Context, laddr: IPSockAddr | None, raddr: IPSockAddr
@@ -330,8 +338,7 @@ class _SysDialer:
         (simultaneous open); or run out of ports for a moment. What the third attempt brings is
         accepted. Go: sysDialer.doDialTCP, which tells the story.
         """
-        tune = functools.partial(tune_tcp, keep_alive=self.dialer.keep_alive)
-        plan = Plan(TCPConn, tune, self.dialer.control)
+        plan = Plan(TCPConn, self.dialer._tune_tcp, self.dialer.control)
         port_is_ours = laddr is None or laddr[1] == 0
         retries = 2 if port_is_ours else 0
         while True:

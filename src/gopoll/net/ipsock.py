@@ -37,14 +37,14 @@ def favorite_addr_family(
     if mode == "listen" and (laddr is None or is_wildcard(laddr[0])):
         if supports_ipv4_map() or not supports_ipv4():
             return socket.AF_INET6, False
-        return (socket.AF_INET if laddr is None else _family(laddr)), False
-    if all(addr is None or _family(addr) == socket.AF_INET for addr in (laddr, raddr)):
-        return socket.AF_INET, False
-    return socket.AF_INET6, False
+        return (socket.AF_INET6 if _is_ipv6(laddr) else socket.AF_INET), False
+    if _is_ipv6(laddr) or _is_ipv6(raddr):
+        return socket.AF_INET6, False
+    return socket.AF_INET, False
 
 
-def _family(addr: IPSockAddr) -> int:
-    return socket.AF_INET6 if ":" in addr[0] else socket.AF_INET
+def _is_ipv6(addr: IPSockAddr | None) -> bool:
+    return addr is not None and ":" in addr[0]
 
 
 def to_sockaddr(addr: IPSockAddr, family: int) -> IPSockAddr:

@@ -188,11 +188,11 @@ class ListenConfig:
         plan = Plan(unix_maker(network), None, self.control)
         return await unix_socket(current_context(), network, path, None, "listen", plan)
 
-    def _tune_tcp(self, s: socket.socket) -> None:
+    def _tune_tcp(self, s: socket.SocketType) -> None:
         tune_tcp(s, self.keep_alive)
         self._tune_udp(s)
 
-    def _tune_udp(self, s: socket.socket) -> None:
+    def _tune_udp(self, s: socket.SocketType) -> None:
         if self.reuse_port:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 

@@ -12,9 +12,8 @@ import functools
 import os
 import re
 import socket as _socket
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from gopoll._fd import FD
 from gopoll._poller import Poller
@@ -47,9 +46,9 @@ __all__ = [
 ]
 
 # Hook points: the only way to these calls, so that a test can put a fault there.
-socket_func: Callable[[int, int, int], _socket.socket] = _socket.socket
-connect_func = _socket.socket.connect_ex
-listen_func = _socket.socket.listen
+socket_func: Callable[[int, int, int], _socket.SocketType] = _socket.SocketType
+connect_func = _socket.SocketType.connect_ex
+listen_func = _socket.SocketType.listen
 wait_connect_func = FD.wait_connect
 getsockname_func = FD.getsockname
 getpeername_func = FD.getpeername
@@ -69,14 +68,12 @@ _SOMAXCONN_FILE = "/proc/sys/net/core/somaxconn"
 _SOMAXCONN = 128  # the kernel's default before 5.4, where the file cannot be read
 
 F = TypeVar("F", bound=FD)
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class RawConn:
     """The bare socket that a control hook is given, before bind and connect. Go: RawConn."""
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.SocketType) -> None:
         self._sock = sock
 
     def control(self, fn: Callable[[int], object]) -> None:
@@ -101,8 +98,7 @@ class Control(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Plan(Generic[F]):
+class Plan(NamedTuple, Generic[F]):
     """What to make of a socket: Go passes these along one by one, or makes them afterwards.
 
     make: the class of the FD. tune: sets options on the new socket, before control, so that
@@ -111,13 +107,13 @@ class Plan(Generic[F]):
     """
 
     make: Callable[[int, str], F]
-    tune: Callable[[_socket.socket], None] | None = None
+    tune: Callable[[_socket.SocketType], None] | None = None
     control: Control | None = None
     backlog: int | None = None
     exclusive: bool = False
 
 
-async def internet_socket(
+def internet_socket(
     ctx: Context,
     net: str,
     laddr: IPSockAddr | None,
@@ -126,10 +122,10 @@ async def internet_socket(
     proto: int,
     mode: str,
     plan: Plan[F],
-) -> F:
+) -> Coroutine[Any, Any, F]:
     """Return a connected (mode "dial") or listening (mode "listen") FD. Go: internetSocket."""
     family, ipv6only = favorite_addr_family(net, laddr, raddr, mode)
-    return await socket(ctx, net, family, sotype, proto, ipv6only, laddr, raddr, plan)
+    return socket(ctx, net, family, sotype, proto, ipv6only, laddr, raddr, plan)
 
 
 async def socket(
@@ -150,11 +146,17 @@ async def socket(
     """
     poller = current_poller()  # first: outside a goroutine nothing is opened
     flags = _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
-    s = new_syscall("socket", socket_func, family, sotype | flags, proto)
     try:
-        new_syscall("setsockopt", set_default_sockopts, s, family, sotype, ipv6only)
-        if plan.tune is not None:
-            new_syscall("setsockopt", plan.tune, s)
+        s = socket_func(family, sotype | flags, proto)
+    except OSError as exc:
+        raise syscall_error("socket", exc) from None
+    try:
+        try:
+            set_default_sockopts(s, family, sotype, ipv6only)
+            if plan.tune is not None:
+                plan.tune(s)
+        except OSError as exc:
+            raise syscall_error("setsockopt", exc) from None
         if laddr is not None and raddr is None:
             listen = listen_datagram if sotype == _socket.SOCK_DGRAM else listen_stream
             return listen(s, net, family, laddr, plan, poller)
@@ -164,24 +166,20 @@ async def socket(
         raise
 
 
-def new_syscall(name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return call(...); its error says which system call that was. Go: os.NewSyscallError."""
-    try:
-        return call(*args, **kwargs)
-    except OSError as exc:
-        # Without an errno it is Python's own: no call has been made.
-        syscall = name if exc.errno is not None else None
-        raise op_error("", "", None, None, exc, syscall=syscall) from None
+def syscall_error(name: str, exc: OSError) -> OpError:
+    """Return *exc* as one that says which system call it was. Go: os.NewSyscallError."""
+    # Without an errno it is Python's own: no call has been made.
+    return op_error("", "", None, None, exc, syscall=name if exc.errno is not None else None)
 
 
-def bind(s: _socket.socket, addr: Any) -> None:
+def bind(s: _socket.SocketType, addr: Any) -> None:
     """Bind *s* to *addr*, which is as it takes it."""
     try:
-        new_syscall("bind", s.bind, addr)
-    except OpError as exc:
+        s.bind(addr)
+    except OSError as exc:
         if hint := _remedy(exc.errno, addr):
-            raise op_error("", "", None, None, exc.err, hint=hint, syscall="bind") from None
-        raise
+            raise op_error("", "", None, None, exc, hint=hint, syscall="bind") from None
+        raise syscall_error("bind", exc) from None
 
 
 def unbind(path: str) -> None:
@@ -214,7 +212,7 @@ def ctrl_network(net: str, family: int) -> str:
     return net + ("4" if family == _socket.AF_INET else "6")
 
 
-def new_fd(s: _socket.socket, net: str, plan: Plan[F], poller: Poller) -> F:
+def new_fd(s: _socket.SocketType, net: str, plan: Plan[F], poller: Poller) -> F:
     """Hand the descriptor over to an FD and register it. Go: newFD, netFD.init."""
     number = s.detach()
     try:
@@ -239,7 +237,7 @@ def sockaddr(addr: Addr, family: int) -> Any:
 def send_at_once(fd: int, data: bytes) -> int:
     """send(2) without waiting; raises OSError."""
     # The family and the kind do not matter to send(2), and to find them out takes system calls.
-    s = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fileno=fd)
+    s = _socket.SocketType(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fileno=fd)
     try:
         s.setblocking(False)  # whatever socket.setdefaulttimeout() says
         return s.send(data, _socket.MSG_DONTWAIT | _socket.MSG_NOSIGNAL)
@@ -251,7 +249,7 @@ def send_at_once(fd: int, data: bytes) -> int:
 
 
 async def dial(
-    s: _socket.socket,
+    s: _socket.SocketType,
     ctx: Context,
     net: str,
     family: int,
@@ -290,7 +288,7 @@ def local_name(fd: FD) -> Addr | None:
 
 
 async def connect(
-    s: _socket.socket, ctx: Context, net: str, raddr: Any, plan: Plan[F], poller: Poller
+    s: _socket.SocketType, ctx: Context, net: str, raddr: Any, plan: Plan[F], poller: Poller
 ) -> tuple[F, Addr | None]:
     """Connect: connect(2) first, then register, so that no event of the fresh socket is taken for
     the outcome. Go: netFD.connect.
@@ -318,20 +316,23 @@ async def _wait_connected(fd: FD, ctx: Context) -> Addr:
     a deadline of our own at the same moment would only race with that.
     """
     ambient = current_context()
+    if ctx is ambient:
+        peer: Addr = await wait_connect_func(fd)
+        return peer
     when = ctx.deadline
     if when is not None and when != ambient.deadline:
         fd.set_write_deadline(when)
-    stop = None if ctx is ambient else ctx.after_func(functools.partial(_cancel_connect, fd))
+    stop = ctx.after_func(functools.partial(_cancel_connect, fd))
     late = False
     try:
-        peer: Addr = await wait_connect_func(fd)
+        peer = await wait_connect_func(fd)
     except OpError as exc:
         # By text: the kernel's own ETIMEDOUT is a TimeoutError too.
         if exc.err != TIMEOUT_TEXT:
             raise
         late = True
     finally:
-        if stop is not None and not stop():
+        if not stop():
             late = True
     if late:
         # A cancel that came after the wait has poisoned the connection, or is about to: prefer
@@ -374,17 +375,19 @@ def map_err(ctx: Context) -> BaseException:
 
 
 def listen_stream(
-    s: _socket.socket, net: str, family: int, laddr: Addr, plan: Plan[F], poller: Poller
+    s: _socket.SocketType, net: str, family: int, laddr: Addr, plan: Plan[F], poller: Poller
 ) -> F:
     """Bind *s* to *laddr*, listen and register. Go: netFD.listenStream."""
     # A restarted server may bind while connections of its predecessor linger in TIME_WAIT.
-    new_syscall("setsockopt", s.setsockopt, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    reuse_addr(s)
     if plan.control is not None:
         plan.control(ctrl_network(net, family), laddr, RawConn(s))
     bind(s, sockaddr(laddr, family))
     try:
-        backlog = max_listener_backlog() if plan.backlog is None else plan.backlog
-        new_syscall("listen", listen_func, s, backlog)
+        try:
+            listen_func(s, max_listener_backlog() if plan.backlog is None else plan.backlog)
+        except OSError as exc:
+            raise syscall_error("listen", exc) from None
         fd = new_fd(s, net, plan, poller)
     except BaseException:
         if isinstance(laddr, str):
@@ -395,7 +398,7 @@ def listen_stream(
 
 
 def listen_datagram(
-    s: _socket.socket, net: str, family: int, laddr: Addr, plan: Plan[F], poller: Poller
+    s: _socket.SocketType, net: str, family: int, laddr: Addr, plan: Plan[F], poller: Poller
 ) -> F:
     """Bind *s* to *laddr* and register. Go: netFD.listenDatagram.
 
@@ -403,7 +406,7 @@ def listen_datagram(
     own group; joining it is the caller's, in control or with raw_control.
     """
     if not isinstance(laddr, str) and is_multicast(laddr[0]):
-        new_syscall("setsockopt", s.setsockopt, _socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        reuse_addr(s)
         laddr = ("0.0.0.0" if family == _socket.AF_INET else "::", laddr[1])
     if plan.control is not None:
         plan.control(ctrl_network(net, family), laddr, RawConn(s))
@@ -411,6 +414,14 @@ def listen_datagram(
     fd = new_fd(s, net, plan, poller)
     fd.set_addrs(local_name(fd), None)
     return fd
+
+
+def reuse_addr(s: _socket.SocketType) -> None:
+    """Let *s* be bound where another one was, or is. Go: setDefaultListenerSockopts."""
+    try:
+        s.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    except OSError as exc:
+        raise syscall_error("setsockopt", exc) from None
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import socket
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from gopoll.net.checks import INT_MAX, check_int, check_seconds
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-def set_default_sockopts(s: socket.socket, family: int, sotype: int, ipv6only: bool) -> None:
+def set_default_sockopts(s: socket.SocketType, family: int, sotype: int, ipv6only: bool) -> None:
     """Set what Go sets on every socket. Go: setDefaultSockopts."""
     if family == socket.AF_INET6 and sotype != socket.SOCK_RAW:
         # Said aloud, whatever net.ipv6.bindv6only is; some systems refuse to switch it off.
@@ -38,6 +38,10 @@ def set_default_sockopts(s: socket.socket, family: int, sotype: int, ipv6only: b
 
 
 # -- options of TCP --------------------------------------------------------------------------------
+
+
+_KEEP_ALIVE_SECONDS = 15
+_KEEP_ALIVE_COUNT = 9
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class KeepAliveConfig:
     idle: float = 0.0
     interval: float = 0.0
     count: int = 0
+    _options: ClassVar[tuple[tuple[int, int, int], ...]]  # of setsockopt; each object has its own
 
     def __post_init__(self) -> None:
         """TypeError or ValueError for what is no figure: options that fail make no noise later."""
@@ -60,6 +65,16 @@ class KeepAliveConfig:
         check_seconds("idle", self.idle)
         check_seconds("interval", self.interval)
         check_int("count", self.count, None)
+        options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(self.enable))]
+        for option, value, default in (
+            (socket.TCP_KEEPIDLE, self.idle, _KEEP_ALIVE_SECONDS),
+            (socket.TCP_KEEPINTVL, self.interval, _KEEP_ALIVE_SECONDS),
+            (socket.TCP_KEEPCNT, self.count, _KEEP_ALIVE_COUNT),
+        ):
+            if value >= 0:
+                figure = math.ceil(min(value, INT_MAX)) or default
+                options.append((socket.IPPROTO_TCP, option, figure))
+        object.__setattr__(self, "_options", tuple(options))  # once, not for each connection
 
 
 def _check_enable(enable: object) -> None:
@@ -72,8 +87,6 @@ KeepAlive: TypeAlias = float | KeepAliveConfig
 
 DEFAULT_KEEP_ALIVE = 15.0
 _DEFAULT = KeepAliveConfig(idle=DEFAULT_KEEP_ALIVE)
-_KEEP_ALIVE_SECONDS = 15
-_KEEP_ALIVE_COUNT = 9
 
 
 def check_keep_alive(value: object) -> KeepAliveConfig:
@@ -87,7 +100,7 @@ def check_keep_alive(value: object) -> KeepAliveConfig:
     return KeepAliveConfig(enable=value >= 0, idle=max(value, 0.0))
 
 
-def tune_tcp(s: socket.socket, keep_alive: KeepAliveConfig) -> None:
+def tune_tcp(s: socket.SocketType, keep_alive: KeepAliveConfig) -> None:
     """Set the options of a TCP connection, without a word if the system refuses. Go: newTCPConn.
 
     Set on the fresh socket, not after connect and accept as in Go: on Linux a listener's options
@@ -104,19 +117,12 @@ def tune_tcp(s: socket.socket, keep_alive: KeepAliveConfig) -> None:
             pass
 
 
-def set_no_delay(s: socket.socket, no_delay: bool) -> None:
+def set_no_delay(s: socket.SocketType, no_delay: bool) -> None:
     """Switch Nagle's algorithm off (True) or on. Go: setNoDelay."""
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
 
 
-def set_keep_alive(s: socket.socket, config: KeepAliveConfig) -> None:
+def set_keep_alive(s: socket.SocketType, config: KeepAliveConfig) -> None:
     """Set SO_KEEPALIVE and its three figures. Raises OSError. Go: SetKeepAliveConfig."""
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(config.enable))
-    for option, value, default in (
-        (socket.TCP_KEEPIDLE, config.idle, _KEEP_ALIVE_SECONDS),
-        (socket.TCP_KEEPINTVL, config.interval, _KEEP_ALIVE_SECONDS),
-        (socket.TCP_KEEPCNT, config.count, _KEEP_ALIVE_COUNT),
-    ):
-        if value >= 0:
-            figure = math.ceil(min(value, INT_MAX)) or default
-            s.setsockopt(socket.IPPROTO_TCP, option, figure)
+    for level, option, value in config._options:
+        s.setsockopt(level, option, value)
