@@ -1,0 +1,29 @@
+from typing import Any, TypeVar
+
+from _typeshed import ReadableBuffer
+from typing_extensions import disjoint_base
+
+from gopoll.net._bufio import BufferedOp
+
+_T = TypeVar("_T", covariant=True)
+
+# The operations have `written`, which a coroutine has not: who overrides write() returns super()'s.
+
+@disjoint_base
+class WriterBase:
+    def __init__(self, conn: Any, size: int) -> None: ...
+    @property
+    def _conn(self) -> Any: ...
+    @property
+    def buffered(self) -> int: ...
+    @property
+    def available(self) -> int: ...
+    def write(self, data: ReadableBuffer) -> WriterOp[int]: ...
+    def flush(self) -> WriterOp[None]: ...
+
+@disjoint_base
+class WriterOp(BufferedOp[_T]):
+    @property
+    def written(self) -> int | None: ...
+    def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any: ...
+    def close(self) -> None: ...

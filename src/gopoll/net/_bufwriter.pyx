@@ -1,0 +1,255 @@
+"""Writer's buffer and its operations: they end in the buffer, or give the connection what is there.
+
+Made by bufio.py. Any thread that runs the goroutine. Go: bufio/bufio.go (go1.27).
+
+Two goroutines in one Writer are the program's mistake; the critical sections make it cost no more
+than the order of the bytes.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.string cimport memcpy
+
+from gopoll._fdop cimport thrown
+from gopoll.net._bufio cimport FLUSH, WRITE, check_made, give
+
+from gopoll.errors import OpError
+from gopoll.net._bufio import written_by
+
+
+cdef class WriterBase:
+    """The buffer of a Writer."""
+
+    def __cinit__(self, *args, **kwargs):
+        self.buffer = bytearray()
+
+    def __init__(self, conn, size):
+        """Write to *conn*; nothing is sent yet."""
+        self._conn = conn
+        self.writev = getattr(conn, "writev", None)
+        self.size = size
+
+    @property
+    def buffered(self):
+        """How many bytes wait for a flush. Go: Writer.Buffered."""
+        return PyByteArray_GET_SIZE(self.buffer)
+
+    @property
+    def available(self):
+        """How many bytes a write may have to be no more than a copy. Go: Writer.Available."""
+        return max(0, self.size - PyByteArray_GET_SIZE(self.buffer))
+
+    def write(self, data):
+        """Take all of *data* and return its length; send only what does not fit. An op.
+
+        Raises what the connection raises; see the class for what is left then, and the .written
+        of the op for how much has been taken.
+        """
+        return self.op(WRITE, data)
+
+    def flush(self):
+        """Send what is buffered. An op.
+
+        Raises what the connection raises: the .written of the op is how much has left, the rest
+        stays.
+        """
+        return self.op(FLUSH, None)
+
+    cdef object op(self, int kind, object data):
+        cdef WriterOp op
+        check_made(self._conn, self)
+        op = WriterOp.__new__(WriterOp)
+        op.writer = self
+        op.kind = kind
+        op.data = data
+        op.told = 0
+        return op
+
+    cdef int check(self) except -1:
+        """Raise what stands against a call, if anything does."""
+        if self.busy:
+            # Behind what is on its way, or in front of it? Nobody could say.
+            raise RuntimeError("writer is sending for another goroutine (give it a Mutex)")
+        if self.error is not None:
+            if getattr(self.error, "written", None):
+                self.error.written = 0               # of this call's data
+            raise self.error.with_traceback(None)
+        return 0
+
+    cdef int cut(self, object exc, object gone) except -1:
+        """Keep what has not left, *gone* bytes having; or nothing, and all is over."""
+        broken = isinstance(exc, OSError) and not isinstance(exc, TimeoutError)
+        if gone is not None and not broken:
+            with cython.critical_section(self):
+                self.buffer = self.buffer[gone:]
+        elif isinstance(exc, Exception):
+            self.error = exc
+        else:
+            what = f"an earlier write was cut ({exc!r}), and nobody knows how much had left"
+            self.error = OpError("write", err=what)
+        return 0
+
+
+cdef Py_ssize_t append(bytearray buffer, object data, Py_ssize_t most) except -2:
+    """Append *data* to *buffer* and return its length; or -1 if it has more than *most* bytes."""
+    cdef Py_buffer view
+    cdef Py_ssize_t had = PyByteArray_GET_SIZE(buffer)
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if 0 <= most < view.len:
+            return -1
+        PyByteArray_Resize(buffer, had + view.len)
+        memcpy(PyByteArray_AS_STRING(buffer) + had, view.buf, view.len)
+        return view.len
+    finally:
+        PyBuffer_Release(&view)
+
+
+# -- operations ------------------------------------------------------------------------------------
+
+cdef class WriterOp(BufferedOp):
+    """One operation of a Writer: what is buffered, then the data, goes to the connection."""
+
+    @property
+    def written(self):
+        """How much of write()'s data has been taken, buffered or sent, or of the buffer has been
+        sent by flush(), whatever has ended it; None if nobody knows.
+        """
+        return self.told
+
+    cdef int step(self, PyObject **out) except -1:
+        if self.begin():
+            if self.now(out):
+                return 1
+            self.start()
+        return self.go_on(out)
+
+    cdef bint now(self, PyObject **out) except -1:
+        """End on the spot, with a result in *out*: whether that could be."""
+        cdef WriterBase writer = self.writer
+        cdef Py_ssize_t n, most
+        if writer.busy or writer.error is not None:
+            writer.check()
+        with cython.critical_section(writer):
+            n = PyByteArray_GET_SIZE(writer.buffer)
+            if self.kind == WRITE:
+                most = min(writer.size - 1, max(0, writer.size - n))
+                n = append(writer.buffer, self.data, most)
+            elif n:
+                n = -1
+        if n < 0:
+            return False
+        if self.kind == FLUSH:
+            return give(None, out)
+        self.told = n
+        return give(self.told, out)
+
+    cdef int start(self) except -1:
+        """Decide what the connection is given, one after the other; a list is for writev."""
+        cdef WriterBase writer = self.writer
+        tail = None
+        if self.kind == WRITE:
+            self.data = memoryview(self.data).cast("B")
+            # What fits follows into an empty buffer.
+            tail = self.data if len(self.data) >= writer.size else None
+        self.head = writer.buffer
+        if not self.head:
+            self.pieces = [tail or b""]
+        elif tail is None:
+            self.pieces = [self.head]
+        elif writer.writev is not None:
+            self.pieces = [[self.head, tail]]
+        else:
+            self.pieces = [self.head, tail]
+        writer.busy = True
+        return 0
+
+    cdef int go_on(self, PyObject **out) except -1:
+        """Wait for the connection until all has left: 0 and what that yields, 1 and the end."""
+        cdef WriterBase writer = self.writer
+        while True:
+            try:
+                if self.made is None:
+                    piece = self.pieces.pop(0)
+                    write = writer.writev if isinstance(piece, list) else writer._conn.write
+                    self.made = write(piece)
+                    self.wait_in(self.made)
+                if self.resume(out) == 0:
+                    return 0
+            except BaseException as exc:
+                self.fail(exc)
+                raise
+            Py_DECREF(<object>out[0])
+            out[0] = NULL
+            if self.gave(out):
+                return 1
+
+    cdef bint gave(self, PyObject **out) except -1:
+        """A piece has left: whether it was the last, with the result in *out*."""
+        cdef WriterBase writer = self.writer
+        self.made = self.rest = None
+        self.gone = PyByteArray_GET_SIZE(self.head)
+        if self.pieces:
+            return False
+        self.told = self.gone
+        with cython.critical_section(writer):
+            writer.buffer = bytearray()
+            writer.busy = False
+            if self.kind == WRITE and len(self.data) < writer.size:
+                append(writer.buffer, self.data, -1)
+        if self.kind == FLUSH:
+            return give(None, out)
+        self.told = len(self.data)
+        return give(self.told, out)
+
+    cdef int fail(self, object exc) except -1:
+        """*exc* has cut it: tell in `written`, its own too, how much has left of the data, else of
+        what was buffered."""
+        cdef WriterBase writer = self.writer
+        written = written_by(self.made, exc)
+        total = None if written is None else self.gone + written
+        self.told = total
+        if total is not None and self.kind == WRITE:
+            self.told = max(0, total - PyByteArray_GET_SIZE(self.head))
+            if hasattr(exc, "written"):
+                exc.written = self.told
+        try:
+            writer.cut(exc, total)
+        finally:
+            writer.busy = False
+            self.made = self.rest = None
+        return 0
+
+    def throw(self, kind, value=None, traceback=None):
+        """Take an exception that is thrown in at the await: the connection's, if it is asked."""
+        cdef PyObject *out = NULL
+        exc = thrown(kind, value)
+        self.begun = True
+        if self.rest is None:
+            raise exc
+        try:
+            return self.throw_in(exc)
+        except StopIteration:
+            pass
+        except BaseException as err:
+            self.fail(err)
+            raise
+        if not self.gave(&out) and self.go_on(&out) == 0:
+            found = <object>out
+            Py_DECREF(found)
+            return found
+        found = <object>out
+        Py_DECREF(found)
+        raise StopIteration(found)
+
+    def close(self):
+        """Give the operation up, as a coroutine that is closed does with what it awaits."""
+        cdef bint asked = self.rest is not None
+        try:
+            self.close_rest()
+        finally:
+            if asked:
+                self.fail(GeneratorExit())
