@@ -14,6 +14,7 @@ GROUPS = [
     Group("trip-unix", "1 byte to and fro, socketpair", "round trip", 1000, trips.BYTE),
     Group("trip-tcp", "1 KiB to and fro, TCP", "round trip", 1000, trips.KIB),
     Group("parse", "4 lines and 64 bytes, of many", "message", 5120, buffers.PARSE),
+    Group("line", "a line to and fro, socketpair", "round trip", 1000, buffers.LINES),
     Group("connect", "connect, accept, close", "cycle", 200, trips.CONNECT),
 ]
 
