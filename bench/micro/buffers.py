@@ -1,7 +1,7 @@
 """Sides of the groups on buffers: what is in them already, and a line that has yet to come.
 
-Called by bench/test_conn.py. To parse, a message is four lines and a body of 64 bytes, as a request of HTTP
-or Redis is; 256 of them come in one piece, and the system calls are few beside the parsing.
+Called by bench/test_conn.py. To parse, a message is four lines and a body of 64 bytes, as a request
+of HTTP or Redis is; 256 of them come in one piece, and the system calls are few beside the parsing.
 """
 
 from __future__ import annotations
