@@ -84,6 +84,7 @@ ALL = {
         in_c("c-et-keep"),
         in_c("c-lt"),
         python("echo_gopoll.py", "gopoll", "gopoll"),
+        python("echo_gopoll.py", "gopoll-keep", "gopoll"),
         python("echo_gopoll.py", "gopoll-readinto", "gopoll"),
         python("echo_gopoll.py", "gopoll-serve", "gopoll"),
         python("echo_gopoll.py", "gopoll-splice", "gopoll"),

@@ -118,6 +118,7 @@ async def streams():
         with contextlib.suppress(OSError):
             while data := await reader.read(READ_BYTES):
                 writer.write(data)
+                del data  # not kept while it waits
                 await writer.drain()
         writer.close()
 
@@ -129,6 +130,7 @@ async def streams():
                 if not data:
                     break
                 writer.write(data)
+                del data
                 await writer.drain()
         writer.close()
 
@@ -147,6 +149,7 @@ async def socks():
         with sock, contextlib.suppress(OSError):
             while data := await loop.sock_recv(sock, READ_BYTES):
                 await loop.sock_sendall(sock, data)
+                del data
 
     async def echo_in_time(sock):
         with sock, contextlib.suppress(OSError):
@@ -156,6 +159,7 @@ async def socks():
                 if not data:
                     break
                 await loop.sock_sendall(sock, data)
+                del data
 
     listener = listen()
     tasks.add(blocker())

@@ -15,6 +15,7 @@ async def echo(sock, address):
     try:
         while data := await sock.recv(READ_BYTES):
             await sock.sendall(data)
+            del data  # not kept while it waits
     except OSError:
         pass
 

@@ -18,6 +18,7 @@ def echo(sock, address):
     with contextlib.suppress(OSError):
         while data := sock.recv(READ_BYTES):
             sock.sendall(data)
+            del data  # not kept while it waits
 
 
 def echo_in_time(sock, address):

@@ -27,6 +27,15 @@ async def echo(conn):
         async with conn:
             while data := await conn.read():
                 await conn.write(data)
+                del data  # not kept while it waits
+
+
+async def echo_keep(conn):
+    """The same as one writes it: a variable keeps the last message until the next has come."""
+    with contextlib.suppress(OSError):
+        async with conn:
+            while data := await conn.read():
+                await conn.write(data)
 
 
 async def echo_into(conn):
@@ -52,6 +61,7 @@ async def echo_in_time(conn):
             conn.set_read_timeout(beside.DEADLINE_SECONDS)
             while data := await conn.read():
                 await conn.write(data)
+                del data
                 conn.set_read_timeout(beside.DEADLINE_SECONDS)
 
 
@@ -71,6 +81,7 @@ async def echo_handler(conn):
     with contextlib.suppress(OSError):
         while data := await conn.read():
             await conn.write(data)
+            del data
 
 
 def over_tls(listener):
@@ -133,6 +144,7 @@ if __name__ == "__main__":
     start(
         {
             "gopoll": accepting(plain),
+            "gopoll-keep": accepting(echo_keep),
             "gopoll-readinto": accepting(echo_into),
             "gopoll-serve": lambda: gopoll.run(serve),
             "gopoll-splice": accepting(echo_splice),

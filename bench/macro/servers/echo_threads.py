@@ -17,6 +17,7 @@ def echo(sock):
     with sock, contextlib.suppress(OSError):
         while data := sock.recv(READ_BYTES):
             sock.sendall(data)
+            del data  # not kept while it waits
 
 
 def block():

@@ -13,6 +13,7 @@ async def echo(stream):
     try:
         while data := await stream.receive_some(READ_BYTES):
             await stream.send_all(data)
+            del data  # not kept while it waits
     except trio.BrokenResourceError:
         pass
 
@@ -26,6 +27,7 @@ async def echo_in_time(stream):
             if not data:
                 break
             await stream.send_all(data)
+            del data
     except (trio.BrokenResourceError, trio.TooSlowError):
         pass
 
