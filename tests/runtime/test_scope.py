@@ -14,7 +14,6 @@ import pytest
 import gopoll
 from gopoll import Canceled, DeadlineExceeded
 from gopoll.runtime._sched import current_g
-from gopoll.runtime.context import Context
 from plugins.guard import wait_parked, wait_until
 from runtime.tools import ONE
 
@@ -439,17 +438,9 @@ async def wait_parked_under_nothing(g):
     await gopoll.go(wait_parked(g), context=gopoll.background())
 
 
-def test_a_bound_that_passes_just_as_its_block_is_left_out_of_order(run, monkeypatch):
-    """The look whether it has was one thing, and taking it off another: a RuntimeError."""
-    done_word = Context.done_word
-    late = []
-
-    def looks_done(ctx):
-        done = done_word.__get__(ctx)
-        if late and ctx is late[0] and not done:
-            late.clear()
-            ctx._finish(DeadlineExceeded())
-        return done
+@pytest.mark.parametrize("first", ["passed", "left"])
+def test_a_bound_that_passes_just_as_its_block_is_left_out_of_order(run, first):
+    """Whether it has and taking it off are one look, under the lock: there is no third order."""
 
     async def main():
         outer = gopoll.current_context()
@@ -457,40 +448,30 @@ def test_a_bound_that_passes_just_as_its_block_is_left_out_of_order(run, monkeyp
         await anext(agen)
         ctx = gopoll.current_context()
         async with gopoll.timeout(30):
-            late.append(ctx)
+            if first == "passed":
+                ctx._finish(DeadlineExceeded())
             await agen.aclose()
-            assert not late
+            if first == "left":
+                ctx._finish(DeadlineExceeded())
         await is_untouched(outer)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Context, "done_word", property(looks_done, done_word.__set__))
-        run(main)
+    run(main)
 
 
-def test_a_bound_that_is_taken_off_while_it_passes_ends_nothing(run, monkeypatch):
+def test_a_bound_that_is_taken_off_while_it_passes_ends_nothing(run):
     """It has passed, the timer is out of the heap, and the block is left before the end of it."""
-    left = []
 
     async def main():
         outer = gopoll.current_context()
         agen = numbers_in_time(30)
         await anext(agen)
         ctx = gopoll.current_context()
-        finish = Context._finish
-
-        def finishes_late(self, cause, when=None):
-            if self is ctx and when is not None:
-                with pytest.raises(StopIteration):
-                    agen.aclose().send(None)
-                left.append(self)
-            finish(self, cause, when)
-
         async with gopoll.timeout(30) as inner:
-            with monkeypatch.context() as patch:
-                patch.setattr(Context, "_finish", finishes_late)
-                ctx._when = time.monotonic()
-                ctx._expire()
-            assert left == [ctx]
+            when = ctx._when = time.monotonic()
+            with pytest.raises(StopIteration):
+                agen.aclose().send(None)
+            ctx._finish(DeadlineExceeded(), when)  # as _expire goes on that has seen it
+            ctx._expire()
             assert not inner.context.done
             await gopoll.sleep(0.001)
         await is_untouched(outer)
@@ -511,7 +492,7 @@ def test_a_block_whose_goroutine_has_ended_leaves_nothing_with_the_context_above
         for agen in agens:
             await gopoll.go(begins, agen, context=ctx)
             await agen.aclose()
-        await wait_until(lambda: not (ctx._children or ctx._goroutines))  # just after their ends
+        await wait_until(lambda: ctx._below == 0)  # just after their ends
         cancel()
 
     run(main)

@@ -5,8 +5,9 @@ from typing import Any
 from typing_extensions import disjoint_base
 
 from gopoll._park import ParkRequest
+from gopoll.runtime._context import Context
 from gopoll.runtime._find import FindBase
-from gopoll.runtime._g import ContextBase, GBase
+from gopoll.runtime._g import GBase
 from gopoll.runtime._p import MBase
 
 class GoschedRequest(ParkRequest): ...
@@ -18,7 +19,7 @@ class ExecBase(FindBase):
     def can_leave(self, m: MBase) -> bool: ...
     def this_m(self) -> MBase: ...
     def make_g(
-        self, coro: Coroutine[Any, Any, Any], context: ContextBase, name: str, system: bool = False
+        self, coro: Coroutine[Any, Any, Any], context: Context, name: str, system: bool = False
     ) -> GBase: ...
     def start_g(self, g: GBase, wake: bool = True) -> None: ...
     def cancel(self, g: GBase, cause: object) -> None: ...

@@ -23,6 +23,7 @@ from gopoll._pollserver cimport pollserver_forked
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport coarsetime
 from gopoll.runtime._base cimport count_of
+from gopoll.runtime._context cimport Context
 from gopoll.runtime._g cimport (G_LEFT, G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase,
                                 GBase)
 from gopoll.runtime._p cimport (P_RUN, MBase, PBase, owns, stateBits, tickShift,
@@ -104,7 +105,7 @@ cdef class ExecBase(FindBase):
         """Return the M of the calling thread."""
         return <object>thread_words().m
 
-    def make_g(self, coro, ContextBase context not None, name, bint system=False):
+    def make_g(self, coro, Context context not None, name, bint system=False):
         """Make a goroutine that start_g() will queue. ForkedError in a forked child."""
         if pollserver_forked(self.ps):
             raise ForkedError("gopoll.run() was forked: its goroutines stay with the parent; start "
@@ -114,10 +115,11 @@ cdef class ExecBase(FindBase):
 
     def start_g(self, GBase g not None, bint wake=True):
         """Queue a new goroutine. RuntimeError if the run is over (J3): its coroutine is closed."""
-        if not (<ContextBase>g.context).root:
-            g.context._enter(g)
+        cdef Context context = <Context>g.context
+        if not context.root:
+            context.enter(g)
         if not self.register(g, wake):
-            g.context._leave(g)
+            context.leave(g)
             g.coro.close()
             raise RuntimeError("gopoll.run() has ended: nothing can be started in it any more")
         if load_int(&self.words.ending) and g.id != 0:   # after it has been registered: one of us
@@ -282,8 +284,9 @@ cdef class ExecBase(FindBase):
         try:
             wake_joins(joins)
         finally:
-            if (error is not None or not (<ContextBase>g.context).root or g is self.main
-                    or load_int(&self.words.ending)):
+            if not (<ContextBase>g.context).root:
+                (<Context>g.context).gone(g)
+            if error is not None or g is self.main or load_int(&self.words.ending):
                 self.goexit(g, error)
         return 0
 

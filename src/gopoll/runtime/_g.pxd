@@ -17,6 +17,11 @@ cdef class ContextBase:
     cdef int ended                     # set once, when the context is done; atomic (G1)
     cdef int left_                     # its block was left while something was below; atomic
     cdef public bint root              # background(), which nobody has to leave
+    cdef uintptr_t owner               # the thread that has its lock, 0 for none; atomic
+    cdef int depth                     # how often; the owner's own
+
+cdef void take(ContextBase c) noexcept
+cdef void drop(ContextBase c) noexcept
 
 cdef class GBase:
     cdef readonly object sched

@@ -27,7 +27,7 @@ from libc.stdint cimport int64_t, uintptr_t
 
 from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake, gil_lock,
                              gil_unlock, load_int, load_word, peek_i64, peek_int, poke_i64,
-                             poke_int, store_int, swap_word)
+                             poke_int, store_int, swap_word, store_word)
 from gopoll._park cimport Awaitable, ParkRequest, ThreadWords, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._frames cimport have_gil
@@ -80,6 +80,49 @@ cdef class ContextBase:
     @left.setter
     def left(self, bint left):
         store_int(&self.left_, left)
+
+
+cdef extern from *:
+    """
+    #include <time.h>
+    #ifdef Py_GIL_DISABLED
+    static int gopoll_own(uintptr_t *owner, uintptr_t me) { return cas_word(owner, 0, me); }
+    #else
+    static int gopoll_own(uintptr_t *owner, uintptr_t me) {
+      if (load_word(owner)) return 0;
+      __atomic_store_n(owner, me, __ATOMIC_RELAXED);
+      return 1;
+    }
+    #endif
+    static void gopoll_nap(void) {
+      struct timespec ts = {0, 20000};
+      nanosleep(&ts, NULL);
+    }
+    """
+    bint gopoll_own(uintptr_t *owner, uintptr_t me) noexcept nogil
+    void gopoll_nap() noexcept nogil
+
+
+cdef void take(ContextBase c) noexcept:
+    """Take the lock of *c*: again, too, for a signal handler or a finaliser on the same thread.
+
+    With a GIL that is a plain store: who is inside C keeps the others out, and waits for nobody but
+    a thread that a finaliser has made give the GIL up.
+    """
+    cdef uintptr_t me = <uintptr_t>thread_words()
+    if load_word(&c.owner) == me:
+        c.depth += 1
+        return
+    while not gopoll_own(&c.owner, me):
+        with nogil:
+            gopoll_nap()
+    c.depth = 1
+
+
+cdef void drop(ContextBase c) noexcept:
+    c.depth -= 1
+    if c.depth == 0:
+        store_word(&c.owner, 0)
 
 
 cdef class GBase:

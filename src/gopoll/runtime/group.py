@@ -19,11 +19,12 @@ from gopoll.errors import Canceled
 from gopoll.runtime._base import do_all
 from gopoll.runtime._g import GBase, Join
 from gopoll.runtime._sched import current_g, current_sched
+from gopoll.runtime._scope import step_in, step_out
 from gopoll.runtime._sync import WaitCounter
 from gopoll.runtime.context import Context, with_cancel
 from gopoll.runtime.goroutine import Goroutine, coroutine_of
 from gopoll.runtime.sched import EXITS, TURNS, Scheduler, name_of
-from gopoll.runtime.scope import shield, step_in, step_out
+from gopoll.runtime.scope import shield
 
 __all__ = ["Group"]
 
@@ -139,7 +140,7 @@ class Group:
         ctx, self._cancel = with_cancel(outer)
         self._ctx = ctx  # last: go() on another thread begins as soon as it sees that
         body = Context(ctx)
-        body._up = outer
+        body._look_up_in(outer)
         return body
 
     async def __aexit__(

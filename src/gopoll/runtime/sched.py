@@ -135,10 +135,6 @@ class Scheduler(ExecBase):
 
     def goexit(self, g: GBase, error: BaseException | None) -> None:
         """See to what the end of *g* means for others. Go: goexit0."""
-        context: Context = g.context
-        context._leave(g)
-        if context._entered_by is g:
-            context._forsake(g)
         if g is self.main:
             self.shut_down()
         elif g.system and error is not None and not isinstance(error, Canceled):
