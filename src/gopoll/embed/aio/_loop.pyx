@@ -14,6 +14,7 @@ Y2: a Watcher that leaves something unread puts itself into `pending`, and a tur
     over that: an edge comes once.
 """
 
+import asyncio
 import collections
 import os
 
@@ -36,6 +37,8 @@ cdef enum:
     FEW_TIMERS = 100                   # as in asyncio: fewer are not worth a cleaning
 
 cdef uint64_t OURS = 1ull << 63        # in an event: it is a Watcher's
+cdef object Future = asyncio.Future
+cdef object Task = asyncio.Task
 cdef object _deque = collections.deque
 cdef object _append = collections.deque.append
 cdef object _popleft = collections.deque.popleft
@@ -171,6 +174,20 @@ cdef class LoopCore:
     def time(self):
         """Return the time in seconds, of time.monotonic()."""
         return nanotime() / 1e9
+
+    def get_debug(self):
+        """Whether it is in debug mode; each future and each task asks."""
+        return self._debug
+
+    def create_future(self):
+        """Return a new asyncio.Future of this loop."""
+        return Future(loop=self)
+
+    def create_task(self, coro, *, name=None, context=None, **options):
+        """Return a new asyncio.Task of *coro*, or what the task factory makes of it."""
+        if options or self._debug or self._closed or self._task_factory is not None:
+            return super().create_task(coro, name=name, context=context, **options)
+        return Task(coro, loop=self, name=name, context=context)
 
     def call_soon(self, callback, *args, context=None):
         """Arrange for *callback* to be called in the next turn; return its asyncio.Handle."""
