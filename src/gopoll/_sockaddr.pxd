@@ -26,6 +26,7 @@ cdef struct rawAddr:
 
 cdef bint rawaddr_set(rawAddr *raw, const sockaddr_storage *addr, socklen_t size) noexcept nogil
 cdef object rawaddr_to_python(rawAddr *raw)
+cdef str v4_text(const unsigned char *ip)
 cdef object sockaddr_to_python(sockaddr_storage *addr, socklen_t size)
 cdef int sockaddr_from_python(object addr, int family, sockaddr_storage *out, socklen_t *size,
                               str op, str net) except -1

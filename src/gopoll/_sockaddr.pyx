@@ -69,10 +69,10 @@ cdef object sockaddr_to_python(sockaddr_storage *addr, socklen_t size):
     if size == 0:
         return None
     if addr.ss_family == AF_INET:
-        return _v4_text(<const unsigned char *>&v4.sin_addr), ntohs(v4.sin_port)
+        return v4_text(<const unsigned char *>&v4.sin_addr), ntohs(v4.sin_port)
     if addr.ss_family == AF_INET6:
         if IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr):      # an IPv4 peer of a dual-stack socket: as in Go
-            return _v4_text(<const unsigned char *>&v6.sin6_addr + 12), ntohs(v6.sin6_port)
+            return v4_text(<const unsigned char *>&v6.sin6_addr + 12), ntohs(v6.sin6_port)
         inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof(text))
         host = (<bytes>text).decode("ascii")
         if v6.sin6_scope_id or v6.sin6_flowinfo:
@@ -83,7 +83,7 @@ cdef object sockaddr_to_python(sockaddr_storage *addr, socklen_t size):
     return None
 
 
-cdef str _v4_text(const unsigned char *ip):
+cdef str v4_text(const unsigned char *ip):
     """Return the four numbers: inet_ntop takes 1,500 instructions, once for each datagram."""
     cdef char text[16]
     cdef int i, n = 0

@@ -28,6 +28,7 @@ NAMES = [
     (re.compile(r"when=\d+\.\d+"), "when=N"),
     (re.compile(r"', \d{4,5}\)"), "', PORT)"),
     (re.compile(r"fd=\d+"), "fd=N"),
+    (re.compile(r"File descriptor \d+"), "File descriptor N"),
     (re.compile(r"/tmp/[\w./-]+"), "/tmp/PATH"),
     (re.compile(r" at /[\w./-]+:\d+"), " at PLACE"),
 ]

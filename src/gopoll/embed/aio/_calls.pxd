@@ -31,9 +31,13 @@ cdef extern from "<sys/socket.h>" nogil:
         iovec *msg_iov
         size_t msg_iovlen
     Py_ssize_t sendmsg(int fd, const msghdr *msg, int flags)
+    int connect(int fd, const sockaddr *addr, socklen_t size)
     int setsockopt(int fd, int level, int name, const void *value, unsigned int size)
     enum:
         SOCK_STREAM
+        SOCK_DGRAM
+        SOL_SOCKET
+        SO_ERROR
 
 cdef extern from "<sys/ioctl.h>" nogil:
     enum:
@@ -47,6 +51,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 cdef extern from "<netinet/in.h>" nogil:
     enum:
         IPPROTO_TCP
+        IPPROTO_UDP
     cdef struct in_addr:
         pass
     cdef struct in6_addr:
@@ -78,6 +83,14 @@ cdef union Address:
     sockaddr_in6 v6
     sockaddr_un un
 
+cdef struct Kind:                      # of a socket
+    int family, type, proto
+
+cdef object socket_type                # socket.socket, as it was when this was loaded
+
+cdef int accept(int fd, Address *address, socklen_t *size) except -2
+cdef object name_of(object sock, int fd)
+cdef int kind_of(object sock, Kind *out) except -1
 cdef bint is_tcp(object sock) except -1
 cdef object read_address(const Address *address, socklen_t size)
 cdef socklen_t write_address(object addr, int family, Address *out) except? 0

@@ -1,3 +1,1 @@
-from typing import Any
-
-def accept(fd: int) -> tuple[int, Any] | None: ...
+# gopoll.embed.aio._calls: its functions are cdef, nothing here is visible to Python.

@@ -5,6 +5,7 @@ the .pxd.
 """
 
 import os
+import socket
 import sys
 
 import _socket
@@ -18,58 +19,75 @@ from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from libc.string cimport memcpy, memset
 
 from gopoll._sockaddr cimport (AF_INET, AF_INET6, AF_UNIX, SOCK_CLOEXEC, SOCK_NONBLOCK, accept4,
-                               socklen_t)
+                               getsockname, socklen_t, v4_text)
 
 
 cdef extern from "<string.h>" nogil:
     size_t strnlen(const char *text, size_t most)
 
 cdef extern from *:
+    """
+    /* What *descr*, of a member in C, says of *o*. */
+    static inline PyObject *gopoll_get(PyObject *descr, PyObject *o) {
+      return Py_TYPE(descr)->tp_descr_get(descr, o, (PyObject *)Py_TYPE(o));
+    }
+    """
+    object get "gopoll_get"(object descr, object o)
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef unsigned int[3] _MOST = [0xFFFF, 0xFFFFF, 0xFFFFFFFFu]     # of port, flow and scope
 
 cdef object _base = _socket.socket
-cdef object _family = _socket.socket.family.__get__
-cdef object _type = _socket.socket.type.__get__
-cdef object _proto = _socket.socket.proto.__get__
+cdef object _family = _socket.socket.family
+cdef object _type = _socket.socket.type
+cdef object _proto = _socket.socket.proto
+socket_type = socket.socket
 cdef bint NAMED = sys.version_info >= (3, 13)    # asyncio.Server knows its transports
+
+
+cdef int kind_of(sock, Kind *out) except -1:
+    """Put into *out* how *sock*, a socket, was made, without the enums that it makes of that."""
+    out.family, out.type, out.proto = get(_family, sock), get(_type, sock), get(_proto, sock)
+    return 0
 
 
 cdef bint is_tcp(sock) except -1:
     """Whether *sock* is a plain TCP socket."""
-    cdef int family, proto
+    cdef Kind kind
     if not issubclass(type(sock), _base):
         return False
-    family, proto = _family(sock), _proto(sock)
-    return ((family == AF_INET or family == AF_INET6) and <int>_type(sock) == SOCK_STREAM
-            and (proto == 0 or proto == IPPROTO_TCP))
+    kind_of(sock, &kind)
+    return ((kind.family == AF_INET or kind.family == AF_INET6) and kind.type == SOCK_STREAM
+            and (kind.proto == 0 or kind.proto == IPPROTO_TCP))
 
 
-def accept(int fd):
-    """Accept a connection of the listener *fd*, of TCP or Unix: (descriptor, address), or None.
+cdef int accept(int fd, Address *address, socklen_t *size) except -2:
+    """Accept a connection of the listener *fd*, of TCP or Unix: its descriptor, or -1.
 
     As accept() of socket, but the descriptor does not block, and nothing to accept is no exception.
     OSError.
     """
-    cdef Address address
-    cdef socklen_t size
     cdef int conn
     while True:
-        size = sizeof(address)
+        size[0] = sizeof(Address)
         with nogil:                      # a listener that somebody has made to block would
-            conn = accept4(fd, &address.any, &size, SOCK_CLOEXEC | SOCK_NONBLOCK)
+            conn = accept4(fd, &address.any, size, SOCK_CLOEXEC | SOCK_NONBLOCK)
         if conn >= 0:
-            break
+            return conn
         if errno == EAGAIN or errno == ECONNABORTED:
-            return None
+            return -1
         if errno != EINTR:
             raise os_error(errno)
-    try:
-        return conn, read_address(&address, size)
-    except BaseException:
-        os.close(conn)
-        raise
+
+
+cdef object name_of(sock, int fd):
+    """Return getsockname() of *sock*, whose descriptor is *fd*. OSError."""
+    cdef Address address
+    cdef socklen_t size = sizeof(address)
+    if type(sock) is socket_type and getsockname(fd, &address.any, &size) == 0:
+        if address.any.sa_family in (AF_INET, AF_INET6, AF_UNIX):
+            return read_address(&address, size)
+    return sock.getsockname()
 
 
 cdef object read_address(const Address *address, socklen_t size):
@@ -77,8 +95,7 @@ cdef object read_address(const Address *address, socklen_t size):
     cdef char text[64]
     cdef Py_ssize_t n
     if address.any.sa_family == AF_INET:
-        inet_ntop(AF_INET, &address.v4.sin_addr, text, sizeof(text))
-        return PyUnicode_FromString(text), ntohs(address.v4.sin_port)
+        return v4_text(<const unsigned char *>&address.v4.sin_addr), ntohs(address.v4.sin_port)
     if address.any.sa_family == AF_INET6:
         inet_ntop(AF_INET6, &address.v6.sin6_addr, text, sizeof(text))
         return (PyUnicode_FromString(text), ntohs(address.v6.sin6_port),

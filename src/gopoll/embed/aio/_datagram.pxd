@@ -4,40 +4,21 @@ from libc.stdint cimport uint32_t
 
 from gopoll._sockaddr cimport socklen_t
 from gopoll.embed.aio._calls cimport Address
-from gopoll.embed.aio._loop cimport Watcher
+from gopoll.embed.aio._core cimport TransportCore
 
-cdef class DatagramCore(Watcher):
-    cdef object transport              # asyncio's face of it; None after connection_lost
-    cdef object sock                   # owned; None after connection_lost
-    cdef object protocol               # None after connection_lost
-    cdef object context                # what the protocol is told of datagrams in
+cdef class DatagramCore(TransportCore):
     cdef object write_context          # what the backlog is sent in: of who has met EAGAIN
     cdef object address                # remote_addr of create_datagram_endpoint, or None
-    cdef object backlog                # deque of (bytes, address) not sent yet
-    cdef Py_ssize_t queued             # bytes of it, headers as asyncio counts them
     cdef object source, target         # the last addresses received from and sent to, ...
     cdef Address source_raw, target_raw            # ... and as the kernel has them
     cdef socklen_t source_size, target_size
     cdef int family
-    cdef uint32_t mask                 # registered; 0: not yet
-    cdef int conn_lost                 # connection_lost is to come; then what is sent after that
     cdef bint native                   # addresses are IP's or Unix's, and the socket plain
     cdef bint connected                # has a peer; one without a name may be it
-    cdef bint started                  # connection_made has been called
-    cdef bint paused                   # by pause_reading
-    cdef bint closing                  # close() or an error
-    cdef bint readable                 # an edge has come since the last EAGAIN (Y6)
     cdef bint writing                  # an EAGAIN has come, and the backlog not been sent since
     cdef double delay                  # till the next try where no event tells of room, seconds
     cdef bint timed                    # the timer of _wait_for_room is set
-    cdef int start(self) except -1
     cdef int sendto(self, object data, object addr) except -1
-    cdef int pause_reading(self) except -1
-    cdef int resume_reading(self) except -1
-    cdef int close(self) except -1
-    cdef int force_close(self, object exc) except -1
-    cdef int fatal_error(self, object exc, str message) except -1
-    cdef int lose(self, object exc) except -1
     cdef bint _reads(self) noexcept
     cdef int _in_context(self, object context, bint writes) except -1
     cdef int _register(self, uint32_t mask) except -1
@@ -52,4 +33,3 @@ cdef class DatagramCore(Watcher):
     cdef int _wait_for_room(self) except -1
     cdef int _flush(self) except -1
     cdef int _flushed(self) except -1
-    cdef int _lose_soon(self, object exc) except -1

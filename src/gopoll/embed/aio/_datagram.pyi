@@ -4,10 +4,11 @@ from typing import Any
 
 from typing_extensions import disjoint_base
 
-from gopoll.embed.aio._loop import LoopCore, Watcher
+from gopoll.embed.aio._core import TransportCore
+from gopoll.embed.aio._loop import LoopCore
 
 @disjoint_base
-class DatagramCore(Watcher):
+class DatagramCore(TransportCore):
     def __init__(
         self,
         loop: LoopCore,

@@ -32,7 +32,8 @@ from gopoll._timers cimport nanotime
 from gopoll.embed.aio._calls cimport (MSG_DONTWAIT, MSG_NOSIGNAL, Address, os_error, read_address,
                                       recvfrom, write_address)
 from gopoll.embed.aio._calls cimport sendto as send_to
-from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
+from gopoll.embed.aio._core cimport TransportCore
+from gopoll.embed.aio._loop cimport BUFFER, LoopCore
 
 
 cdef extern from *:
@@ -54,7 +55,7 @@ cdef object _family = _socket.socket.family.__get__
 cdef object _socket_type = socket.socket
 
 
-cdef class DatagramCore(Watcher):
+cdef class DatagramCore(TransportCore):
     """A datagram socket, its protocol and what has not been sent yet."""
 
     def __init__(self, LoopCore loop not None, transport, sock, address, bint connected):
@@ -66,9 +67,6 @@ cdef class DatagramCore(Watcher):
         self.family = _family(sock) if issubclass(type(sock), _socket.socket) else -1
         self.native = (type(sock) is _socket_type
                        and self.family in (AF_INET, AF_INET6, AF_UNIX))
-
-    def __repr__(self):
-        return f"<events of {self.transport!r}>"
 
     # -- events
 
@@ -208,22 +206,10 @@ cdef class DatagramCore(Watcher):
                 self.source_size = size
         return self.source
 
-    cdef int pause_reading(self) except -1:
-        if not (self.closing or self.paused):
-            self.paused = True
-            if self.loop._debug:
-                logger.debug("%r pauses reading", self.transport)
-        return 0
-
     cdef int resume_reading(self) except -1:
         if self.paused and not self.closing:
-            self.paused = False
             self.context = PyContext_CopyCurrent()
-            if self.readable:
-                self.loop.pend(self)                             # Y6
-            if self.loop._debug:
-                logger.debug("%r resumes reading", self.transport)
-        return 0
+        return TransportCore.resume_reading(self)
 
     # -- writing
 
@@ -370,22 +356,6 @@ cdef class DatagramCore(Watcher):
 
     # -- the end
 
-    cdef int close(self) except -1:
-        """Stop reading; connection_lost comes when the backlog has been sent."""
-        if self.closing:
-            return 0
-        self.closing = True
-        return 0 if self.backlog else self._lose_soon(None)
-
-    cdef int force_close(self, exc) except -1:
-        """Drop the backlog; connection_lost(exc) comes in the next turn."""
-        if self.conn_lost:
-            return 0
-        self.backlog.clear()
-        self.queued = 0
-        self.closing = True
-        return self._lose_soon(exc)
-
     cdef int _lose_soon(self, exc) except -1:
         self.conn_lost += 1
         self.writing = False
@@ -393,31 +363,10 @@ cdef class DatagramCore(Watcher):
         self.loop.call_soon(self.transport._call_connection_lost, exc)
         return 0
 
-    cdef int fatal_error(self, exc, str message) except -1:
-        """Close for *exc*. What is no OSError goes to the loop's exception handler."""
-        if isinstance(exc, OSError):
-            if self.loop._debug:
-                logger.debug("%r: %s", self.transport, message, exc_info=exc)
-        else:
-            self.loop.call_exception_handler({
-                "message": message,
-                "exception": exc,
-                "transport": self.transport,
-                "protocol": self.protocol,
-            })
-        self.transport._force_close(exc)
-        return 0
-
     cdef int lose(self, exc) except -1:
-        """Tell the protocol and close the socket."""
-        if self.sock is None:
-            return 0
-        self.conn_lost = max(self.conn_lost, 1)
+        cdef object transport = self.transport
         try:
-            self.protocol.connection_lost(exc)
+            return TransportCore.lose(self, exc)
         finally:
-            self.loop.unwatch(self)
-            self.sock.close()
-            self.transport._loop = None
-            self.loop = self.sock = self.protocol = self.transport = None
-        return 0
+            if transport is not None:
+                transport._loop = None

@@ -2,11 +2,12 @@ import asyncio
 import socket
 from typing import Any
 
+from gopoll.embed.aio._core import TransportFace
 from gopoll.embed.aio._loop import LoopCore
 
 __all__ = ["DatagramTransport"]
 
-class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport):
+class DatagramTransport(TransportFace, asyncio.Transport, asyncio.DatagramTransport):
     def __init__(
         self,
         loop: LoopCore,
@@ -16,4 +17,3 @@ class DatagramTransport(asyncio.Transport, asyncio.DatagramTransport):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
     ) -> None: ...
-    def __del__(self) -> None: ...

@@ -46,7 +46,9 @@ cdef class Watcher:
     cdef LoopCore loop                 # None when it is done
     cdef int fd
     cdef int slot                      # in loop.slots; -1: not watched
+    cdef uint32_t mask                 # registered; 0: not yet
     cdef uint32_t sequence             # tells it from who had the slot before (Y1)
     cdef bint is_pending
     cdef int turn(self, uint32_t events) except -1
     cdef int forsake(self) except -1
+    cdef bint succeed(self, Watcher other) except -1

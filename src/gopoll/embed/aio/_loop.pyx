@@ -68,6 +68,10 @@ cdef class Watcher:
         """Its registration is somebody else's from now on."""
         return 0
 
+    cdef bint succeed(self, Watcher other) except -1:
+        """Take over what *other* knows of the same file: whether its registration will do."""
+        return False
+
 
 cdef class LoopCore:
     """The parts of an asyncio loop that run for each callback. EventLoop adds asyncio's own."""
@@ -91,7 +95,7 @@ cdef class LoopCore:
     # -- watchers
 
     cdef int watch(self, Watcher w, uint32_t mask) except -1:
-        """Register *w*'s descriptor for *mask*, edge-triggered. OSError."""
+        """Register *w*'s descriptor for *mask*, or more, edge-triggered. OSError."""
         cdef int rc
         cdef uint64_t data
         cdef Watcher other
@@ -99,6 +103,11 @@ cdef class LoopCore:
         other = self.socks.pop(w.fd, None)
         if other is not None:
             other.forsake()
+            if other.slot >= 0 and not mask & ~other.mask and w.succeed(other):       # Y9
+                w.slot, w.sequence, w.mask = other.slot, other.sequence, other.mask
+                other.slot = -1
+                self.slots[w.slot] = w
+                return 0
             self.unwatch(other)
         if w.fd in self.selector.keys:      # a callback of add_reader, forgotten or for a lost file
             self._remove_reader(w.fd)

@@ -1,18 +1,19 @@
 """SockWatcher and what the sock_* calls of a loop return. See _sockop.pyx."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t
 
 from gopoll._park cimport Awaitable
+from gopoll._sockaddr cimport socklen_t
+from gopoll.embed.aio._calls cimport Address
 from gopoll.embed.aio._loop cimport LoopCore, Watcher
 
 cdef class SockWatcher(Watcher):
     cdef object ref                    # weak, to the socket (Y4)
     cdef list readers, writers         # SockOps that wait
     cdef list sending                  # SendallOps that have waited, in order (Y8)
-    cdef uint32_t mask                 # registered
     cdef bint readable                 # as of a StreamCore (Y3)
     cdef bint more, tcp
+    cdef int set_up(self, LoopCore loop, object sock, int fd) except -1
     cdef int _wake(self, list ops) except -1
 
 cdef class SockOp(Awaitable):
@@ -48,3 +49,12 @@ cdef class CallOp(SockOp):
     cdef str called
     cdef object function
     cdef tuple args
+
+cdef class ConnectOp(SockOp):
+    cdef object address                # as an error tells of it
+    cdef object peer                   # as getpeername() of socket; None if nobody has asked
+    cdef Address raw
+    cdef socklen_t size                # of `raw`
+    cdef int family
+    cdef bint begun                    # connect(2) has been called
+    cdef bint aim(self, object address) except -1

@@ -1,4 +1,4 @@
-"""What EventLoop's sock_* calls return, but for sock_connect and sock_sendfile: coroutines of ours.
+"""What EventLoop's sock_* calls return, but for sock_sendfile: coroutines of ours.
 
 Called by asyncio's tasks on the loop's thread. asyncio registers a descriptor for each wait and
 takes it out again; here it is registered once, edge-triggered, and stays so until somebody else
@@ -11,40 +11,49 @@ Y5: a socket that an operation waits for is open, and its number its own: whoeve
     it when the operation has ended. socket counts its users for makefile(); we are one.
 Y8: of the sock_sendall under way on a socket only the first sends, until it has ended; it wakes the
     next then. So each one's bytes stay together, in the order of the calls.
+Y10: a wake-up says nothing: a socket is connected when it has no error and a peer.
 """
 
-import socket
 import warnings
 import weakref
+
+import _socket
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EAGAIN, EBADF, EINTR, errno
+from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, ENOTCONN, errno
 from libc.stdint cimport uint32_t
 
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from gopoll._park cimport Awaitable, set_iternext
-from gopoll.embed.aio._calls cimport (MSG_DONTWAIT, MSG_NOSIGNAL, get_writable, is_tcp, os_error,
-                                      recv, send)
+from gopoll._sockaddr cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockopt, socklen_t
+from gopoll.embed.aio._calls cimport (IPPROTO_TCP, IPPROTO_UDP, MSG_DONTWAIT, MSG_NOSIGNAL,
+                                      SO_ERROR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Address, Kind,
+                                      connect, get_writable, is_tcp, kind_of, os_error,
+                                      read_address, recv, send, socket_type, write_address)
 from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
 
 
-cdef object _socket_type = socket.socket
+cdef extern from *:
+    int PySys_Audit(const char *event, const char *format, ...) except -1
+
+cdef object _connect = _socket.socket.connect
 cdef object _ref = weakref.ref
 
 
 cdef class SockWatcher(Watcher):
     """The registration of a socket that sock_* waits for."""
 
-    def __init__(self, LoopCore loop not None, sock, int fd):
+    cdef int set_up(self, LoopCore loop, sock, int fd) except -1:
         self.loop, self.fd, self.ref = loop, fd, _ref(sock)
         self.tcp = is_tcp(sock)
         self.readers, self.writers, self.sending = [], [], []
         self.mask = EPOLLIN | EPOLLRDHUP
         if self.tcp:
             self.mask |= EPOLLPRI
+        return 0
 
     cdef int turn(self, uint32_t events) except -1:
         if events & ~<uint32_t>(EPOLLIN | EPOLLOUT):
@@ -141,7 +150,8 @@ cdef class SockOp(Awaitable):
             if fd in self.loop.selector.keys:            # add_reader() or add_writer() has it
                 self.loop._settle_when_ready(fd, self.writes, future)
                 return future
-            self.watcher = w = SockWatcher(self.loop, self.sock, fd)
+            self.watcher = w = SockWatcher.__new__(SockWatcher)
+            w.set_up(self.loop, self.sock, fd)
             if self.writes:
                 w.mask |= EPOLLOUT
             self.loop.watch(w, w.mask)
@@ -175,7 +185,9 @@ cdef class SockOp(Awaitable):
         """Let the socket be closed again (Y5)."""
         if self.held:
             self.held = False
-            self.sock._decref_socketios()
+            self.sock._io_refs -= 1
+            if self.sock._closed:
+                self.sock.close()
         return 0
 
     cdef bint _may_read(self) noexcept:
@@ -229,8 +241,8 @@ cdef class SockOp(Awaitable):
 cdef class RecvOp(SockOp):
     """sock_recv: bytes, empty at the end of file."""
 
-    def __init__(self, loop, sock, Py_ssize_t n):
-        SockOp.__init__(self, loop, sock)
+    def __init__(self, LoopCore loop not None, sock, Py_ssize_t n):
+        self.loop, self.sock = loop, sock
         self.n = n
 
     cdef str name(self):
@@ -263,8 +275,8 @@ cdef class RecvOp(SockOp):
 cdef class RecvIntoOp(SockOp):
     """sock_recv_into: the number of bytes, 0 at the end of file."""
 
-    def __init__(self, loop, sock, buf):
-        SockOp.__init__(self, loop, sock)
+    def __init__(self, LoopCore loop not None, sock, buf):
+        self.loop, self.sock = loop, sock
         self.buf = buf
 
     cdef str name(self):
@@ -276,11 +288,11 @@ cdef class RecvIntoOp(SockOp):
         cdef object count
         if fd < 0:
             self.sock.recv_into(self.buf)
-        if not self._may_read():
-            return 0
-        get_writable(self.buf, &view)
-        n = recv(fd, view.buf, view.len, MSG_DONTWAIT)
+        get_writable(self.buf, &view)            # what is none is told at once
         try:
+            if not self._may_read():
+                return 0
+            n = recv(fd, view.buf, view.len, MSG_DONTWAIT)
             # Somebody's own memory: a missing page cuts a read as well, so this tells nothing.
             if not self._has_read(n, 0):
                 return 0
@@ -295,8 +307,8 @@ cdef class RecvIntoOp(SockOp):
 cdef class SendallOp(SockOp):
     """sock_sendall: None when all has been sent."""
 
-    def __init__(self, loop, sock, data):
-        SockOp.__init__(self, loop, sock)
+    def __init__(self, LoopCore loop not None, sock, data):
+        self.loop, self.sock = loop, sock
         self.data = data
         self.writes = True
 
@@ -362,8 +374,9 @@ cdef class SendallOp(SockOp):
 cdef class CallOp(SockOp):
     """A call of the socket's own, made again until it would not block: (name, function, args)."""
 
-    def __init__(self, loop, sock, str called not None, function, tuple args not None, bint writes):
-        SockOp.__init__(self, loop, sock)
+    def __init__(self, LoopCore loop not None, sock, str called not None, function,
+                 tuple args not None, bint writes):
+        self.loop, self.sock = loop, sock
         self.called, self.function, self.args, self.writes = called, function, args, writes
 
     cdef str name(self):
@@ -371,8 +384,6 @@ cdef class CallOp(SockOp):
 
     cdef int attempt(self, int fd, PyObject **out) except -1:
         cdef object result
-        if not (self.writes or self._may_read()):
-            return 0
         try:
             result = self.function(*self.args)
         except BlockingIOError:
@@ -381,6 +392,63 @@ cdef class CallOp(SockOp):
             return 0
         Py_INCREF(result)
         out[0] = <PyObject *>result
+        return 1
+
+
+cdef class ConnectOp(SockOp):
+    """sock_connect, to an address that needs no looking up: None. `peer` is whom it has reached."""
+
+    def __init__(self, LoopCore loop not None, sock):
+        self.loop, self.sock = loop, sock
+        self.writes = True
+
+    cdef str name(self):
+        return "sock_connect"
+
+    cdef bint aim(self, address) except -1:
+        """Have it connect to *address*: whether it can."""
+        cdef Kind kind
+        kind_of(self.sock, &kind)
+        self.family, self.address = kind.family, address
+        if kind.family == AF_INET or kind.family == AF_INET6:
+            if (kind.type != SOCK_STREAM and kind.type != SOCK_DGRAM
+                    or kind.proto not in (0, IPPROTO_TCP, IPPROTO_UDP)):
+                return False
+        elif kind.family != AF_UNIX:
+            return False
+        self.size = write_address(address, kind.family, &self.raw)
+        if kind.family == AF_INET6 and self.size:
+            self.address = address + (0, 0)[len(address) - 2:]
+        return self.size != 0 and socket_type.connect is _connect        # or it is somebody's
+
+    cdef int attempt(self, int fd, PyObject **out) except -1:
+        cdef Address peer
+        cdef socklen_t size = sizeof(int)
+        cdef int err = 0
+        if fd < 0:
+            raise os_error(EBADF)
+        if not self.begun:
+            self.begun = True
+            PySys_Audit("socket.connect", "OO", <PyObject *>self.sock, <PyObject *>self.address)
+            with nogil:
+                if connect(fd, &self.raw.any, self.size) != 0:
+                    err = errno
+            if err == EINPROGRESS or err == EAGAIN or err == EINTR:
+                return 0
+            if err:
+                raise os_error(err)
+        elif getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size) != 0:
+            raise os_error(errno)
+        elif err:
+            raise OSError(err, f"Connect call failed {self.address}")
+        elif self.family != AF_UNIX:
+            size = sizeof(peer)
+            if getpeername(fd, &peer.any, &size) == 0:
+                self.peer = read_address(&peer, size)
+            elif errno == ENOTCONN:          # it is still under way (Y10)
+                return 0
+        Py_INCREF(None)
+        out[0] = <PyObject *>None
         return 1
 
 
@@ -405,13 +473,13 @@ cdef int _send_all(int fd, const char *data, Py_ssize_t size, Py_ssize_t *at, in
             return -1
 
 
-for _cls in (SockOp, RecvOp, RecvIntoOp, SendallOp, CallOp):
+for _cls in (SockOp, RecvOp, RecvIntoOp, SendallOp, CallOp, ConnectOp):
     set_iternext(_cls)
 
 
 cdef bint _is_asyncios(LoopCore loop, sock) except -1:
     """Whether *sock* is none of ours: a class of its own, or what asyncio refuses in debug mode."""
-    return type(sock) is not _socket_type or (loop._debug and sock.gettimeout() != 0)
+    return type(sock) is not socket_type or (loop._debug and sock.gettimeout() != 0)
 
 
 class SockCalls:
@@ -458,3 +526,13 @@ class SockCalls:
         if _is_asyncios(self, sock):
             return super().sock_accept(sock)
         return CallOp(self, sock, "sock_accept", _accept, (sock,), False)
+
+    def sock_connect(self, sock, address):
+        """Connect *sock* to *address*."""
+        cdef ConnectOp op
+        if not _is_asyncios(self, sock):
+            op = ConnectOp(self, sock)
+            if op.aim(address):
+                return op
+            op.close()
+        return self._connect_looked_up(sock, address)

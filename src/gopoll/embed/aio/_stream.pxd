@@ -2,45 +2,26 @@
 
 from libc.stdint cimport uint32_t
 
-from gopoll.embed.aio._loop cimport Watcher
+from gopoll.embed.aio._core cimport TransportCore
+from gopoll.embed.aio._loop cimport LoopCore
 
-cdef class StreamCore(Watcher):
-    cdef object transport              # asyncio's face of it; None after connection_lost
-    cdef object sock                   # owned; None after connection_lost
-    cdef object protocol               # None after connection_lost
-    cdef object context                # what protocol methods run in
-    cdef object server                 # asyncio's Server, told of the end; or None
+cdef class StreamCore(TransportCore):
     cdef object empty_waiter           # a Future of sendfile, or None
-    cdef object backlog                # deque of bytes not sent yet
-    cdef Py_ssize_t head               # of its first, sent already
-    cdef Py_ssize_t queued             # bytes not sent yet
+    cdef Py_ssize_t head               # bytes of the backlog's first, sent already
     cdef Py_ssize_t high, low          # marks of `queued` for pause_writing, resume_writing
-    cdef uint32_t mask                 # registered; 0: not yet
     cdef bint buffered                 # a BufferedProtocol
-    cdef bint connected                # the protocol has been set
-    cdef bint started                  # connection_made has been called
-    cdef bint paused                   # by pause_reading
     cdef bint protocol_paused          # told to pause_writing
-    cdef bint closing                  # close() or an error
     cdef bint eof                      # write_eof()
     cdef bint ended                    # the peer's end of file has been told
     cdef bint lent                     # sendfile has the descriptor
-    cdef bint readable                 # an edge has come since the last read that drained (Y3)
     cdef bint more                     # an event said more than readable or writable (Y3)
     cdef bint tcp                      # a plain TCP socket (Y3)
     cdef Py_ssize_t last_read          # bytes that data_received got last
-    cdef int conn_lost                 # connection_lost is to come; then the writes after that
+    cdef int set_up(self, LoopCore loop, object transport, object sock, object server) except -1
     cdef int set_protocol(self, object protocol) except -1
-    cdef int start(self) except -1
-    cdef int pause_reading(self) except -1
-    cdef int resume_reading(self) except -1
     cdef int write(self, object data) except -1
     cdef int writelines(self, object list_of_data) except -1
     cdef int write_eof(self) except -1
-    cdef int close(self) except -1
-    cdef int force_close(self, object exc) except -1
-    cdef int fatal_error(self, object exc, str message) except -1
-    cdef int lose(self, object exc) except -1
     cdef int lend(self) except -1
     cdef int take_back(self) except -1
     cdef int maybe_pause_protocol(self) except -1
@@ -60,4 +41,3 @@ cdef class StreamCore(Watcher):
     cdef int _flushed(self) except -1
     cdef int _broken(self, int err) except -1
     cdef int _tell_flow(self, str method) except -1
-    cdef int _lose_soon(self, object exc) except -1

@@ -1,16 +1,6 @@
-import asyncio
-import socket
-
 from typing_extensions import disjoint_base
 
-from gopoll.embed.aio._loop import LoopCore, Watcher
+from gopoll.embed.aio._core import TransportCore
 
 @disjoint_base
-class StreamCore(Watcher):
-    def __init__(
-        self,
-        loop: LoopCore,
-        transport: asyncio.Transport,
-        sock: socket.socket,
-        server: asyncio.AbstractServer | None,
-    ) -> None: ...
+class StreamCore(TransportCore): ...

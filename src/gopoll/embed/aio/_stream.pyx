@@ -8,6 +8,8 @@ Y3: an edge comes once. `readable` is set by an event and taken back by a read t
     writable (end of file, errors, urgent data), for those may share an edge with data. Of what else
     cuts a read short no event tells, descriptors on a Unix socket, a buffer with a page missing
     (R1): there we ask. Who stops with `readable` set goes on in a turn (Y2) or at resume_reading.
+Y9: a TCP transport goes on with the registration that sock_connect has made for its very socket,
+    and with what its edges have said: they do not come again.
 """
 
 import asyncio
@@ -28,10 +30,12 @@ from libc.string cimport memset
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from gopoll._fdop cimport AMPLE, DIRECT, is_own_memory
 from gopoll.embed.aio._calls cimport (FIONREAD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
-                                      TCP_NODELAY, _PyBytes_Resize, attach, detach, get_writable,
+                                      TCP_NODELAY, _PyBytes_Resize, attach, get_writable,
                                       ioctl, iovec, is_tcp, msghdr, os_error, recv, send, sendmsg,
                                       setsockopt, try_bytes)
+from gopoll.embed.aio._core cimport TransportCore
 from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
+from gopoll.embed.aio._sockop cimport SockWatcher
 
 
 cdef extern from *:
@@ -57,10 +61,11 @@ cdef object _deque = collections.deque
 cdef object SHUT_WR = socket.SHUT_WR
 
 
-cdef class StreamCore(Watcher):
+cdef class StreamCore(TransportCore):
     """A stream socket, its protocol and what has not been sent yet."""
 
-    def __init__(self, LoopCore loop not None, transport, sock, server):
+    cdef int set_up(self, LoopCore loop, transport, sock, server) except -1:
+        """Begin with *sock*, which is its own from now on."""
         cdef int on = 1
         self.loop, self.transport, self.sock, self.server = loop, transport, sock, server
         self.fd = sock.fileno()
@@ -71,15 +76,12 @@ cdef class StreamCore(Watcher):
             setsockopt(self.fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on))
         if server is not None:
             attach(server, transport)
-
-    def __repr__(self):
-        return f"<events of {self.transport!r}>"
+        return 0
 
     cdef int set_protocol(self, protocol) except -1:
         self.protocol = protocol
         self.buffered = isinstance(protocol, BufferedProtocol) or (
             hasattr(protocol, "get_buffer") and not hasattr(protocol, "data_received"))
-        self.connected = True
         return 0
 
     # -- events
@@ -115,6 +117,16 @@ cdef class StreamCore(Watcher):
             self.mask |= mask
             self.loop.rewatch(self, self.mask)
         return 0
+
+    cdef bint succeed(self, Watcher other) except -1:
+        """Go on with a registration of sock_*'s, if it is for the same socket object (Y4, Y9)."""
+        if not self.tcp or type(other) is not SockWatcher:
+            return False                 # a Unix socket is better off without EPOLLOUT
+        if (<SockWatcher>other).ref() is not self.sock:
+            return False
+        self.readable |= (<SockWatcher>other).readable
+        self.more |= (<SockWatcher>other).more
+        return True
 
     cdef int _want_out(self) except -1:
         """Have the kernel tell when there is room again."""
@@ -249,22 +261,6 @@ cdef class StreamCore(Watcher):
             return 0
         if not keep_open:
             self.transport.close()
-        return 0
-
-    cdef int pause_reading(self) except -1:
-        if not (self.closing or self.paused):
-            self.paused = True
-            if self.loop._debug:
-                logger.debug("%r pauses reading", self.transport)
-        return 0
-
-    cdef int resume_reading(self) except -1:
-        if self.paused and not self.closing:
-            self.paused = False
-            if self.readable and self.started:
-                self.loop.pend(self)                             # Y3
-            if self.loop._debug:
-                logger.debug("%r resumes reading", self.transport)
         return 0
 
     # -- writing
@@ -472,63 +468,18 @@ cdef class StreamCore(Watcher):
 
     # -- the end
 
-    cdef int close(self) except -1:
-        """Stop reading; connection_lost comes when the backlog has been sent."""
-        if self.closing:
-            return 0
-        self.closing = True
-        if not self.queued:
-            self._lose_soon(None)
-        return 0
-
-    cdef int force_close(self, exc) except -1:
-        """Drop the backlog; connection_lost(exc) comes in the next turn."""
-        if self.conn_lost:
-            return 0
-        if self.queued:
-            self.backlog.clear()
-            self.queued = self.head = 0
-        self.closing = True
-        return self._lose_soon(exc)
-
     cdef int _lose_soon(self, exc) except -1:
         self.conn_lost += 1
         self.loop.unwatch(self)
         self.loop.call_soon(self.transport._call_connection_lost, exc, context=self.context)
         return 0
 
-    cdef int fatal_error(self, exc, str message) except -1:
-        """Close for *exc*. What is no OSError goes to the loop's exception handler."""
-        if isinstance(exc, OSError):
-            if self.loop._debug:
-                logger.debug("%r: %s", self.transport, message, exc_info=exc)
-        else:
-            self.loop.call_exception_handler({"message": message, "exception": exc,
-                                              "transport": self.transport,
-                                              "protocol": self.protocol})
-        self.transport._force_close(exc)
-        return 0
-
     cdef int lose(self, exc) except -1:
-        """Tell the protocol and close the socket."""
-        cdef object transport = self.transport
-        if self.sock is None:
-            return 0
-        self.conn_lost = max(self.conn_lost, 1)
         try:
-            if self.connected:
-                self.protocol.connection_lost(exc)
+            return TransportCore.lose(self, exc)
         finally:
-            self.loop.unwatch(self)
-            self.loop = None
-            self.sock.close()
-            self.sock = self.protocol = self.transport = None
-            if self.server is not None:
-                server, self.server = self.server, None
-                detach(server, transport)
             if self.empty_waiter is not None and not self.empty_waiter.done():
                 self.empty_waiter.set_exception(ConnectionError("Connection is closed by peer"))
-        return 0
 
     # -- for sendfile
 

@@ -2,11 +2,22 @@ import asyncio
 import socket
 from typing import Any
 
+from typing_extensions import disjoint_base
+
+from gopoll.embed.aio._core import TransportFace
 from gopoll.embed.aio._loop import LoopCore
 
 __all__ = ["SocketTransport"]
 
-class SocketTransport(asyncio.Transport):
+@disjoint_base
+class Transports:
+    def __setitem__(self, fd: int, transport: asyncio.BaseTransport, /) -> None: ...
+    def __delitem__(self, fd: int, /) -> None: ...
+    def __getitem__(self, fd: int, /) -> Any: ...
+    def get(self, fd: int) -> Any: ...
+    def values(self) -> list[Any]: ...
+
+class SocketTransport(TransportFace, asyncio.Transport):
     def __init__(
         self,
         loop: LoopCore,
@@ -16,4 +27,3 @@ class SocketTransport(asyncio.Transport):
         extra: dict[str, Any] | None = None,
         server: asyncio.AbstractServer | None = None,
     ) -> None: ...
-    def __del__(self) -> None: ...

@@ -1,22 +1,60 @@
 """SocketTransport: the asyncio.Transport that a protocol is given; StreamCore does its work.
 
-Called by the program and by asyncio (TLS, sendfile, streams), on the loop's thread. An
-asyncio.Transport has a layout of its own, which no compiled class can have as well: so there are
-two objects. What asyncio's own modules ask of a transport of theirs by a private name is here.
+Called by the program and by asyncio (TLS, sendfile, streams), on the loop's thread. What asyncio's
+own modules ask of a transport of theirs by a private name is here and in TransportFace.
 """
 
 import sys
-import warnings
 from socket import SHUT_RDWR
-from asyncio import constants, transports, trsock
+from asyncio import constants, transports
 
-from gopoll.embed.aio._calls cimport detach
+from cpython.object cimport PyObject
+
+from gopoll.embed.aio._core cimport fill_extra
 from gopoll.embed.aio._stream cimport StreamCore
+
+from gopoll.embed.aio._core import TransportFace
+
+cdef extern from *:
+    object PyWeakref_NewRef(object o, PyObject *callback)
 
 __all__ = ["SocketTransport"]
 
 
-class SocketTransport(transports._FlowControlMixin):
+cdef class Transports:
+    """What asyncio has a WeakValueDictionary for: the transport of each descriptor that has one.
+
+    The one that has gone is forgotten when its number is used again: no reference calls back.
+    """
+
+    cdef dict refs
+
+    def __cinit__(self):
+        self.refs = {}
+
+    def __setitem__(self, fd, transport):
+        self.refs[fd] = PyWeakref_NewRef(transport, NULL)
+
+    def __delitem__(self, fd):
+        del self.refs[fd]
+
+    def __getitem__(self, fd):
+        found = self.get(fd)
+        if found is None:
+            raise KeyError(fd)
+        return found
+
+    def get(self, fd):
+        """Return the transport of *fd*, or None."""
+        ref = self.refs.get(fd)
+        return None if ref is None else ref()
+
+    def values(self):
+        """Return a list of all transports."""
+        return [found for ref in self.refs.values() if (found := ref()) is not None]
+
+
+class SocketTransport(TransportFace, transports._FlowControlMixin):
     """A connected stream socket of an EventLoop."""
 
     __slots__ = ("__dict__", "__weakref__", "_core")
@@ -25,29 +63,23 @@ class SocketTransport(transports._FlowControlMixin):
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
     def __init__(self, loop, sock, protocol, waiter=None, extra=None, server=None):
-        self._extra = {} if extra is None else extra
-        self._extra["socket"] = trsock.TransportSocket(sock)
-        try:
-            self._extra["sockname"] = sock.getsockname()
-        except OSError:
-            self._extra["sockname"] = None
-        if "peername" not in self._extra:
-            try:
-                self._extra["peername"] = sock.getpeername()
-            except OSError:
-                self._extra["peername"] = None
-        self._loop = loop
-        core = StreamCore(loop, self, sock, server)
+        cdef StreamCore core
+        self._extra, self._loop = fill_extra(extra, sock), loop
+        core = StreamCore.__new__(StreamCore)
+        core.set_up(loop, self, sock, server)
         self._core = core
-        self.set_protocol(protocol)
+        core.set_protocol(protocol)
         loop._transports[core.fd] = self
         loop.call_soon(protocol.connection_made, self, context=core.context)
-        loop.call_soon(self._start)
-        if waiter is not None:
-            loop.call_soon(_set_result, waiter)
+        loop.call_soon(self._start, waiter)
 
-    def _start(self):
-        (<StreamCore>self._core).start()
+    def _start(self, waiter):
+        """Begin to read; settle *waiter*, the future of create_connection and of a server."""
+        try:
+            (<StreamCore>self._core).start()
+        finally:
+            if waiter is not None and not waiter.cancelled():
+                waiter.set_result(None)
 
     def __repr__(self):
         cdef StreamCore core = self._core
@@ -62,31 +94,6 @@ class SocketTransport(transports._FlowControlMixin):
             info.append(f"read={'polling' if reading else 'idle'}")
             info.append(f"write=<{'polling' if core.queued else 'idle'}, bufsize={core.queued}>")
         return f"<{' '.join(info)}>"
-
-    def __del__(self, _warn=warnings.warn):
-        cdef StreamCore core = getattr(self, "_core", None)
-        if core is not None and core.sock is not None:
-            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
-            if core.loop is not None:
-                core.loop.unwatch(core)
-            core.sock.close()
-            if core.server is not None:
-                detach(core.server, self)
-
-    # -- reading
-
-    def is_reading(self):
-        """Whether data is given to the protocol as it comes."""
-        cdef StreamCore core = self._core
-        return not (core.closing or core.paused)
-
-    def pause_reading(self):
-        """Give the protocol nothing more until resume_reading()."""
-        (<StreamCore>self._core).pause_reading()
-
-    def resume_reading(self):
-        """Undo pause_reading()."""
-        (<StreamCore>self._core).resume_reading()
 
     # -- writing
 
@@ -110,10 +117,6 @@ class SocketTransport(transports._FlowControlMixin):
         """Return True."""
         return True
 
-    def get_write_buffer_size(self):
-        """Return the bytes that have not been sent yet."""
-        return (<StreamCore>self._core).queued
-
     def get_write_buffer_limits(self):
         """Return (low, high), in bytes."""
         cdef StreamCore core = self._core
@@ -131,35 +134,11 @@ class SocketTransport(transports._FlowControlMixin):
         core.high, core.low = int(min(high, sys.maxsize)), int(min(low, sys.maxsize))
         core.maybe_pause_protocol()
 
-    # -- the protocol and the end
-
     def set_protocol(self, protocol):
         """Give what comes from now on to *protocol*."""
         (<StreamCore>self._core).set_protocol(protocol)
 
-    def get_protocol(self):
-        """Return the protocol; None after connection_lost()."""
-        return (<StreamCore>self._core).protocol
-
-    def is_closing(self):
-        """Whether it is closed, or about to be."""
-        return bool((<StreamCore>self._core).closing)
-
-    def close(self):
-        """Send what waits, then close; connection_lost(None) comes after."""
-        (<StreamCore>self._core).close()
-
-    def abort(self):
-        """Close at once; what waits is lost."""
-        self._force_close(None)
-
     # -- what asyncio's modules ask
-
-    def _force_close(self, exc):
-        (<StreamCore>self._core).force_close(exc)
-
-    def _fatal_error(self, exc, message="Fatal error on transport"):
-        (<StreamCore>self._core).fatal_error(exc, message)
 
     def _call_connection_lost(self, exc):
         cdef StreamCore core = self._core
@@ -191,43 +170,9 @@ class SocketTransport(transports._FlowControlMixin):
         (<StreamCore>self._core).take_back()
 
     @property
-    def _sock(self):
-        return (<StreamCore>self._core).sock
-
-    @property
-    def _sock_fd(self):
-        return (<StreamCore>self._core).fd
-
-    @property
-    def _protocol(self):
-        return (<StreamCore>self._core).protocol
-
-    @property
-    def _server(self):
-        return (<StreamCore>self._core).server
-
-    @property
-    def _closing(self):
-        return bool((<StreamCore>self._core).closing)
-
-    @property
-    def _paused(self):
-        return bool((<StreamCore>self._core).paused)
-
-    @property
     def _eof(self):
         return bool((<StreamCore>self._core).eof)
 
     @property
     def _protocol_paused(self):
         return bool((<StreamCore>self._core).protocol_paused)
-
-    @property
-    def _conn_lost(self):
-        return (<StreamCore>self._core).conn_lost
-
-
-def _set_result(waiter):
-    """Settle the future of create_connection and of a server, unless it is cancelled."""
-    if not waiter.cancelled():
-        waiter.set_result(None)

@@ -2,17 +2,15 @@
 
 Called by whoever drives a loop, on the loop's thread. What asyncio's own selector loop does for
 Unix is inherited: addresses, servers, pipes, signals, subprocesses. What is done for each packet,
-callback and turn is LoopCore's, StreamCore's, DatagramCore's and SockOp's.
+callback and turn is LoopCore's, StreamCore's, DatagramCore's and SockOp's; for each connection,
+NetCalls'.
 """
 
 from __future__ import annotations
 
-import _socket
 import asyncio
 import contextlib
-import contextvars
 import functools
-import os
 import selectors
 import socket
 import sys
@@ -27,11 +25,11 @@ from asyncio import (
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from gopoll.embed.aio import _calls
 from gopoll.embed.aio._endpoint import DatagramTransport
 from gopoll.embed.aio._loop import LoopCore
+from gopoll.embed.aio._net import NetCalls
 from gopoll.embed.aio._sockop import SockCalls
-from gopoll.embed.aio._transport import SocketTransport
+from gopoll.embed.aio._transport import SocketTransport, Transports
 from gopoll.embed.selector import NetpollSelector
 
 if TYPE_CHECKING:
@@ -40,13 +38,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 __all__ = ["EventLoop", "new_event_loop", "run"]
-
-
-# What accept() of socket asks, without an enum made of each.
-_family = _socket.socket.family.__get__
-_kind = _socket.socket.type.__get__
-_proto = _socket.socket.proto.__get__
-_FAMILIES = tuple(map(int, (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)))
 
 
 class _Selector(NetpollSelector):
@@ -94,7 +85,7 @@ def _has_child_watcher() -> bool:
     return True
 
 
-class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
+class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
     """An asyncio event loop whose turns, callbacks and stream transports are gopoll's.
 
     It does what asyncio.SelectorEventLoop does on Unix, in less time. Transports and handles are
@@ -105,6 +96,7 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
+        self._transports = Transports()
 
     def close(self) -> None:
         """Close the loop, which does not run; a second call does nothing."""
@@ -115,67 +107,6 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
         raise NotImplementedError("events come to _run_once()")
 
     # -- transports
-
-    def _accept_connection(
-        self,
-        protocol_factory: Any,
-        sock: socket.socket,
-        sslcontext: Any = None,
-        server: Any = None,
-        backlog: int = 100,
-        *options: Any,
-    ) -> None:
-        """Accept what is there, without a task for each connection, which TLS needs."""
-        backlog = max(backlog, 1)  # which says how many a turn, too: 0 would leave them there
-        if sslcontext is None and type(sock) is socket.socket:
-            family, kind, proto = _family(sock), _kind(sock) | socket.SOCK_NONBLOCK, _proto(sock)
-            listener = sock.fileno() if family in _FAMILIES else -1
-            for _ in range(backlog):
-                try:
-                    pair = _calls.accept(listener)
-                except OSError:
-                    break  # it comes again, and is asyncio's to tell of
-                if pair is None:
-                    return
-                try:
-                    conn = socket.socket(family, kind, proto, fileno=pair[0])
-                except BaseException:
-                    os.close(pair[0])
-                    raise
-                if self._debug:
-                    told = "%r got a new connection from %r: %r"
-                    base_events.logger.debug(told, server, pair[1], conn)
-                context = contextvars.copy_context()
-                context.run(self._accepted, protocol_factory, conn, pair[1], server)
-            else:
-                return
-        super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *options)
-
-    def _accepted(self, protocol_factory: Any, conn: Any, address: Any, server: Any) -> None:
-        """Make the transport of an accepted connection; what the factory raises ends it."""
-        try:
-            SocketTransport(
-                self, conn, protocol_factory(), extra={"peername": address}, server=server
-            )
-        except BaseException as exc:
-            conn.close()
-            if isinstance(exc, (SystemExit, KeyboardInterrupt)):
-                raise
-            if self._debug:
-                message = "Error on transport creation for incoming connection"
-                self.call_exception_handler({"message": message, "exception": exc})
-
-    def _make_socket_transport(
-        self,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        waiter: Any = None,
-        *,
-        extra: Any = None,
-        server: Any = None,
-    ) -> SocketTransport:
-        self._ensure_fd_no_transport(sock)
-        return SocketTransport(self, sock, protocol, waiter, extra, server)
 
     def _make_ssl_transport(
         self,
@@ -236,12 +167,10 @@ class EventLoop(SockCalls, LoopCore, unix_events._UnixSelectorEventLoop):
             if resume:
                 transp.resume_reading()
 
-    # -- a socket that a call waits for is kept open until it has ended, as uvloop does (Y5)
-
-    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
-        """Connect *sock* to *address*; a close() meanwhile comes into effect afterwards."""
+    async def _connect_looked_up(self, sock: socket.socket, address: Any) -> None:
+        """Connect *sock* as asyncio does, which keeps it open until that has ended (Y5)."""
         with _held(sock):
-            await super().sock_connect(sock, address)
+            await unix_events._UnixSelectorEventLoop.sock_connect(self, sock, address)
 
     # -- subprocesses
 

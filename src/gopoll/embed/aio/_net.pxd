@@ -1,0 +1,1 @@
+"""NetCalls, what EventLoop does for each connection. See _net.pyx."""
