@@ -10,7 +10,7 @@ import errno
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,7 +46,7 @@ class TLSConn(TLSCore):
 
     __slots__ = ()
 
-    async def read(self, n: int = 65536) -> bytes:
+    def read(self, n: int = 65536) -> Coroutine[Any, Any, bytes]:
         """Read at most *n* bytes: b"" at the end that the peer has announced. An op.
 
         Raises ClosedError, TimeoutError (deadline), another OpError: one that is an
@@ -54,9 +54,7 @@ class TLSConn(TLSCore):
         """
         if n < 0:
             raise ValueError(f"cannot read {n} bytes: n must not be negative")
-        data = await self._read(n, None)
-        assert isinstance(data, bytes)
-        return data
+        return self._read(n, None)  # type: ignore[return-value]  # an int is for views
 
     async def readinto(self, buffer: WriteableBuffer) -> int:
         """Read into a writable *buffer*; return the count, 0 at the end. An op."""
@@ -78,8 +76,24 @@ class TLSConn(TLSCore):
 
     async def _write_one(self, writing: _Writing, data: ReadableBuffer) -> int:
         with memoryview(data) as whole, whole.cast("B") as view:
-            chunks = (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
-            return await self._write(writing, chunks)
+            if len(view) > CHUNK:
+                chunks = (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
+                return await self._write(writing, chunks)
+            # As `async with writing: await writing.put(view)`, with fewer coroutines.
+            try:
+                await self._begin_write()
+                try:
+                    if view:
+                        if not self._try_encrypt(view):
+                            await self._encrypt(view)
+                        writing.written = len(view)
+                        await self._flush(once=True)
+                finally:
+                    self._end_write()
+            except BaseException as exc:
+                writing.tell(exc)
+                raise
+            return writing.written
 
     def writev(self, buffers: Iterable[ReadableBuffer]) -> CallOp[int]:
         """Write all of *buffers* in order, as one write; return the sum of their lengths. An op."""
@@ -340,15 +354,17 @@ class _Writing:
 
     async def put(self, chunk: memoryview) -> None:
         """Encrypt at most CHUNK bytes and send them."""
-        await self._conn._encrypt(chunk)
+        conn = self._conn
+        if not conn._try_encrypt(chunk):
+            await conn._encrypt(chunk)
         self.written += len(chunk)
-        await self._conn._flush()
+        await conn._flush(once=True)
 
     async def __aenter__(self) -> Self:
         try:
             await self._conn._begin_write()
         except BaseException as exc:
-            self._tell(exc)
+            self.tell(exc)
             raise
         return self
 
@@ -360,9 +376,9 @@ class _Writing:
     ) -> None:
         self._conn._end_write()
         if exc is not None:
-            self._tell(exc)
+            self.tell(exc)
 
-    def _tell(self, exc: BaseException) -> None:
+    def tell(self, exc: BaseException) -> None:
         if isinstance(exc, (OpError, Canceled)):
             exc.written = self.written
 

@@ -31,26 +31,17 @@ from __future__ import annotations
 
 import copy
 import errno
-import functools
 import ssl
-import threading
-import time
-import weakref
-from collections.abc import Callable
 from typing import Any
 
-from gopoll._fd import FD
 from gopoll._poller import READ, WRITE
-from gopoll.errors import ClosedError, OpError, closed_error, op_error, timeout_error
+from gopoll.errors import ClosedError, OpError
 from gopoll.net._bufio import written_by
-from gopoll.net.conn import Conn
-from gopoll.net.sock import send_at_once
-from gopoll.net.tlserror import TLSError, is_late, tls_error, unexpected_eof
-from gopoll.net.tlswait import Waits, tell_moved
+from gopoll.net.tlsbase import TLSBase
+from gopoll.net.tlserror import is_late, unexpected_eof
 from gopoll.runtime._sched import current_sched
-from gopoll.runtime._sync import Mutex
 from gopoll.runtime.context import background
-from gopoll.runtime.goroutine import Goroutine, go
+from gopoll.runtime.goroutine import go
 
 __all__ = ["CHUNK", "TLSCore"]
 
@@ -62,66 +53,10 @@ _AHEAD = 4 * CHUNK  # bytes of plaintext that a write reads ahead
 _CUT = "a write below was cut, and nobody knows how much had left"
 
 
-class TLSCore(Conn):
+class TLSCore(TLSBase):
     """The handshake and both directions of a TLSConn."""
 
-    __slots__ = (
-        "__weakref__", "_announcing", "_ask_deadline", "_closed", "_closing", "_conn", "_eof",
-        "_failed", "_hlock", "_in", "_kicks", "_lock", "_notified", "_obj", "_out", "_plain",
-        "_read_end", "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_sends_rest",
-        "_shut", "_unsent", "_waits", "_wants_read", "_watcher", "_wlock", "_write_end",
-        "_write_when",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        conn: Conn,
-        ctx: ssl.SSLContext,
-        *,
-        server_side: bool,
-        server_hostname: str | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> None:
-        """Wrap *conn*; the handshake comes with handshake() or the first read or write."""
-        self._conn = conn
-        self._in = ssl.MemoryBIO()
-        self._out = ssl.MemoryBIO()
-        self._obj = ctx.wrap_bio(self._in, self._out, server_side, server_hostname, session)
-        # W1. A signal handler that closes may find it held by its own thread.
-        self._lock = threading.RLock()
-        self._hlock = Mutex()
-        self._rlock = Mutex()
-        self._wlock = Mutex()
-        self._ready = False  # the handshake is complete; never goes back
-        self._failed: OpError | None = None  # what it has failed with
-        self._closed = False
-        self._closing = threading.RLock()  # held by close(), and before any other
-        self._announcing: Goroutine[None] | None = None  # close() has left the end to this one
-        self._sched: Any = None  # of the run() of the handshake
-        # FD's or ours; a wrapper of somebody else's does not tell.
-        self._ask_deadline: Callable[[int], float | None] | None = None
-        self._watcher: Callable[[int], object] | None = None  # who is over us, likewise
-        if isinstance(conn, (FD, TLSCore)):
-            self._ask_deadline = conn._deadline
-            conn._watch_deadlines(functools.partial(tell_moved, weakref.ref(self)))  # W7; no cycle
-        self._read_when: float | None = None
-        self._write_when: float | None = None
-
-        # Guarded by _lock.
-        self._eof = False  # the connection below has ended
-        self._plain = bytearray()  # decrypted ahead of the reads
-        self._read_end: OpError | bool = False  # True: announced by the peer
-        self._write_end: OpError | None = None
-        self._wants_read = False  # W4
-        self._shut = False  # close_write() has been called
-        self._notified = False  # close_notify has been made
-        self._kicks = 0  # how often there may have been something to send
-
-        self._waits = Waits(self._lock)  # the reader (W5), a writer (W6)
-
-        self._unsent = b""  # guarded by _wlock (W2)
-        self._sends_rest = False  # a goroutine of ours has _wlock, and no write
-        self._send_error: OSError | None = None  # why that is so, unless it is the deadline
+    __slots__ = ()
 
     # -- handshake
 
@@ -175,7 +110,7 @@ class TLSCore(Conn):
         if not self._ready:
             await self.handshake()
         while True:
-            await self._rlock.lock()
+            await self._rlock.lock()  # which keeps the slice's account: this may never park (A13)
             try:
                 got = await self._read_locked(n, view)
             finally:
@@ -186,13 +121,16 @@ class TLSCore(Conn):
     async def _read_locked(self, n: int, view: memoryview | None) -> bytes | int | None:
         """Read, or return None to let a writer read first (W4)."""
         kicks = True
+        data: bytes | None = None
         while True:
             with self._lock:
+                if data is not None:
+                    self._take_in(data)
                 self._check("read", READ)
                 got = self._take_bytes(n) if view is None else self._take_into(view)
                 end = self._read_end
                 gives_way = self._wants_read
-                answers = self._out.pending > 0  # a KeyUpdate, an alert
+                answers = self._out.pending  # a KeyUpdate, an alert
             if answers and kicks:
                 self._kick()  # W3
             if got and self._waits:
@@ -205,11 +143,16 @@ class TLSCore(Conn):
                 raise copy.copy(end)
             if gives_way:
                 return None
-            if self._is_piled():
+            data = None
+            if (answers or self._unsent) and self._is_piled():
                 kicks = False  # what has failed once is tried again by who moves the deadline
                 await self._wait_sent()
             elif kicks:
-                await self._receive()
+                try:
+                    data = await self._conn.read(CHUNK)
+                except OSError:
+                    self._check("read", 0)  # what close() does to the deadline below is no timeout
+                    raise
             else:
                 kicks = True
 
@@ -218,11 +161,14 @@ class TLSCore(Conn):
             data = bytes(self._plain[:n])
             del self._plain[:n]
             return data
-        parts: list[bytes] = []
-        while n and (data := self._decrypt(n)):  # in one piece it is cheaper than record by record
-            parts.append(data)
-            n -= len(data)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        got: bytes = self._decrypt(n) if n else b""
+        if not self._in.pending:  # the usual case: one record, all of it
+            return got
+        parts = [got]  # in one piece it is cheaper than record by record
+        while got and (n := n - len(got)):
+            got = self._decrypt(n)
+            parts.append(got)
+        return b"".join(parts)
 
     def _take_into(self, view: memoryview) -> int:
         total = min(len(view), len(self._plain))
@@ -241,13 +187,12 @@ class TLSCore(Conn):
         if self._read_end:
             return nothing
         if not (self._in.pending or self._obj.pending()):
-            self._look_for_end()
+            if self._eof:
+                self._look_for_end()
             return nothing
         try:
-            if view is None:
-                got: Any = self._obj.read(min(n, _RECORD))
-            else:
-                got = self._obj.read(min(n, _RECORD), view)
+            size = min(_RECORD, n)
+            got: Any = self._obj.read(size) if view is None else self._obj.read(size, view)
             if not got and n:
                 self._read_end = True
             return got
@@ -272,15 +217,19 @@ class TLSCore(Conn):
             self._plain += data
 
     async def _receive(self) -> None:
-        """Take in what the connection below has: who reads, or shakes hands."""
+        """Take in what the connection below has: who shakes hands, or reads to write."""
         try:
             data = await self._conn.read(CHUNK)
         except OSError:
-            self._check("read", 0)  # what close() does to the deadline below is no timeout
+            self._check("read", 0)
             raise
         with self._lock:
-            self._in.write(data)
-            self._eof = not data
+            self._take_in(data)
+
+    def _take_in(self, data: bytes) -> None:
+        """Take what the connection below has given. Under _lock."""
+        self._in.write(data)
+        self._eof = not data
 
     def _is_piled(self) -> bool:
         return len(self._unsent) + self._out.pending > _PILE
@@ -307,17 +256,20 @@ class TLSCore(Conn):
         """Take _wlock, and send first what a write that was cut has left behind (W2)."""
         if not self._ready:
             await self.handshake()
-        try:
-            await self._wlock.lock()
-        except BaseException:
-            self._kick()  # W3: it may have been ours for a moment
-            raise
+        if not self._wlock.try_lock():
+            try:
+                await self._wlock.lock()
+            except BaseException:
+                self._kick()  # W3: it may have been ours for a moment
+                raise
         try:
             with self._lock:
                 self._check_write()
                 if self._shut:
                     raise self._op_error("write", errno.EPIPE)
-            await self._flush()
+                left = self._unsent or self._out.pending
+            if left:
+                await self._flush()
         except BaseException:
             self._end_write()
             raise
@@ -327,9 +279,7 @@ class TLSCore(Conn):
         self._kick()  # W3
 
     async def _encrypt(self, chunk: memoryview) -> None:
-        """Turn *chunk* into ciphertext, all of it."""
-        if self._try_encrypt(chunk):
-            return
+        """Turn *chunk* into ciphertext, all of it, where that has to wait (W4)."""
         # The peer wants to renegotiate, which TLS 1.3 has not: it has to be read from first.
         try:
             await self._flush()
@@ -382,8 +332,11 @@ class TLSCore(Conn):
         if self._write_end is not None:
             raise copy.copy(self._write_end)
 
-    async def _flush(self) -> None:
-        """Send what has been encrypted. Who has _wlock; in the handshake, who has _hlock."""
+    async def _flush(self, once: bool = False) -> None:
+        """Send what has been encrypted. Who has _wlock; in the handshake, who has _hlock.
+
+        once: and leave what is made meanwhile to who gives _wlock up (W3).
+        """
         while True:
             if not self._unsent:
                 with self._lock:
@@ -408,6 +361,8 @@ class TLSCore(Conn):
                 raise
             self._unsent = b""
             self._send_error = None
+            if once and not self._waits:
+                return
 
     # -- what goes out by itself
 
@@ -415,17 +370,22 @@ class TLSCore(Conn):
         """Have what nobody is about to send be sent (W3). Any thread, without _wlock."""
         with self._lock:
             self._kicks += 1
-        while self._has_to_send() and self._wlock.try_lock():
+            if not self._has_to_send():
+                return
+        while self._wlock.try_lock():
             if not self._send_now():
                 return
+            with self._lock:
+                if not self._has_to_send():
+                    return
 
     def _has_to_send(self) -> bool:
-        with self._lock:
-            if self._closed or not self._ready:
-                return False
-            if self._shut and not self._notified:
-                return True
-            return bool(self._unsent or self._out.pending)
+        """Whether there is something that nobody may be about to send. Under _lock."""
+        if self._closed or not self._ready:
+            return False
+        if self._shut and not self._notified:
+            return True
+        return bool(self._unsent or self._out.pending)
 
     def _send_now(self) -> bool:
         """Send what need not wait; a goroutine sends the rest, if there is some. Gives _wlock up.
@@ -476,7 +436,10 @@ class TLSCore(Conn):
             # W3; but what a deadline has stopped waits until that has been moved.
             if failed and seen == self._kicks:
                 return
-            if not (self._has_to_send() and self._wlock.try_lock()):
+            with self._lock:
+                if not self._has_to_send():
+                    return
+            if not self._wlock.try_lock():
                 return
             self._sends_rest = True
             with self._lock:
@@ -492,59 +455,3 @@ class TLSCore(Conn):
             self._obj.unwrap()
         except ssl.SSLError:
             pass  # it wants to read the peer's; or is broken, which reads and writes say
-
-    def _try_send(self, data: bytes) -> int:
-        """Send what the connection below takes at once: how many bytes. Any thread."""
-        conn = self._conn  # a wrapper's raw_control, if it has one, would go past its write
-        if not isinstance(conn, FD) or not data:
-            return 0
-        try:
-            sent: int = conn.raw_control(lambda fd: send_at_once(fd, data))
-            return sent
-        except OSError:
-            return 0  # no room; or closed, as whoever writes next will hear
-
-    # -- deadlines
-
-    def _watch_deadlines(self, watcher: Callable[[int], object]) -> None:
-        """Call watcher(mode) after a deadline has been moved: for who is over us (W7)."""
-        self._watcher = watcher
-
-    def _deadline_moved(self, mode: int) -> None:
-        """Look again at what waits for time, or has been stopped by it (W7). Any thread."""
-        if mode & WRITE:
-            self._kick()
-        self._waits.wake()
-        if self._watcher is not None:
-            self._watcher(mode)
-
-    def _deadline(self, mode: int) -> float | None:
-        """Return the deadline of *mode*: that of the connection below, if it tells, for it may have
-        been set there; else what has been set here."""
-        if self._ask_deadline is not None:
-            return self._ask_deadline(mode)
-        return self._read_when if mode == READ else self._write_when
-
-    # -- errors
-
-    def _check(self, op: str, mode: int) -> None:
-        """Raise if closed, or late: what is in memory would be given out all the same. mode: 0 if
-        there is no deadline."""
-        conn = self._conn
-        if self._closed or conn.is_closed:
-            ends = (conn.local_addr, conn.remote_addr) if op != "set" else (None, conn.local_addr)
-            raise closed_error(op, conn.network, *ends)
-        when = self._deadline(mode) if mode else None
-        if when is not None and time.monotonic() >= when:
-            raise timeout_error(op, conn.network, conn.local_addr, conn.remote_addr)
-
-    def _op_error(
-        self, op: str, err: int | str | BaseException, hint: str | None = None
-    ) -> OpError:
-        conn = self._conn
-        return op_error(op, conn.network, conn.local_addr, conn.remote_addr, err, hint=hint)
-
-    def _error(self, op: str, exc: ssl.SSLError) -> TLSError:
-        conn = self._conn
-        exc.__traceback__ = None  # it leads to us, who keep the error: a cycle with OpenSSL in it
-        return tls_error(op, conn.network, conn.local_addr, conn.remote_addr, exc)
