@@ -2,28 +2,24 @@
 
 Called in goroutines. Go: golang.org/x/sync/errgroup, with Python's ExceptionGroup.
 
-E1: the group is over when its body is and no child is left. Whoever changes one of the two looks at
-    both. Nothing is counted: a step in which a signal handler has raised may be done again.
+E1: see _group.pyx. A step here in which a signal handler has raised may be done again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, overload
 
 from gopoll.errors import Canceled
-from gopoll.runtime._base import do_all
-from gopoll.runtime._g import GBase, Join
+from gopoll.runtime._g import GBase
+from gopoll.runtime._group import GroupBase
 from gopoll.runtime._sched import current_g, current_sched
 from gopoll.runtime._scope import step_in, step_out
-from gopoll.runtime._sync import WaitCounter
 from gopoll.runtime.context import Context, with_cancel
 from gopoll.runtime.goroutine import Goroutine, coroutine_of
-from gopoll.runtime.sched import EXITS, TURNS, Scheduler, name_of
+from gopoll.runtime.sched import EXITS, Scheduler, name_of
 from gopoll.runtime.scope import shield
 
 __all__ = ["Group"]
@@ -32,7 +28,7 @@ _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
 
-class Group:
+class Group(GroupBase):
     """`async with Group() as group: group.go(fn, *args)`.
 
     The block ends when every goroutine of the group has. The first error of one of them, or of the
@@ -42,19 +38,13 @@ class Group:
     when all have ended. Used once.
     """
 
-    __slots__ = (
-        "_all_ended", "_body", "_cancel", "_children", "_ctx", "_errors", "_g", "_in_body", "_lock",
-        "_sched",
-    )  # fmt: skip
+    __slots__ = ("_body", "_cancel", "_ctx", "_errors", "_g", "_lock", "_sched")
 
     def __init__(self) -> None:
         """Nothing runs yet."""
         self._ctx: Context | None = None
-        self._all_ended = WaitCounter()  # 1 until the group is over
         # Guards what follows. A signal handler or a finaliser may take it again.
         self._lock = threading.RLock()
-        self._in_body = False
-        self._children: set[GBase] = set()
         self._errors: list[BaseException] = []
 
     @overload
@@ -81,13 +71,8 @@ class Group:
         g = sched.make_g(coroutine_of(fn, args, "Group.go()"), ctx, name or name_of(fn))
         made: Goroutine[Any] = Goroutine(g)
         try:
-            with self._lock:
-                if self._is_over:  # it has just ended, on another thread
-                    raise RuntimeError("Group.go() outside of the group's async with block")
-                self._children.add(g)
-            # The first to hear of its end. In C, and each step in Python is done again if need be.
-            steps = functools.partial(self._see_to, g), functools.partial(self._leave, g)
-            Join(g).commit(functools.partial(do_all, TURNS, *steps))
+            if not self._join(g):  # it has just ended, on another thread
+                raise RuntimeError("Group.go() outside of the group's async with block")
             sched.start_g(g)
         except BaseException:
             if not (g.done or g in sched.goroutines()):  # it has not been started
@@ -96,27 +81,12 @@ class Group:
             raise
         return made
 
-    @property
-    def _is_over(self) -> bool:
-        return not (self._in_body or self._children)
-
     def _see_to(self, g: GBase) -> None:
         """See to the outcome of a goroutine that has just ended. On its thread, between slices."""
         error = g.error
         if error is not None and not isinstance(error, Canceled):
             g.claim()  # the group raises it
             self._fail(error)
-
-    def _leave(self, g: GBase | None) -> None:
-        """Take a child out, or the body, and see whether the group is over."""
-        with self._lock:
-            if g is None:
-                self._in_body = False
-            else:
-                self._children.discard(g)
-            if self._is_over:
-                with contextlib.suppress(RuntimeError):  # told already
-                    self._all_ended.done()
 
     def _fail(self, error: BaseException) -> None:
         """Keep *error*, once however many have met it, and cancel the others. Any thread."""
@@ -134,8 +104,7 @@ class Group:
 
     def _begin(self, outer: Context) -> Context:
         """Return the context of the body, which is one of its own: see __aexit__."""
-        self._all_ended.add(1)
-        self._in_body = True
+        self._open()
         self._sched: Scheduler = current_sched()
         ctx, self._cancel = with_cancel(outer)
         self._ctx = ctx  # last: go() on another thread begins as soon as it sees that
@@ -189,7 +158,7 @@ class Group:
     async def _wait_for_children(self) -> Canceled | None:
         try:
             self._leave(None)
-            await self._all_ended.wait()
+            await self._ended()
             return None
         except Canceled as err:
             canceled = err
@@ -201,7 +170,7 @@ class Group:
             while True:
                 try:
                     self._leave(None)
-                    await self._all_ended.wait()
+                    await self._ended()
                     return canceled
                 except BaseException as err:
                     self._fail(err)
