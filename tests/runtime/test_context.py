@@ -545,3 +545,11 @@ def test_views_that_die_while_it_is_cancelled_do_not_disturb_it():
         over.set()
         for thread in threads:
             thread.join()
+
+
+def test_a_chain_deeper_than_the_stack_goes():
+    ctx = gopoll.background()
+    for number in range(500_000):
+        ctx = gopoll.with_value(ctx, "number", number)
+    assert ctx.value("number") == 499_999
+    del ctx  # not by recursion

@@ -2,11 +2,14 @@
 
 Made by context.py, scopes and Group; called by user code, dial and the scheduler, on any thread.
 Go: context/context.go (go1.27).
+
+G4: what changes is changed, and read by others, under the lock; else by words alone.
 """
 
 import functools
 import weakref
 
+cimport cython
 from cpython.object cimport PyObject
 from libc.math cimport INFINITY, NAN, isnan
 from libc.stdint cimport int64_t, uintptr_t
@@ -27,7 +30,7 @@ from gopoll.runtime.report import check_plain, tell
 cdef double FOREVER = 9.2e9            # seconds; what 64 bits of ns hold
 
 
-cdef Context parent_of(Context node):
+cdef Context parent_of(Context node):                                              # G4
     take(node)
     parent = node.parent
     drop(node)
@@ -49,8 +52,7 @@ cdef double when_of(Context node) noexcept:
     return when
 
 
-# --
-
+@cython.trashcan(True)                 # a chain may be deeper than C's stack
 cdef class Context(ContextBase):
     """A node of the tree: done or not, why, until when, and values. Made by with_cancel etc.
 
@@ -260,7 +262,7 @@ cdef class Context(ContextBase):
 
     # Whose block it is: that goroutine alone changes it, others compare.
 
-    cdef bint is_entered_by(self, GBase g) noexcept:
+    cdef bint is_entered_by(self, GBase g) noexcept:                               # G4
         return load_word(&self.entered_by) == <uintptr_t><PyObject *>g
 
     cdef int set_entered_by(self, GBase g) except -1:
