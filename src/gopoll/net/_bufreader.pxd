@@ -6,7 +6,7 @@ from gopoll.net._bufio cimport BufferedOp
 
 cdef class ReaderBase:
     cdef readonly object _conn
-    cdef bint busy             # somebody is inside conn.read
+    cdef int busy              # somebody is inside conn.read; atomic
     cdef bytes data            # unread bytes are data[start:end]
     cdef bytes sep             # what scanned is about
     cdef Py_ssize_t start

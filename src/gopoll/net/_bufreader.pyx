@@ -15,6 +15,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memchr, memcpy, memmove
 
+from gopoll._atomic cimport load_int, store_int
 from gopoll._fdop cimport thrown
 from gopoll.net._bufio cimport (ANEXT, EXACTLY, LINE, PEEK, READ, UNTIL, check_count, check_made,
                                 give)
@@ -241,10 +242,10 @@ cdef class ReaderOp(BufferedOp):
         cdef ReaderBase reader = self.reader
         cdef Py_ssize_t n = self.n
         with cython.critical_section(reader):
-            if reader.busy:
+            if load_int(&reader.busy):
                 # Two reads in flight may come back in either order and would mix up the stream.
                 raise RuntimeError("reader is waiting for another goroutine (give it a Mutex)")
-            reader.busy = True
+            store_int(&reader.busy, True)
             if self.kind == EXACTLY or self.kind == PEEK:
                 n = min(max(n - (reader.end - reader.start), CHUNK), MAX_CHUNK)
             elif self.kind != READ:
@@ -259,7 +260,7 @@ cdef class ReaderOp(BufferedOp):
     cdef int leave(self) noexcept:
         """The read of the connection is over, whatever has ended it."""
         self.rest = None
-        self.reader.busy = False
+        store_int(&self.reader.busy, False)
         return 0
 
     cdef bint arrived(self, object data, PyObject **out) except -1:

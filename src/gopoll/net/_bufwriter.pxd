@@ -8,8 +8,8 @@ cdef class WriterBase:
     cdef readonly object _conn
     cdef object writev         # of conn, or None
     cdef Py_ssize_t size
-    cdef bint busy             # somebody is inside conn.write
-    cdef object error          # what every later call raises
+    cdef int busy              # somebody is inside conn.write; atomic
+    cdef object error          # what every later call raises; in a critical section
     cdef bytearray buffer      # never resized once it has been handed to conn
     cdef object op(self, int kind, object data)
     cdef int check(self) except -1

@@ -13,6 +13,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy
 
+from gopoll._atomic cimport load_int, store_int
 from gopoll._fdop cimport thrown
 from gopoll.net._bufio cimport FLUSH, WRITE, check_made, give
 
@@ -70,26 +71,31 @@ cdef class WriterBase:
 
     cdef int check(self) except -1:
         """Raise what stands against a call, if anything does."""
-        if self.busy:
+        if load_int(&self.busy):
             # Behind what is on its way, or in front of it? Nobody could say.
             raise RuntimeError("writer is sending for another goroutine (give it a Mutex)")
-        if self.error is not None:
-            if getattr(self.error, "written", None):
-                self.error.written = 0               # of this call's data
-            raise self.error.with_traceback(None)
+        with cython.critical_section(self):
+            error = self.error
+        if error is not None:
+            if getattr(error, "written", None):
+                error.written = 0                    # of this call's data
+            raise error.with_traceback(None)
         return 0
 
     cdef int cut(self, object exc, object gone) except -1:
         """Keep what has not left, *gone* bytes having; or nothing, and all is over."""
         broken = isinstance(exc, OSError) and not isinstance(exc, TimeoutError)
-        if gone is not None and not broken:
-            with cython.critical_section(self):
-                self.buffer = self.buffer[gone:]
-        elif isinstance(exc, Exception):
-            self.error = exc
-        else:
+        error = None
+        if gone is None and not isinstance(exc, Exception):
             what = f"an earlier write was cut ({exc!r}), and nobody knows how much had left"
-            self.error = OpError("write", err=what)
+            error = OpError("write", err=what)
+        elif gone is None or broken:
+            error = exc
+        with cython.critical_section(self):
+            if error is None:
+                self.buffer = self.buffer[gone:]
+            else:
+                self.error = error
         return 0
 
 
@@ -131,8 +137,7 @@ cdef class WriterOp(BufferedOp):
         """End on the spot, with a result in *out*: whether that could be."""
         cdef WriterBase writer = self.writer
         cdef Py_ssize_t n, most
-        if writer.busy or writer.error is not None:
-            writer.check()
+        writer.check()
         with cython.critical_section(writer):
             n = PyByteArray_GET_SIZE(writer.buffer)
             if self.kind == WRITE:
@@ -155,7 +160,9 @@ cdef class WriterOp(BufferedOp):
             self.data = memoryview(self.data).cast("B")
             # What fits follows into an empty buffer.
             tail = self.data if len(self.data) >= writer.size else None
-        self.head = writer.buffer
+        with cython.critical_section(writer):
+            self.head = writer.buffer
+            store_int(&writer.busy, True)
         if not self.head:
             self.pieces = [tail or b""]
         elif tail is None:
@@ -164,7 +171,6 @@ cdef class WriterOp(BufferedOp):
             self.pieces = [[self.head, tail]]
         else:
             self.pieces = [self.head, tail]
-        writer.busy = True
         return 0
 
     cdef int go_on(self, PyObject **out) except -1:
@@ -197,7 +203,7 @@ cdef class WriterOp(BufferedOp):
         self.told = self.gone
         with cython.critical_section(writer):
             writer.buffer = bytearray()
-            writer.busy = False
+            store_int(&writer.busy, False)
             if self.kind == WRITE and len(self.data) < writer.size:
                 append(writer.buffer, self.data, -1)
         if self.kind == FLUSH:
@@ -219,7 +225,7 @@ cdef class WriterOp(BufferedOp):
         try:
             writer.cut(exc, total)
         finally:
-            writer.busy = False
+            store_int(&writer.busy, False)
             self.made = self.rest = None
         return 0
 
