@@ -124,9 +124,9 @@ cdef class Deadline:
         self.g = who_enters("timeout()")
         outer = ambient_of(self.g)
         self.ctx = Context(outer, self.when_)
-        enter_block(self.g, outer, self.ctx)
         if self.when_ is not None:
-            self.ctx.arm_or_end(self.when_)
+            self.ctx.arm_or_end(self.when_)  # first: where it raises nothing has been entered
+        enter_block(self.g, outer, self.ctx)
         entered = Entered.__new__(Entered)
         entered.value = self
         return entered
