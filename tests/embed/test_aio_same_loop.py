@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import warnings
+from unittest import mock
 
 from embed.same import plain, same, turns
 
@@ -553,3 +554,18 @@ def test_asynchronous_generators_are_closed(loop, say):
     kept = []
     say(loop.run_until_complete(main()))
     loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+@same
+async def test_which_methods_are_coroutine_functions(loop, say):
+    """Who replaces one asks: mock makes what can be awaited in the place of those alone."""
+    for name in sorted(vars(asyncio.AbstractEventLoop)):
+        if not name.startswith("_"):
+            say(name, asyncio.iscoroutinefunction(getattr(loop, name)))
+    for autospec in (None, True):
+        with mock.patch.object(loop, "create_connection", autospec=autospec) as made:
+            made.return_value = 1, 2
+            say(await loop.create_connection(None, "127.0.0.1", 1))
+        with mock.patch.object(loop, "sock_recv", autospec=autospec) as made:
+            made.return_value = b"1"
+            say(await loop.sock_recv(None, 1))

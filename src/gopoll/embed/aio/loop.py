@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import selectors
 import socket
 import sys
@@ -232,6 +233,24 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
         if seconds >= self.slow_callback_duration:
             name = base_events._format_handle(what) if hasattr(what, "_callback") else repr(what)
             base_events.logger.warning("Executing %s took %.3f seconds", name, seconds)
+
+
+def _mark_coroutine_functions(kind: type, names: str) -> None:
+    """Have mock, and whoever asks asyncio, take methods that return coroutines for async ones."""
+    for name in names.split():
+        function: Any = vars(kind)[name]
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(function)
+        else:
+            function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+
+
+_mark_coroutine_functions(NetCalls, "create_connection create_unix_connection")
+_mark_coroutine_functions(
+    SockCalls,
+    "sock_recv sock_recv_into sock_sendall sock_recvfrom sock_recvfrom_into sock_sendto "
+    "sock_accept sock_connect",
+)
 
 
 def new_event_loop() -> EventLoop:
