@@ -175,6 +175,30 @@ def test_reads_of_one_byte_let_the_others_run(run):
     run(main, procs=1, handoff=False)
 
 
+def test_writes_of_nothing_let_the_others_run(run):
+    """The same: nothing is sent that could keep it (A13)."""
+
+    async def main():
+        async with tls_pair() as (a, _):
+            turns = 0
+
+            async def other():
+                nonlocal turns
+                while not done:
+                    turns += 1
+                    await gosched()
+
+            done = False
+            g = go(other)
+            for _ in range(3000):
+                assert await a.write(b"") == 0
+            done = True
+            assert turns > 20
+            await g
+
+    run(main, procs=1, handoff=False)
+
+
 def test_a_writer_sends_a_head_and_a_body_in_one_record(run):
     async def main():
         async with tls_pair() as (a, b):

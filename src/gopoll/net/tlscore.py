@@ -256,12 +256,11 @@ class TLSCore(TLSBase):
         """Take _wlock, and send first what a write that was cut has left behind (W2)."""
         if not self._ready:
             await self.handshake()
-        if not self._wlock.try_lock():
-            try:
-                await self._wlock.lock()
-            except BaseException:
-                self._kick()  # W3: it may have been ours for a moment
-                raise
+        try:
+            await self._wlock.lock()  # which keeps the slice's account of a write of nothing (A13)
+        except BaseException:
+            self._kick()  # W3: it may have been ours for a moment
+            raise
         try:
             with self._lock:
                 self._check_write()
