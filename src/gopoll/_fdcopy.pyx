@@ -20,7 +20,7 @@ from gopoll._fdop cimport (AGAIN, DONE, PARKED, SLICE, SMALL, Op, ReadOp, WriteO
                            never_awaited, thrown)
 from gopoll._fdpipe cimport PIPE_BYTES, Pipe, give_pipe, take_pipe
 from gopoll._fdvec cimport Vec, VecOp, iovec
-from gopoll._park cimport SLICE_BYTES, slice_spent, thread_words
+from gopoll._park cimport SLICE_BYTES, give, slice_spent, thread_words
 from gopoll._pollcache cimport modeRead, modeWrite
 from gopoll._sysfd cimport SysFD, write_some
 
@@ -277,9 +277,7 @@ cdef class SpliceOp(Awaitable):
         self.part = None
         self.ended = True
         count = self.written
-        Py_INCREF(count)
-        out[0] = <PyObject *>count
-        return 1
+        return give(count, out)
 
     cdef Op read_more(self):
         """Make the operation that reads the next bytes."""

@@ -34,7 +34,7 @@ from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_closed, fdmutex_rw
                               fdmutex_rwlock_free, fdmutex_rwunlock_free, muClosed, muLocked,
                               muOverflow, muQueued)
 from gopoll._park cimport (SLICE_END, SLICE_FOREIGN, SLICE_IS_SPENT, SLICE_MORE, Awaitable,
-                           ThreadWords, slice_look, slice_spent, thread_words)
+                           ThreadWords, give, slice_look, slice_spent, thread_words)
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
@@ -123,8 +123,7 @@ cdef class Op(Awaitable):
                 continue
             if self.err == SLICE:                 # A13, in the middle of a long one
                 self.phase = SPENT
-                Py_INCREF(SLICE_MORE)
-                out[0] = <PyObject *>SLICE_MORE
+                give(SLICE_MORE, out)
                 return 0
             elif self.err != EAGAIN:
                 self.fail_errno(self.err)

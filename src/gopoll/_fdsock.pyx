@@ -15,7 +15,7 @@ from libc.errno cimport (EAGAIN, EALREADY, ECONNABORTED, EINPROGRESS, EINTR, EIS
                          errno)
 
 from gopoll._fdop cimport AGAIN, DONE, Op
-from gopoll._park cimport Awaitable, ThreadWords, thread_words
+from gopoll._park cimport Awaitable, ThreadWords, give, thread_words
 from gopoll._polldesc cimport Note
 from gopoll._atomic cimport load_int, load_u64, store_int
 from gopoll._pollcache cimport pollDisarm, regEdge, regExclusive, regPlain
@@ -196,9 +196,7 @@ cdef class ClosingOp(Awaitable):
     cdef int step(self, PyObject **out) except -1:
         cdef ThreadWords *tw = thread_words()
         if load_int(&self.fd.destroyed):
-            Py_INCREF(None)
-            out[0] = <PyObject *>None
-            return 1
+            return give(None, out)
         if tw.current == NULL and tw.host == NULL:
             raise RuntimeError(f"close {self.fd.network} would block outside a goroutine: await "
                                "it in gopoll.run(...) or where gopoll is attached (gopoll.embed), "

@@ -18,7 +18,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uintptr_t
 
 from gopoll._park cimport (SLICE_BYTES, SLICE_OPS, Awaitable, HostBase, ParkRequest, ThreadWords,
-                           count_links, set_iternext, thread_words)
+                           count_links, give, set_iternext, thread_words)
 from gopoll._pollerbase cimport PollerBase
 from gopoll._pollserver cimport pollserver_forked
 
@@ -169,8 +169,7 @@ cdef class HostAwait(Awaitable):
             self.it = None
             self.unpark()
             return self.turn(out)
-        Py_INCREF(found)
-        out[0] = <PyObject *>found
+        give(found, out)
         return 0
 
     cdef int take(self, PyObject *value) except -1:
@@ -234,9 +233,7 @@ cdef class HostAwait(Awaitable):
         if link.future_type is type(awaitable):
             waiter.future = awaitable
             awaitable._asyncio_future_blocking = True        # as Future.__await__ does
-            Py_INCREF(awaitable)
-            out[0] = <PyObject *>awaitable
-            return 1
+            return give(awaitable, out)
         self.it = awaitable.__await__()
         try:
             found = next(self.it)
@@ -247,9 +244,7 @@ cdef class HostAwait(Awaitable):
         except BaseException:
             self.it = None
             raise
-        Py_INCREF(found)
-        out[0] = <PyObject *>found
-        return 1
+        return give(found, out)
 
     cdef int unpark(self) except -1:
         """The wait is over, whatever has ended it (Q2)."""
@@ -272,12 +267,9 @@ cdef class HostAwait(Awaitable):
             request = throw(error)
         except StopIteration as stop:        # it had been done (H4)
             value = stop.value
-            Py_INCREF(value)
-            out[0] = <PyObject *>value
-            return 1
+            return give(value, out)
         if not isinstance(request, ParkRequest):             # as in turn
-            Py_INCREF(request)
-            out[0] = <PyObject *>request
+            give(request, out)
             return 0
         if self.park(<ParkRequest>request, out):             # a Cond wants its mutex first
             return 0

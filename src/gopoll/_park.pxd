@@ -1,6 +1,7 @@
 """Park requests and awaitables, and what a thread knows of itself. See _park.pyx."""
 
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uintptr_t
 
 # All borrowed, NULL where no scheduler runs. current: the goroutine that runs. owner: the
@@ -44,6 +45,12 @@ cdef class Awaitable(ParkRequest):
     cdef bint seize_on(self, ThreadWords *tw) noexcept
     cdef int step(self, PyObject **out) except -1
     cdef int take(self, PyObject *value) except -1
+
+cdef inline int give(object value, PyObject **out) noexcept:
+    """Put *value* into *out*, as a step does; 1."""
+    Py_INCREF(value)
+    out[0] = <PyObject *>value
+    return 1
 
 cdef int count_links(int by) noexcept
 

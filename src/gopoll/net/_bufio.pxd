@@ -22,12 +22,13 @@ cdef class BufferedOp(Awaitable):
     cdef int begin(self) except -1
     cdef int wait_in(self, object awaitable) except -1
     cdef int resume(self, PyObject **out) except -1
-    cdef object throw_in(self, object exc)
-    cdef int close_rest(self) except -1
+    cdef int go_on(self, PyObject **out) except -1
+    cdef int ask(self) except -1
+    cdef bint arrived(self, object value, PyObject **out) except -1
+    cdef int fail(self, object exc) except -1
 
 cdef class CallOp(BufferedOp):
     cdef object count          # an object whose written says how far the coroutine is
 
-cdef int give(object value, PyObject **out) noexcept
 cdef int check_made(object conn, object self) except -1
 cdef Py_ssize_t check_count(object n) except -1

@@ -9,9 +9,10 @@ import warnings
 from types import CoroutineType
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 
 from gopoll._fdop cimport thrown
+from gopoll._park cimport give
 
 
 cdef extern from *:
@@ -54,32 +55,73 @@ cdef class BufferedOp(Awaitable):
             (<Awaitable>self.rest).take(<PyObject *>value)
         rc = (<Awaitable>self.rest).step(out)
         if rc == 2:
-            stop = <object>out[0]
-            Py_DECREF(stop)
-            give(stop.value, out)
-            rc = 1
+            rc = give(owned(out).value, out)
         return rc
 
     cdef int take(self, PyObject *value) except -1:
         self.value = <object>value
         return 0
 
-    cdef object throw_in(self, object exc):
-        """Throw *exc* into what this waits in and return what that yields; StopIteration: it has
-        ended all the same.
-        """
-        throw = getattr(self.rest, "throw", None)
-        if throw is None:
-            raise exc
-        return throw(exc)
+    cdef int go_on(self, PyObject **out) except -1:
+        """Wait until all is done: 0 and what that yields, or 1 and the operation's result."""
+        while True:
+            if self.rest is None:
+                self.ask()
+            try:
+                if self.resume(out) == 0:
+                    return 0
+            except BaseException as exc:
+                self.fail(exc)
+                raise
+            if self.arrived(owned(out), out):
+                return 1
 
-    cdef int close_rest(self) except -1:
-        """Give up what this waits in, as a coroutine that is closed does."""
+    cdef int ask(self) except -1:
+        """Have the connection do what is next; a kind has its own."""
+        raise NotImplementedError
+
+    cdef bint arrived(self, object value, PyObject **out) except -1:
+        """What was waited for has ended with *value*: whether that is all, with the result in
+        *out*. A kind has its own.
+        """
+        raise NotImplementedError
+
+    cdef int fail(self, object exc) except -1:
+        """*exc* has ended what was waited for; a kind has its own."""
+        raise NotImplementedError
+
+    def throw(self, kind, value=None, traceback=None):
+        """Take an exception that is thrown in at the await: that of what this waits in, if any."""
+        cdef PyObject *out = NULL
+        exc = thrown(kind, value)
         self.begun = True
+        if self.rest is None:
+            raise exc
+        try:
+            throw = getattr(self.rest, "throw", None)
+            if throw is None:
+                raise exc
+            return throw(exc)
+        except StopIteration as stop:                # it has ended all the same
+            found = stop.value
+        except BaseException as err:
+            self.fail(err)
+            raise
+        if not self.arrived(found, &out) and self.go_on(&out) == 0:
+            return owned(&out)
+        raise StopIteration(owned(&out))
+
+    def close(self):
+        """Give the operation up, as a coroutine that is closed does with what it awaits."""
         rest, self.rest = self.rest, None
-        if rest is not None and hasattr(rest, "close"):
-            rest.close()
-        return 0
+        self.begun = True
+        if rest is None:
+            return
+        try:
+            if hasattr(rest, "close"):
+                rest.close()
+        finally:
+            self.fail(GeneratorExit())
 
     @property
     def cr_await(self):
@@ -95,11 +137,12 @@ async def _await(awaitable):
     return await awaitable
 
 
-cdef int give(object value, PyObject **out) noexcept:
-    """Put *value* into *out*, as a step does; 1."""
-    Py_INCREF(value)
-    out[0] = <PyObject *>value
-    return 1
+cdef object owned(PyObject **out):
+    """Return what a step has put into *out*, which is empty again."""
+    value = <object>out[0]
+    Py_DECREF(value)
+    out[0] = NULL
+    return value
 
 
 cdef int never_awaited(str name) except -1:
@@ -123,26 +166,15 @@ cdef class CallOp(BufferedOp):
 
     cdef int step(self, PyObject **out) except -1:
         self.begin()
-        try:
-            if self.resume(out) == 0:
-                return 0
-        except BaseException:
-            self.rest = None
-            raise
+        return self.go_on(out)
+
+    cdef bint arrived(self, object value, PyObject **out) except -1:
         self.rest = None
-        return 1
+        return give(value, out)
 
-    def throw(self, kind, value=None, traceback=None):
-        """Take an exception that is thrown in at the await: the coroutine's."""
-        exc = thrown(kind, value)
-        if self.rest is None:
-            raise exc
-        return self.rest.throw(exc)
-
-    def close(self):
-        """Give the operation up, as a coroutine that is closed does with what it awaits."""
-        if self.rest is not None:
-            self.rest.close()
+    cdef int fail(self, object exc) except -1:
+        self.rest = None
+        return 0
 
 
 def written_by(op, exc):

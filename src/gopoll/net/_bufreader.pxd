@@ -1,7 +1,5 @@
 """ReaderBase and its operations. See _bufreader.pyx."""
 
-from cpython.object cimport PyObject
-
 from gopoll.net._bufio cimport BufferedOp
 
 cdef class ReaderBase:
@@ -25,9 +23,5 @@ cdef class ReaderOp(BufferedOp):
     cdef ReaderBase reader
     cdef bytes until
     cdef Py_ssize_t n
-    cdef int go_on(self, PyObject **out) except -1
-    cdef int ask(self) except -1
-    cdef int leave(self) noexcept
-    cdef bint arrived(self, object data, PyObject **out) except -1
     cdef bytes at_hand(self)
     cdef bytes at_end(self)

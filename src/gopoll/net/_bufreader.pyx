@@ -12,13 +12,11 @@ cimport cython
 from cpython.bytes cimport (PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize,
                             PyBytes_GET_SIZE)
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
 from libc.string cimport memchr, memcpy, memmove
 
 from gopoll._atomic cimport load_int, store_int
-from gopoll._fdop cimport thrown
-from gopoll.net._bufio cimport (ANEXT, EXACTLY, LINE, PEEK, READ, UNTIL, check_count, check_made,
-                                give)
+from gopoll._park cimport give
+from gopoll.net._bufio cimport ANEXT, EXACTLY, LINE, PEEK, READ, UNTIL, check_count, check_made
 
 from gopoll.errors import LimitError
 
@@ -218,24 +216,7 @@ cdef class ReaderOp(BufferedOp):
                 data = self.at_hand()
             if data is not None:
                 return give(data, out)
-            self.ask()
         return self.go_on(out)
-
-    cdef int go_on(self, PyObject **out) except -1:
-        """Wait for the connection until there is enough: 0 and what that yields, 1 and the end."""
-        while True:
-            try:
-                if self.resume(out) == 0:
-                    return 0
-            except BaseException:
-                self.leave()
-                raise
-            data = <object>out[0]
-            Py_DECREF(data)
-            out[0] = NULL
-            if self.arrived(data, out):
-                return 1
-            self.ask()
 
     cdef int ask(self) except -1:
         """Read from the connection, for one caller at a time."""
@@ -252,12 +233,12 @@ cdef class ReaderOp(BufferedOp):
                 n = CHUNK
         try:
             self.wait_in(reader._conn.read(n))
-        except BaseException:
-            self.leave()
+        except BaseException as exc:
+            self.fail(exc)
             raise
         return 0
 
-    cdef int leave(self) noexcept:
+    cdef int fail(self, object exc) except -1:
         """The read of the connection is over, whatever has ended it."""
         self.rest = None
         store_int(&self.reader.busy, False)
@@ -270,7 +251,7 @@ cdef class ReaderOp(BufferedOp):
         come between them.
         """
         cdef ReaderBase reader = self.reader
-        self.leave()
+        self.fail(None)
         if self.kind == READ:
             return give(data, out)
         with cython.critical_section(reader):
@@ -313,36 +294,3 @@ cdef class ReaderOp(BufferedOp):
         if self.kind == UNTIL or self.kind == EXACTLY:
             raise _IncompleteRead(data, self.n if self.kind == EXACTLY else None)
         return data
-
-    def throw(self, kind, value=None, traceback=None):
-        """Take an exception that is thrown in at the await: the connection's, if it is asked."""
-        cdef PyObject *out = NULL
-        exc = thrown(kind, value)
-        self.begun = True
-        if self.rest is None:
-            raise exc
-        try:
-            return self.throw_in(exc)
-        except StopIteration as stop:
-            data = stop.value
-        except BaseException:
-            self.leave()
-            raise
-        if not self.arrived(data, &out):
-            self.ask()
-            if self.go_on(&out) == 0:
-                data = <object>out
-                Py_DECREF(data)
-                return data
-        data = <object>out
-        Py_DECREF(data)
-        raise StopIteration(data)
-
-    def close(self):
-        """Give the operation up, as a coroutine that is closed does with what it awaits."""
-        cdef bint asked = self.rest is not None
-        try:
-            self.close_rest()
-        finally:
-            if asked:
-                self.leave()

@@ -25,6 +25,3 @@ cdef class WriterOp(BufferedOp):
     cdef Py_ssize_t gone       # of head, by the pieces before that
     cdef bint now(self, PyObject **out) except -1
     cdef int start(self) except -1
-    cdef int go_on(self, PyObject **out) except -1
-    cdef bint gave(self, PyObject **out) except -1
-    cdef int fail(self, object exc) except -1

@@ -10,12 +10,11 @@ cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF
 from libc.string cimport memcpy
 
 from gopoll._atomic cimport load_int, store_int
-from gopoll._fdop cimport thrown
-from gopoll.net._bufio cimport FLUSH, WRITE, check_made, give
+from gopoll._park cimport give
+from gopoll.net._bufio cimport FLUSH, WRITE, check_made
 
 from gopoll.errors import OpError
 from gopoll.net._bufio import written_by
@@ -173,27 +172,20 @@ cdef class WriterOp(BufferedOp):
             self.pieces = [self.head, tail]
         return 0
 
-    cdef int go_on(self, PyObject **out) except -1:
-        """Wait for the connection until all has left: 0 and what that yields, 1 and the end."""
+    cdef int ask(self) except -1:
+        """Give the connection the next piece."""
         cdef WriterBase writer = self.writer
-        while True:
-            try:
-                if self.made is None:
-                    piece = self.pieces.pop(0)
-                    write = writer.writev if isinstance(piece, list) else writer._conn.write
-                    self.made = write(piece)
-                    self.wait_in(self.made)
-                if self.resume(out) == 0:
-                    return 0
-            except BaseException as exc:
-                self.fail(exc)
-                raise
-            Py_DECREF(<object>out[0])
-            out[0] = NULL
-            if self.gave(out):
-                return 1
+        try:
+            piece = self.pieces.pop(0)
+            write = writer.writev if isinstance(piece, list) else writer._conn.write
+            self.made = write(piece)
+            self.wait_in(self.made)
+        except BaseException as exc:
+            self.fail(exc)
+            raise
+        return 0
 
-    cdef bint gave(self, PyObject **out) except -1:
+    cdef bint arrived(self, object value, PyObject **out) except -1:
         """A piece has left: whether it was the last, with the result in *out*."""
         cdef WriterBase writer = self.writer
         self.made = self.rest = None
@@ -228,34 +220,3 @@ cdef class WriterOp(BufferedOp):
             store_int(&writer.busy, False)
             self.made = self.rest = None
         return 0
-
-    def throw(self, kind, value=None, traceback=None):
-        """Take an exception that is thrown in at the await: the connection's, if it is asked."""
-        cdef PyObject *out = NULL
-        exc = thrown(kind, value)
-        self.begun = True
-        if self.rest is None:
-            raise exc
-        try:
-            return self.throw_in(exc)
-        except StopIteration:
-            pass
-        except BaseException as err:
-            self.fail(err)
-            raise
-        if not self.gave(&out) and self.go_on(&out) == 0:
-            found = <object>out
-            Py_DECREF(found)
-            return found
-        found = <object>out
-        Py_DECREF(found)
-        raise StopIteration(found)
-
-    def close(self):
-        """Give the operation up, as a coroutine that is closed does with what it awaits."""
-        cdef bint asked = self.rest is not None
-        try:
-            self.close_rest()
-        finally:
-            if asked:
-                self.fail(GeneratorExit())

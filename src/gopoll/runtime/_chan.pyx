@@ -22,6 +22,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 from gopoll._atomic cimport gil_lock, gil_unlock
+from gopoll._park cimport give
 from gopoll.runtime._waitq cimport (ENDED, W_CLOSED, W_DONE, Waiter, WaitOp, WaitQ, dequeue,
                                     drain, init_op, run_sync, wake, wake_all)
 
@@ -419,16 +420,12 @@ cdef class SendOp(ChanOp):
             raise ChanClosed("send on closed channel")
         if woken != NULL:
             wake(woken)
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     cdef int complete(self, PyObject **out) except -1:
         if self.node.state == W_CLOSED:
             raise ChanClosed("send on closed channel")
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     def __dealloc__(self):
         if self.phase != ENDED:

@@ -28,7 +28,7 @@ from libc.stdint cimport int64_t, uintptr_t
 from gopoll._atomic cimport (add_int, cas_int, cas_word, futex_wait, futex_wake, gil_lock,
                              gil_unlock, load_int, load_word, peek_i64, peek_int, poke_i64,
                              poke_int, store_int, swap_word, store_word)
-from gopoll._park cimport Awaitable, ParkRequest, ThreadWords, thread_words
+from gopoll._park cimport Awaitable, ParkRequest, ThreadWords, give, thread_words
 from gopoll._timers cimport nanotime
 from gopoll.runtime._frames cimport have_gil
 
@@ -493,13 +493,10 @@ cdef class Join(Awaitable):
         if not self.seize():                 # K2
             raise RuntimeError("cannot await the same Join twice: await the handle")
         if not load_int(&self.g.finished):
-            Py_INCREF(self)
-            out[0] = <PyObject *>self
+            give(self, out)
             return 0
         if self.g.error is not None:
             store_int(&self.g.awaited, 1)
             raise self.g.to_raise()
         value = self.g.result
-        Py_INCREF(value)
-        out[0] = <PyObject *>value
-        return 1
+        return give(value, out)

@@ -4,11 +4,10 @@ Made by scope.py and Group. Called in goroutines. Go: none; there a context is p
 """
 
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_INCREF
 from libc.math cimport NAN
 
 from gopoll._atomic cimport load_word, store_int
-from gopoll._park cimport Awaitable, running_loop, thread_words
+from gopoll._park cimport Awaitable, give, running_loop, thread_words
 from gopoll.runtime._context cimport Context, ambient_of, step_over_block, up_of
 from gopoll.runtime._g cimport GBase
 from gopoll.runtime._waitq cimport DONE
@@ -82,9 +81,7 @@ cdef class Entered(Awaitable):
     """What __aenter__ returns where nothing has to wait."""
 
     cdef int step(self, PyObject **out) except -1:
-        Py_INCREF(self.value)
-        out[0] = <PyObject *>self.value
-        return 1
+        return give(self.value, out)
 
 
 cdef class Deadline:

@@ -20,7 +20,7 @@ from libc.stdint cimport int64_t, uint32_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 
 from gopoll._atomic cimport cas_int, gil_lock, gil_unlock, load_int, store_int
-from gopoll._park cimport SLICE_END, running_loop, slice_spent, thread_words
+from gopoll._park cimport SLICE_END, give, running_loop, slice_spent, thread_words
 from gopoll._pollserver cimport netpollwake
 from gopoll._timers cimport TIMER_WAITER, nanotime, timer_arm, timer_init, timer_stop
 from gopoll.runtime._chan cimport (CHAN_BLOCKED, CHAN_CLOSED, Case, chanrecv, chansend)
@@ -201,9 +201,7 @@ cdef class SelectOp(WaitOp):
 
     cdef int answer(self, int index, value, PyObject **out) except -1:
         result = (index, value)
-        Py_INCREF(result)
-        out[0] = <PyObject *>result
-        return 1
+        return give(result, out)
 
     cdef int fail(self, int index) except -1:
         error = ChanClosed("send on closed channel" if self.arms[index].sends
@@ -227,8 +225,7 @@ cdef class SelectOp(WaitOp):
         elif self.phase == ENDED:
             self.refuse_twice()
         elif slice_spent():
-            Py_INCREF(SLICE_END)
-            out[0] = <PyObject *>SLICE_END
+            give(SLICE_END, out)
             return 0
         elif self.timeout_ns >= 0:
             self.end_ns = nanotime() + self.timeout_ns

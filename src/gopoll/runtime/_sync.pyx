@@ -16,10 +16,11 @@ H8: whoever leaves Cond.wait() holds the mutex, with a result or an exception: t
 
 cimport cython
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport gil_lock, gil_unlock
+from gopoll._park cimport give
 from gopoll.runtime._waitq cimport (DONE, ENDED, PARKED, W_DONE, Waiter, WaitOp, WaitQ,
                                     dequeue, drain, init_op, move, wake, wake_all)
 
@@ -94,9 +95,7 @@ cdef class LockOp(WaitOp):
     cdef int attempt(self, PyObject **out) except -1:
         if not self.mutex.try_lock():
             return 0
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     cdef object interrupted(self, exc):
         if self.take_back():
@@ -254,9 +253,7 @@ cdef class RWOp(WaitOp):
     cdef int attempt(self, PyObject **out) except -1:
         if not (self.mutex.try_lock() if self.writes else self.mutex.try_rlock()):
             return 0
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     cdef object interrupted(self, exc):
         self.abandon()
@@ -355,9 +352,7 @@ cdef class CondOp(WaitOp):
         if error is not None:
             self.error = None
             raise error
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         cdef Mutex mutex = self.cond.mutex   # once it is queued, self is not ours to touch (K1)
@@ -502,9 +497,7 @@ cdef class CounterOp(WaitOp):
         gil_unlock(&self.group.lock_)
         if waits:
             return 0
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     cdef object interrupted(self, exc):
         self.take_back()                     # nothing is handed over that could be lost

@@ -35,7 +35,7 @@ from libc.stdint cimport int64_t
 from gopoll._atomic cimport (futex_wait, futex_wake, gil_lock, gil_unlock, load_int,
                              store_int)
 from gopoll._host cimport HostLink
-from gopoll._park cimport (SLICE_END, Awaitable, ThreadWords, hosts_asyncio, running_loop,
+from gopoll._park cimport (SLICE_END, Awaitable, ThreadWords, give, hosts_asyncio, running_loop,
                            slice_spent, thread_words)
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport GBase
@@ -68,9 +68,7 @@ cdef class WaitOp(Awaitable):
 
     cdef int complete(self, PyObject **out) except -1:
         """Return 1 and the result of what has been taken out of its queue, or raise."""
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     cdef str name(self):
         raise NotImplementedError
@@ -100,8 +98,7 @@ cdef class WaitOp(Awaitable):
         elif self.phase == ENDED:
             self.refuse_twice()
         elif slice_spent():
-            Py_INCREF(SLICE_END)
-            out[0] = <PyObject *>SLICE_END
+            give(SLICE_END, out)
             return 0
         self.phase = ENDED
         if self.attempt(out):
@@ -120,8 +117,7 @@ cdef class WaitOp(Awaitable):
         elif tw.hosts == tw.current and hosts_asyncio():
             return self.park_task(out)
         self.phase = PARKED
-        Py_INCREF(self)
-        out[0] = <PyObject *>self
+        give(self, out)
         return 0
 
     cdef int park_task(self, PyObject **out) except -1:
@@ -138,8 +134,7 @@ cdef class WaitOp(Awaitable):
             Py_INCREF(waiter)
             self.phase = PARKED
             if self.commit_word(<PyObject *>waiter):
-                Py_INCREF(future)
-                out[0] = <PyObject *>future
+                give(future, out)
                 return 0
             Py_DECREF(waiter)
             self.phase = ENDED
@@ -277,9 +272,7 @@ cdef class Done(Awaitable):
     """Done already: what a method that has nothing to wait for returns to `async with`."""
 
     cdef int step(self, PyObject **out) except -1:
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
 
 DONE = Done()

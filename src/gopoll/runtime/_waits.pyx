@@ -10,7 +10,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport peek_int, poke_int
-from gopoll._park cimport Awaitable, ThreadWords, thread_words
+from gopoll._park cimport Awaitable, ThreadWords, give, thread_words
 from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._timers cimport (TIMER_WAITER, nanotime, timer_arm, timer_init,
                              timer_stop)
@@ -37,11 +37,8 @@ cdef class Gosched(Awaitable):
             raise RuntimeError("cannot await the same gosched() twice")
         self.steps += 1
         if self.steps == 2:
-            Py_INCREF(None)
-            out[0] = <PyObject *>None
-            return 1
-        Py_INCREF(GOSCHED)
-        out[0] = <PyObject *>GOSCHED
+            return give(None, out)
+        give(GOSCHED, out)
         return 0
 
     def close(self):

@@ -22,12 +22,12 @@ import _socket
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, ENOTCONN, errno
 from libc.stdint cimport uint32_t
 
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from gopoll._park cimport Awaitable, set_iternext
+from gopoll._park cimport Awaitable, give, set_iternext
 from gopoll._sockaddr cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockopt, socklen_t
 from gopoll.embed.aio._calls cimport (IPPROTO_TCP, IPPROTO_UDP, MSG_DONTWAIT, MSG_NOSIGNAL,
                                       SO_ERROR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Address, Kind,
@@ -124,8 +124,7 @@ cdef class SockOp(Awaitable):
             self.close()
             raise
         future._asyncio_future_blocking = True
-        Py_INCREF(future)
-        out[0] = <PyObject *>future
+        give(future, out)
         return 0
 
     cdef int _find(self, int fd) except -1:
@@ -258,18 +257,14 @@ cdef class RecvOp(SockOp):
                 if self.watcher is not None:
                     self.watcher.readable = False
                 return 0
-            Py_INCREF(data)
-            out[0] = <PyObject *>data
-            return 1
+            return give(data, out)
         if not self._may_read():
             return 0
         n = recv(fd, self.loop.buffer, most, MSG_DONTWAIT)
         if not self._has_read(n, most):
             return 0
         data = PyBytes_FromStringAndSize(self.loop.buffer, n)
-        Py_INCREF(data)
-        out[0] = <PyObject *>data
-        return 1
+        return give(data, out)
 
 
 cdef class RecvIntoOp(SockOp):
@@ -299,9 +294,7 @@ cdef class RecvIntoOp(SockOp):
         finally:
             PyBuffer_Release(&view)
         count = n
-        Py_INCREF(count)
-        out[0] = <PyObject *>count
-        return 1
+        return give(count, out)
 
 
 cdef class SendallOp(SockOp):
@@ -336,9 +329,7 @@ cdef class SendallOp(SockOp):
             raise os_error(err)
         if n < 0:
             return 0
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
     cdef object _park(self, int fd):
         cdef object future = SockOp._park(self, fd)
@@ -390,9 +381,7 @@ cdef class CallOp(SockOp):
             if not self.writes and self.watcher is not None:
                 self.watcher.readable = False                    # Y3
             return 0
-        Py_INCREF(result)
-        out[0] = <PyObject *>result
-        return 1
+        return give(result, out)
 
 
 cdef class ConnectOp(SockOp):
@@ -447,9 +436,7 @@ cdef class ConnectOp(SockOp):
                 self.peer = read_address(&peer, size)
             elif errno == ENOTCONN:          # it is still under way (Y10)
                 return 0
-        Py_INCREF(None)
-        out[0] = <PyObject *>None
-        return 1
+        return give(None, out)
 
 
 def _accept(sock):
