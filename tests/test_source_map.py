@@ -37,6 +37,9 @@ def test_each_row_names_something_that_is_there(name, module, go):
         return
     if "." in name and f"{module}.{name}".encode() in Path(found.__file__).read_bytes():
         return  # a method that Python does not see; its tracebacks name it
+    pxd = Path(found.__file__).with_name(module.rpartition(".")[2] + ".pxd")
+    if pxd.exists() and re.search(rf"^cdef inline .*\b{name}\(", pxd.read_text(), re.MULTILINE):
+        return
     assert callable(reduce(getattr, name.split("."), found))
 
 

@@ -20,10 +20,10 @@ from gopoll._atomic cimport (add_int, add_u64, load_i64, load_int, load_u64, loa
 from gopoll._epoll cimport (EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP,
                             EVENTS, epoll_event, netpollarm, netpollBreak, netpolldrain,
                             netpollwait)
-from gopoll._pollcache cimport (modeRead, modeWrite, netpollready, pollDesc, pollDisarm, pollmask,
-                                pollServer, pdReady, regExclusive, regLevel, regOneshot,
-                                setEventErr, setEventMore, tagBits, taggedPointer,
-                                taggedPointerPack, tagMask)
+from gopoll._pollcache cimport (infoEventErr, infoEventTried, modeRead, modeWrite, netpollready,
+                                pollDesc, pollDisarm, pollmask, pollServer, pdReady,
+                                regExclusive, regLevel, regOneshot, setEventErr, setEventMore,
+                                tagBits, taggedPointer, taggedPointerPack, tagMask)
 from gopoll._polldeadline cimport netpolldeadlineimpl
 from gopoll._pollserver cimport (netpollAdjustWaiters, netpollGenericInit, ready_push,
                                  ready_take)
@@ -64,7 +64,8 @@ cdef int netpollevent(
         setEventMore(pd, seq)            # R1: before it is ready
     if mode == 0:
         return 0
-    setEventErr(pd, events == EPOLLERR, seq)
+    if events == EPOLLERR or load_u64(&pd.info) & (infoEventErr | infoEventTried):
+        setEventErr(pd, events == EPOLLERR, seq)
     reg = load_int(&pd.reg)
     if reg == regExclusive and mode & modeRead:
         pollDisarm(ps, pd, seq)          # L2: before it is ready
@@ -207,6 +208,7 @@ cdef int _apply(pollServer *ps, epoll_event *events, int k, uintptr_t *out, int 
                 bint blocking, Tally *tally) noexcept nogil:
     """Apply *k* events; the new length of *out*."""
     cdef uintptr_t got[2]
+    cdef uintptr_t *to
     cdef int i, woken
     for i in range(k):                       # 1,000 ready: 3 % less for an event
         gopoll_prefetch(taggedPointer(events[i].data.u64))
@@ -223,13 +225,14 @@ cdef int _apply(pollServer *ps, epoll_event *events, int k, uintptr_t *out, int 
             tally.broken = True
             continue
         tally.seen += 1
-        woken = netpollevent(ps, events[i].events, events[i].data.u64, got)
+        to = out + n if cap - n >= 2 else got
+        woken = netpollevent(ps, events[i].events, events[i].data.u64, to)
         if woken < 0:
             tally.stale += 1
             continue
         tally.spurious += woken == 0
         tally.delta -= woken
-        n = _emit(ps, out, n, cap, got, woken, tally)
+        n = n + woken if to != got else _emit(ps, out, n, cap, got, woken, tally)
     return n
 
 
@@ -246,9 +249,7 @@ cdef void _count(pollServer *ps, Tally *tally) noexcept nogil:
         add_u64(&ps.stats.spurious, tally.spurious)
     if tally.stale:
         add_u64(&ps.stats.stale, tally.stale)
-    if tally.delta:
-        add_u64(&ps.stats.wakes, <uint64_t>-tally.delta)
-        netpollAdjustWaiters(ps, tally.delta)
+    netpollAdjustWaiters(ps, tally.delta)
 
 
 cdef int netpoll(pollServer *ps, int64_t delay, uintptr_t *out, int cap) noexcept nogil:
@@ -276,7 +277,7 @@ cdef int netpoll(pollServer *ps, int64_t delay, uintptr_t *out, int cap) noexcep
         _taken_back(ps, &tally)                              # P6
     while rc == 0:
         full = False
-        if list_first:
+        if list_first and load_i64(&ps.ready.len) != 0:
             n += ready_take(ps, out + n, cap - n)
         if n < cap and load_int(&ps.inited):
             most = EVENTS if cap - n > EVENTS else cap - n
@@ -290,7 +291,8 @@ cdef int netpoll(pollServer *ps, int64_t delay, uintptr_t *out, int cap) noexcep
             looks += 1
             full = rc == most and tally.seen - tally.stale != seen and looks < MOST_LOOKS
         n = _due(ps, out, n, cap, &tally)
-        n += ready_take(ps, out + n, cap - n)
+        if load_i64(&ps.ready.len) != 0:
+            n += ready_take(ps, out + n, cap - n)
         rc = tally.thrown
         if full and n < cap:
             continue

@@ -58,19 +58,6 @@ if sizeof(pollDesc) > pollDescSize:
 
 # -- the free list ---------------------------------------------------------------------------------
 
-cdef uint64_t taggedPointerPack(pollDesc *pd, uint64_t tag) noexcept nogil:
-    """Pack an address and a generation into one epoll word. Go: taggedPointerPack.
-
-    48 address bits of which the low 8 are zero by alignment leave 24 for the tag.
-    """
-    return (<uint64_t><uintptr_t>pd << 16) | (tag & tagMask)
-
-
-cdef pollDesc *taggedPointer(uint64_t data) noexcept nogil:
-    """The address in a packed word; NULL is the poller's own."""
-    return <pollDesc *><uintptr_t>((data >> tagBits) << (tagBits - 16))
-
-
 cdef int _grow(pollCache *c) noexcept nogil:
     """Add a block of descriptors to the free list; 0 or a Throw code. Under c.lock."""
     cdef void **blocks = <void **>realloc(c.blocks, (c.nblocks + 1) * sizeof(void *))
@@ -341,8 +328,6 @@ cdef int pollwake(pollServer *ps, uintptr_t reader, uintptr_t writer) noexcept n
     if writer and rc == 0:
         rc = ready_push(ps, writer)
     netpollAdjustWaiters(ps, -((reader != 0) + (writer != 0)))
-    if rc == 0 and (reader or writer):
-        add_u64(&ps.stats.wakes, (reader != 0) + (writer != 0))
     return rc
 
 
@@ -425,12 +410,12 @@ cdef bint netpollblockcommit(
 
     After True the waiter belongs to whoever wakes it; do not touch it. Go: netpollblockcommit.
     """
-    # Counted before it can be seen, so that the counter is never below the truth by more than
+    # Counted before it can be seen, so that the count is never below the truth by more than
     # the wakes under way (go-reference, lesson 4).
     netpollAdjustWaiters(ps, 1)
     if cas_word(&pd.rg if mode == modeRead else &pd.wg, pdWait, waiter):
         return True
-    netpollAdjustWaiters(ps, -1)
+    add_u64(&ps.stats.parks, <uint64_t>-1)
     return False
 
 
@@ -443,7 +428,6 @@ cdef int netpollabort(
     cdef uintptr_t *g = &pd.rg if mode == modeRead else &pd.wg
     if waiter > pdWait and cas_word(g, waiter, pdNil):
         add_u64(&ps.stats.aborts, 1)
-        netpollAdjustWaiters(ps, -1)
         return 1
     return 2 if cas_word(g, pdWait, pdNil) else 0
 
@@ -457,39 +441,6 @@ cdef int netpollresume(pollDesc *pd, int mode) noexcept nogil:
     if old > pdWait:
         return THROW_CORRUPTED
     return old == pdReady
-
-
-cdef uintptr_t netpollunblock(pollDesc *pd, int mode, bint ioready) noexcept nogil:
-    """Make one direction ready, or only take its waiter off (not ioready); the word or 0.
-
-    Close and deadline store nothing for a waiter to come: it reads info. A load stands before
-    the swap because most events find pdReady or pdNil. Go: netpollunblock.
-    """
-    cdef uintptr_t *g = &pd.rg if mode == modeRead else &pd.wg
-    cdef uintptr_t into = pdReady if ioready else pdNil
-    cdef uintptr_t old
-    while True:
-        old = load_word(g)
-        if old == pdReady or (old == pdNil and not ioready):
-            return 0
-        if cas_word(g, old, into):
-            return old if old > pdWait else 0
-
-
-cdef int netpollready(
-        pollDesc *pd, int mode, uintptr_t *out) noexcept nogil:
-    """Make *mode* ready and put the woken words (at most 2) into *out*; their number.
-
-    Never takes pd.lock. Go: netpollready.
-    """
-    cdef int n = 0
-    if mode & modeRead:
-        out[0] = netpollunblock(pd, modeRead, True)
-        n += out[0] != 0
-    if mode & modeWrite:
-        out[n] = netpollunblock(pd, modeWrite, True)
-        n += out[n] != 0
-    return n
 
 
 # -- registrations that come and go: level-triggered, one-shot and exclusive -----------------------

@@ -12,14 +12,15 @@ from cpython.object cimport PyObject
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport INT64_MAX, int64_t, uintptr_t
 
-from gopoll._atomic cimport cas_int, load_i64, load_u64, lock, unlock
+from gopoll._atomic cimport cas_int, load_u64, lock, unlock
 from gopoll._epoll cimport EPOLLET, EPOLLIN, netpollBreak, netpollopen
 from gopoll._netpoll cimport NETPOLL_CAP, netpoll, netpolltimeout
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollServer, regEdge, regLevel,
                                 regOneshot)
 from gopoll._polldesc cimport PollDesc, Timer
 from gopoll._pollerbase cimport PollerBase, check_int, check_int64
-from gopoll._pollserver cimport netpollGenericInit, poll_runtime_isPollServerDescriptor
+from gopoll._pollserver cimport (netpollGenericInit, netpollWaiters,
+                                 poll_runtime_isPollServerDescriptor)
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 
@@ -203,17 +204,15 @@ cdef class Poller(PollerBase):
         lock(&ps.timers.lock)
         timers = ps.timers.len
         unlock(&ps.timers.lock)
-        waiters = load_i64(&ps.waiters)
-        wakes = load_u64(&ps.stats.wakes)
         return {
             "polls": load_u64(&ps.stats.polls),
             "events": load_u64(&ps.stats.events),
-            "parks": wakes + load_u64(&ps.stats.aborts) + waiters,
-            "wakes": wakes,
+            "parks": load_u64(&ps.stats.parks),
+            "wakes": load_u64(&ps.stats.wakes),
             "spurious": load_u64(&ps.stats.spurious),
             "stale": load_u64(&ps.stats.stale),
             "breaks": load_u64(&ps.stats.breaks),
-            "waiters": waiters,
+            "waiters": netpollWaiters(ps),
             "descriptors": descriptors,
             "timers": timers,
         }

@@ -15,4 +15,5 @@ cdef int netpollwake(pollServer *ps) noexcept nogil
 cdef int ready_push(pollServer *ps, uintptr_t waiter) noexcept nogil
 cdef int ready_take(pollServer *ps, uintptr_t *out, int cap) noexcept nogil
 cdef void netpollAdjustWaiters(pollServer *ps, int64_t delta) noexcept nogil
+cdef int64_t netpollWaiters(pollServer *ps) noexcept nogil
 cdef bint netpollAnyWaiters(pollServer *ps) noexcept nogil

@@ -9,12 +9,12 @@ A9: in a forked child no lock of the parent's is taken: a thread that does not e
     held before that handler runs.
 """
 
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from gopoll._atomic cimport (add_i64, load_i64, load_int, lock, lock_fini, lock_init, store_i64,
-                             store_int, unlock)
+from gopoll._atomic cimport (add_u64, load_i64, load_int, load_u64, lock, lock_fini, lock_init,
+                             store_i64, store_int, unlock)
 from gopoll._epoll cimport netpollBreak, netpollfini, netpollinit
 from gopoll._polltypes cimport readyList
 from gopoll._throw cimport THROW_OUT_OF_MEMORY
@@ -172,11 +172,24 @@ cdef int ready_take(pollServer *ps, uintptr_t *out, int cap) noexcept nogil:
 # -- the count of parked waiters -------------------------------------------------------------------
 
 cdef void netpollAdjustWaiters(pollServer *ps, int64_t delta) noexcept nogil:
-    """Count parked waiters, after they are runnable. Go: netpollAdjustWaiters."""
-    if delta != 0:
-        add_i64(&ps.waiters, delta)
+    """Count one who parks, before that can be seen, or those that a wake-up has taken off, after
+    they are runnable. Go: netpollAdjustWaiters.
+    """
+    if delta > 0:
+        add_u64(&ps.stats.parks, <uint64_t>delta)
+    elif delta < 0:
+        add_u64(&ps.stats.wakes, <uint64_t>-delta)
+
+
+cdef int64_t netpollWaiters(pollServer *ps) noexcept nogil:
+    """How many are parked: never below the truth, for who leaves is looked at first.
+
+    Go: the variable netpollWaiters; here a wake-up is counted once, not there and in the stats.
+    """
+    cdef uint64_t gone = load_u64(&ps.stats.wakes) + load_u64(&ps.stats.aborts)
+    return <int64_t>(load_u64(&ps.stats.parks) - gone)
 
 
 cdef bint netpollAnyWaiters(pollServer *ps) noexcept nogil:
     """Report whether anybody is parked. Go: netpollAnyWaiters."""
-    return load_i64(&ps.waiters) > 0
+    return netpollWaiters(ps) > 0

@@ -86,11 +86,12 @@ cdef struct readyList:
 cdef struct pollStats:
     uint64_t polls     # netpoll calls
     uint64_t events    # epoll events seen, breaks left out
-    uint64_t wakes     # waiters handed out by events, deadlines, close
+    uint64_t parks     # waiters parked in rg and wg so far
+    uint64_t wakes     # those of them handed out by events, deadlines, close
     uint64_t spurious  # events that found nobody parked
     uint64_t stale     # events of an older generation, dropped
     uint64_t breaks    # breaks drained
-    uint64_t aborts    # waiters taken back; parks = wakes + aborts + those parked now
+    uint64_t aborts    # those taken back
 
 cdef struct pollServer:             # Go's package-level poller, one per Poller
     Epoll ep
@@ -102,7 +103,6 @@ cdef struct pollServer:             # Go's package-level poller, one per Poller
     int blocked        # threads in, or about to enter, a blocking wait; atomic (P5)
     int watched        # a host watches the epoll descriptor; 2 in its own turn (P8); atomic
     int timerfd        # -1, or the descriptor that makes epfd readable at deadlines
-    int64_t waiters    # words parked in rg and wg (netpollWaiters); atomic
     pollStats stats    # all atomic
     int pid            # whose it is: a forked child leaves it alone (A9)
     int64_t timerset   # when the timerfd fires, ns, 0 never; guarded by initlock

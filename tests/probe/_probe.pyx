@@ -27,8 +27,9 @@ from gopoll._polldeadline cimport netpolldeadlineimpl, poll_runtime_pollSetDeadl
 from gopoll._polldesc cimport PollDesc
 from gopoll._poller cimport Poller
 from gopoll._pollserver cimport (netpollAdjustWaiters, netpollAnyWaiters, netpollGenericInit,
-                                 netpollwake, poll_runtime_isPollServerDescriptor,
-                                 pollserver_fini, pollserver_init, ready_push, ready_take)
+                                 netpollWaiters, netpollwake,
+                                 poll_runtime_isPollServerDescriptor, pollserver_fini,
+                                 pollserver_init, ready_push, ready_take)
 from gopoll._sockaddr cimport (sockaddr_from_python, sockaddr_storage, sockaddr_to_python,
                                socklen_t)
 from gopoll._sysfd cimport SysFD
@@ -117,7 +118,7 @@ cdef class Server:
 
     @property
     def waiters(self):
-        return load_i64(&self.ps.waiters)
+        return netpollWaiters(self.ps)
 
     @property
     def any_waiters(self):

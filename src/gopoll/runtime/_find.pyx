@@ -23,7 +23,7 @@ from gopoll._atomic cimport (add_i64, add_int, bump, cas_i64, cas_int, futex_wai
                              swap_int, swap_word)
 from gopoll._host cimport HostWaiter
 from gopoll._netpoll cimport netpoll
-from gopoll._pollserver cimport pollserver_forked
+from gopoll._pollserver cimport netpollWaiters, pollserver_forked
 from gopoll._throw cimport throw
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport G_RUNNABLE, GBase
@@ -390,7 +390,7 @@ cdef class FindBase(SchedBase):
             n -= 1
 
     cdef bint hopeless(self) noexcept:
-        return (load_i64(&self.ps.waiters) <= load_int(&self.words.syswaiters)
+        return (netpollWaiters(self.ps) <= load_int(&self.words.syswaiters)
                 and load_i64(&self.ps.timers.first) == 0
                 and load_i64(&self.ps.ready.len) == 0
                 and load_u64(&self.globq.len) == 0)
