@@ -16,6 +16,8 @@ cdef class TransportCore(Watcher):
     cdef bint closing                  # close() or an error
     cdef bint readable                 # there may be something to read (Y3, Y6)
     cdef int start(self) except -1
+    cdef bint reads(self) noexcept
+    cdef bint writes(self) noexcept
     cdef int pause_reading(self) except -1
     cdef int resume_reading(self) except -1
     cdef int close(self) except -1

@@ -44,6 +44,14 @@ cdef class TransportCore(Watcher):
         """Begin to read: connection_made has been called."""
         raise NotImplementedError
 
+    cdef bint reads(self) noexcept:
+        """Whether the protocol is to be given what comes."""
+        return self.started and not (self.paused or self.closing or self.conn_lost)
+
+    cdef bint writes(self) noexcept:
+        """Whether something waits for room."""
+        return self.queued != 0
+
     cdef int pause_reading(self) except -1:
         if not (self.closing or self.paused):
             self.paused = True
@@ -124,6 +132,19 @@ class TransportFace:
             core.sock.close()
             if core.server is not None:
                 detach(core.server, self)
+
+    def __repr__(self):
+        cdef TransportCore core = self._core
+        info = [self.__class__.__name__]
+        if core.sock is None:
+            info.append("closed")
+        elif core.closing:
+            info.append("closing")
+        info.append(f"fd={core.fd}")
+        if core.loop is not None and not core.loop._closed:
+            info.append(f"read={'polling' if core.reads() else 'idle'}")
+            info.append(f"write=<{'polling' if core.writes() else 'idle'}, bufsize={core.queued}>")
+        return f"<{' '.join(info)}>"
 
     def is_reading(self):
         """Whether what comes is given to the protocol."""

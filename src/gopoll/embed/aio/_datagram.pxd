@@ -19,7 +19,6 @@ cdef class DatagramCore(TransportCore):
     cdef double delay                  # till the next try where no event tells of room, seconds
     cdef bint timed                    # the timer of _wait_for_room is set
     cdef int sendto(self, object data, object addr) except -1
-    cdef bint _reads(self) noexcept
     cdef int _in_context(self, object context, bint writes) except -1
     cdef int _register(self, uint32_t mask) except -1
     cdef int _read(self) except -1

@@ -70,14 +70,13 @@ cdef class DatagramCore(TransportCore):
 
     # -- events
 
-    cdef bint _reads(self) noexcept:
-        """Whether the protocol is to be given what comes."""
-        return self.started and not (self.paused or self.closing or self.conn_lost)
+    cdef bint writes(self) noexcept:
+        return self.writing
 
     cdef int turn(self, uint32_t events) except -1:
         if events & ~<uint32_t>EPOLLOUT:
             self.readable = True                                 # Y6
-        if self.readable and self._reads():
+        if self.readable and self.reads():
             self._in_context(self.context, False)
         if self.writing and (events & ~<uint32_t>EPOLLIN or events == 0):
             self._in_context(self.write_context, True)
@@ -138,13 +137,13 @@ cdef class DatagramCore(TransportCore):
         cdef int64_t end = nanotime() + SLICE
         while self._receive():
             left -= 1
-            if not self._reads():
+            if not self.reads():
                 return 0
             if left == 0 or loop._stopping or len(loop._ready) > 0 or nanotime() >= end:
                 break
             if loop._scheduled and loop.is_due():
                 break
-        if self.readable and self._reads():
+        if self.readable and self.reads():
             loop.pend(self)                                      # Y2
         return 0
 

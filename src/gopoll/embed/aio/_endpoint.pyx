@@ -32,19 +32,6 @@ class DatagramTransport(TransportFace, transports._FlowControlMixin,
     def _start(self):
         (<DatagramCore>self._core).start()
 
-    def __repr__(self):
-        cdef DatagramCore core = self._core
-        info = [self.__class__.__name__]
-        if core.sock is None:
-            info.append("closed")
-        elif core.closing:
-            info.append("closing")
-        info.append(f"fd={core.fd}")
-        if core.loop is not None and not core.loop._closed:
-            info.append(f"read={'polling' if core._reads() else 'idle'}")
-            info.append(f"write=<{'polling' if core.writing else 'idle'}, bufsize={core.queued}>")
-        return f"<{' '.join(info)}>"
-
     def sendto(self, data, addr=None):
         """Send *data* to *addr*, or to the peer: at once, or when there is room. Never blocks.
 

@@ -146,10 +146,13 @@ cdef class StreamCore(TransportCore):
 
     # -- reading
 
+    cdef bint reads(self) noexcept:
+        return self.started and not (self.paused or self.closing or self.ended)
+
     cdef int _read(self) except -1:
         """Read and give to the protocol what has come: once, as asyncio does in a turn."""
         cdef Py_ssize_t n
-        if self.paused or self.closing or self.ended or not self.started:
+        if not self.reads():
             return 0
         n = self._read_into() if self.buffered else self._read_data()
         if n == 0:

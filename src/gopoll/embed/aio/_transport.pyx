@@ -81,20 +81,6 @@ class SocketTransport(TransportFace, transports._FlowControlMixin):
             if waiter is not None and not waiter.cancelled():
                 waiter.set_result(None)
 
-    def __repr__(self):
-        cdef StreamCore core = self._core
-        info = [self.__class__.__name__]
-        if core.sock is None:
-            info.append("closed")
-        elif core.closing:
-            info.append("closing")
-        info.append(f"fd={core.fd}")
-        if core.loop is not None and not core.loop._closed:
-            reading = core.started and not (core.paused or core.closing or core.ended)
-            info.append(f"read={'polling' if reading else 'idle'}")
-            info.append(f"write=<{'polling' if core.queued else 'idle'}, bufsize={core.queued}>")
-        return f"<{' '.join(info)}>"
-
     # -- writing
 
     def write(self, data):
