@@ -523,3 +523,22 @@ def test_a_shield_left_out_of_order_shields_no_more(run, parked):
             await g
 
     run(main)
+
+
+def test_a_block_that_was_not_entered_cannot_be_left(run):
+    """It wrote into None, or ended the process."""
+    text = r"^the block of timeout\(\) or deadline\(\) has not been entered$"
+    for block in (gopoll.timeout(1), gopoll.deadline(None)):
+        with pytest.raises(RuntimeError, match=r"^no goroutine runs here"):
+            block.__aenter__()
+        with pytest.raises(RuntimeError, match=text):
+            block.__aexit__(None, None, None)
+
+    async def main():
+        block = gopoll.timeout(1)
+        with pytest.raises(RuntimeError, match=text):
+            await block.__aexit__(None, None, None)
+        async with block:
+            await gopoll.gosched()
+
+    run(main)

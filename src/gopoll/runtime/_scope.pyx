@@ -130,6 +130,8 @@ cdef class Deadline:
 
     def __aexit__(self, kind, exc, traceback):
         cdef Context ctx = self.ctx
+        if ctx is None:
+            raise RuntimeError("the block of timeout() or deadline() has not been entered")
         if leave_block(ctx, self.g):
             cause = ctx._cause
             ctx.finish(None, NAN)
