@@ -55,6 +55,14 @@ cdef class GroupBase:
         """Take a child out, or the body (None), and see whether the group is over."""
         self.leave(g)
 
+    def _refuse(self, GBase g not None):
+        """Take a child out that has not been started, and never will be: nobody else has it."""
+        cdef Join join
+        if g.first != NULL:
+            join = <Join>g.first
+            join.forsake()             # else the two keep each other, out of the collector's sight
+        self.leave(g)
+
     cdef int leave(self, GBase g) except -1:
         cdef bint over
         with cython.critical_section(self):

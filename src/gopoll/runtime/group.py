@@ -77,7 +77,7 @@ class Group(GroupBase):
         except BaseException:
             if not (g.done or g in sched.goroutines()):  # it has not been started
                 g.coro.close()
-                self._leave(g)
+                self._refuse(g)
             raise
         return made
 
