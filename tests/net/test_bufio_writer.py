@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import sys
 import traceback
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -333,6 +334,38 @@ def test_async_with_flushes_unless_an_exception_ends_it() -> None:
         with pytest.raises(type(error)):
             drive(block(error))
     assert sink.out == b"abc"
+
+
+if sys.version_info >= (3, 12):  # before that only C has buffers
+
+    class Memory:
+        """Bytes, and something that happens where they are asked for."""
+
+        def __init__(self, data: bytes, happens: Callable[[], object]) -> None:
+            self.data = data
+            self.happens = [happens]
+
+        def __buffer__(self, flags: int) -> memoryview:
+            if self.happens:
+                self.happens.pop()()
+            return memoryview(self.data)
+
+    @pytest.mark.parametrize("late", [b"c", b"cd", b"cde"])
+    def test_a_call_that_another_overtakes_is_refused(kind: type[Sink], late: bytes) -> None:
+        """Who comes between the look and the act, as threads do without a GIL. A large write sent
+        once more what the other one was sending; a small one was dropped with what that had sent.
+        """
+        sink = kind()
+        writer = Writer(sink, size=4)
+        drive(writer.write(b"ab"))
+        flush = awaiting(writer.flush())
+        with pytest.raises(RuntimeError, match=r"^writer is sending for another"):
+            drive(writer.write(Memory(late, lambda: flush.send(None))))
+        drive(flush)
+        assert (sink.out, writer.buffered) == (b"ab", 0)
+        drive(writer.write(late))
+        drive(writer.flush())
+        assert sink.out == b"ab" + late
 
 
 def test_bad_arguments_are_named() -> None:

@@ -11,6 +11,7 @@ cdef class WriterBase:
     cdef int busy              # somebody is inside conn.write; atomic
     cdef object error          # what every later call raises; in a critical section
     cdef bytearray buffer      # never resized once it has been handed to conn
+    cdef Py_ssize_t room(self) noexcept
     cdef object op(self, int kind, object data)
     cdef int check(self) except -1
     cdef int cut(self, object exc, object gone) except -1

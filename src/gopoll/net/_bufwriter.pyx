@@ -40,6 +40,9 @@ cdef class WriterBase:
     @property
     def available(self):
         """How many bytes a write may have to be no more than a copy. Go: Writer.Available."""
+        return self.room()
+
+    cdef Py_ssize_t room(self) noexcept:
         return max(0, self.size - PyByteArray_GET_SIZE(self.buffer))
 
     def write(self, data):
@@ -69,12 +72,13 @@ cdef class WriterBase:
         return op
 
     cdef int check(self) except -1:
-        """Raise what stands against a call, if anything does."""
+        """Raise what stands against a call, if anything does. In a critical section, up to where
+        the call has done what nobody else may come before.
+        """
         if load_int(&self.busy):
             # Behind what is on its way, or in front of it? Nobody could say.
             raise RuntimeError("writer is sending for another goroutine (give it a Mutex)")
-        with cython.critical_section(self):
-            error = self.error
+        error = self.error
         if error is not None:
             if getattr(error, "written", None):
                 error.written = 0                    # of this call's data
@@ -98,19 +102,11 @@ cdef class WriterBase:
         return 0
 
 
-cdef Py_ssize_t append(bytearray buffer, object data, Py_ssize_t most) except -2:
-    """Append *data* to *buffer* and return its length; or -1 if it has more than *most* bytes."""
-    cdef Py_buffer view
+cdef int append(bytearray buffer, Py_buffer *view) except -1:
     cdef Py_ssize_t had = PyByteArray_GET_SIZE(buffer)
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-    try:
-        if 0 <= most < view.len:
-            return -1
-        PyByteArray_Resize(buffer, had + view.len)
-        memcpy(PyByteArray_AS_STRING(buffer) + had, view.buf, view.len)
-        return view.len
-    finally:
-        PyBuffer_Release(&view)
+    PyByteArray_Resize(buffer, had + view.len)
+    memcpy(PyByteArray_AS_STRING(buffer) + had, view.buf, view.len)
+    return 0
 
 
 # -- operations ------------------------------------------------------------------------------------
@@ -135,21 +131,24 @@ cdef class WriterOp(BufferedOp):
     cdef bint now(self, PyObject **out) except -1:
         """End on the spot, with a result in *out*: whether that could be."""
         cdef WriterBase writer = self.writer
-        cdef Py_ssize_t n, most
-        writer.check()
-        with cython.critical_section(writer):
-            n = PyByteArray_GET_SIZE(writer.buffer)
-            if self.kind == WRITE:
-                most = min(writer.size - 1, max(0, writer.size - n))
-                n = append(writer.buffer, self.data, most)
-            elif n:
-                n = -1
-        if n < 0:
-            return False
+        cdef Py_buffer view
+        cdef bint fits = True
         if self.kind == FLUSH:
-            return give(None, out)
-        self.told = n
-        return give(self.told, out)
+            with cython.critical_section(writer):
+                writer.check()
+                fits = PyByteArray_GET_SIZE(writer.buffer) == 0
+            return fits and give(None, out)
+        PyObject_GetBuffer(self.data, &view, PyBUF_SIMPLE)       # first: it may run anything
+        try:
+            with cython.critical_section(writer):
+                writer.check()
+                fits = view.len < writer.size and view.len <= writer.room()
+                if fits:
+                    append(writer.buffer, &view)
+                    self.told = view.len
+        finally:
+            PyBuffer_Release(&view)
+        return fits and give(self.told, out)
 
     cdef int start(self) except -1:
         """Decide what the connection is given, one after the other; a list is for writev."""
@@ -160,6 +159,7 @@ cdef class WriterOp(BufferedOp):
             # What fits follows into an empty buffer.
             tail = self.data if len(self.data) >= writer.size else None
         with cython.critical_section(writer):
+            writer.check()                           # another may have come since now()
             self.head = writer.buffer
             store_int(&writer.busy, True)
         if not self.head:
@@ -188,6 +188,7 @@ cdef class WriterOp(BufferedOp):
     cdef bint arrived(self, object value, PyObject **out) except -1:
         """A piece has left: whether it was the last, with the result in *out*."""
         cdef WriterBase writer = self.writer
+        cdef Py_buffer view
         self.made = self.rest = None
         self.gone = PyByteArray_GET_SIZE(self.head)
         if self.pieces:
@@ -197,7 +198,11 @@ cdef class WriterOp(BufferedOp):
             writer.buffer = bytearray()
             store_int(&writer.busy, False)
             if self.kind == WRITE and len(self.data) < writer.size:
-                append(writer.buffer, self.data, -1)
+                PyObject_GetBuffer(self.data, &view, PyBUF_SIMPLE)
+                try:
+                    append(writer.buffer, &view)
+                finally:
+                    PyBuffer_Release(&view)
         if self.kind == FLUSH:
             return give(None, out)
         self.told = len(self.data)
