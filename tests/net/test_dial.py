@@ -245,6 +245,8 @@ def test_a_timeout_beyond_the_clock_is_a_long_one(run, seconds):
 def test_a_setting_that_is_no_number_is_refused_at_once(setting):
     with pytest.raises(ValueError, match=f"{setting} must not be nan"):
         Dialer(**{setting: float("nan")})
+    with pytest.raises(ValueError, match=f"^{setting} must be seconds: {setting} is too large$"):
+        Dialer(**{setting: 10**400})
 
 
 def test_the_earlier_of_context_and_dialer_counts(run):

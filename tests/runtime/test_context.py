@@ -7,6 +7,8 @@ import math
 import sys
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -105,11 +107,12 @@ def test_a_deadline_is_inherited_and_only_shortened():
     assert later.done
 
 
-@pytest.mark.parametrize("seconds", [0, -1, -math.inf])
+@pytest.mark.parametrize("seconds", [0, -1, -math.inf, Decimal(-1), Fraction(-1, 2)])
 def test_a_deadline_that_has_passed_ends_at_once(seconds):
     ctx, _ = gopoll.with_timeout(gopoll.background(), seconds)
     assert ctx.done
     assert isinstance(ctx.cause, DeadlineExceeded)
+    assert gopoll.timeout(seconds).when <= now()
 
 
 def test_a_context_expires_on_its_own_and_not_early(run):

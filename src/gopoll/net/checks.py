@@ -42,7 +42,11 @@ def check_seconds(name: str, seconds: object) -> None:
     """Raise if *seconds* is none: infinity is, nan is not."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} must be seconds, not {type(seconds).__name__}")
-    if math.isnan(seconds):
+    try:
+        nan = math.isnan(seconds)
+    except OverflowError:
+        raise ValueError(f"{name} must be seconds: {name} is too large") from None
+    if nan:
         raise ValueError(f"{name} must not be nan")
 
 

@@ -72,7 +72,7 @@ def with_timeout(parent: Context, timeout: float) -> tuple[Context, Callable[...
     """As with_deadline, *timeout* seconds from now. Go: WithTimeout."""
     _check_parent(parent)
     check_when("timeout", timeout)
-    return _with_deadline(parent, time.monotonic() + timeout)
+    return _with_deadline(parent, time.monotonic() + float(timeout))  # a Decimal takes no float
 
 
 def with_value(parent: Context, key: Hashable, value: object) -> Context:

@@ -25,7 +25,7 @@ def timeout(seconds: float | None) -> Deadline:
     if seconds is None:
         return Deadline(None)
     check_when("timeout", seconds)
-    return Deadline(time.monotonic() + seconds)
+    return Deadline(time.monotonic() + float(seconds))
 
 
 def deadline(when: float | None) -> Deadline:
