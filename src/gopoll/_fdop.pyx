@@ -379,8 +379,11 @@ cdef object thrown(object kind, object value):
     return exc if isinstance(exc, kind) else kind(value)
 
 
+cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
+
+
 cdef int never_awaited(str name, SysFD fd) except -1:
-    warnings.warn(f"{name} {fd.network} was never awaited", RuntimeWarning, source=fd)
+    warn(f"{name} {fd.network} was never awaited", RuntimeWarning, source=fd)
     return 0
 
 

@@ -30,6 +30,8 @@ from gopoll._timers cimport nanotime
 from gopoll.errors import ForkedError, closed_error, not_pollable_error, op_error
 
 
+cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
+
 cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
     enum:
@@ -309,9 +311,12 @@ cdef class SysFD:
 
     def __del__(self):
         if self.sysfd >= 0 and not fdmutex_closed(&self.mu):
-            text = f"unclosed {self!r}"
+            try:
+                text = f"unclosed {self!r}"
+            except Exception:            # at the interpreter's end names may have gone, it is quiet
+                text = f"unclosed {type(self).__name__}"
             self.evict()                             # first: the warning may be an error
-            warnings.warn(text, ResourceWarning, source=self)
+            warn(text, ResourceWarning, source=self)
 
     def __dealloc__(self):
         if self.sysfd >= 0:

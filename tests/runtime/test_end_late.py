@@ -293,3 +293,28 @@ last = Last(int)
 """
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+KEPT = """
+import sys, warnings
+import gopoll
+warnings.simplefilter("ignore")
+
+class Source:
+    async def read(self, n):
+        return b""
+
+async def main():
+    listener = await gopoll.listen("tcp", "127.0.0.1:0")
+    conn = await gopoll.dial("tcp", listener.addr)
+    waits = [conn.read(), gopoll.Reader(Source()).read_line(), gopoll.sleep(1)]
+    return [listener, conn, *waits, gopoll.Chan().send(1)]
+
+sys.kept = gopoll.run(main)
+"""
+
+
+def test_what_is_kept_to_the_interpreter_s_very_end_is_no_noise_there():
+    """Names of modules had gone, and each of them was told of as an error without a text."""
+    done = run_python(KEPT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

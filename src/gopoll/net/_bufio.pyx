@@ -145,8 +145,11 @@ cdef object owned(PyObject **out):
     return value
 
 
+cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
+
+
 cdef int never_awaited(str name) except -1:
-    warnings.warn(f"{name} was never awaited", RuntimeWarning)
+    warn(f"{name} was never awaited", RuntimeWarning)
     return 0
 
 

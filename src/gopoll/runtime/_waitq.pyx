@@ -43,6 +43,8 @@ from gopoll.runtime._sched cimport ready_g
 
 from gopoll.errors import Canceled
 
+cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
+
 
 cdef int init_op(WaitOp op, WaitQ *q, int *lock) noexcept:
     """Say in which queue *op* would wait, and what guards it."""
@@ -222,7 +224,7 @@ cdef class WaitOp(Awaitable):
     cdef int never_awaited(self) except -1:
         """Warn of an operation that nobody has awaited. From __dealloc__."""
         if self.phase == NEW:
-            warnings.warn(f"{self.name()} was never awaited", RuntimeWarning)
+            warn(f"{self.name()} was never awaited", RuntimeWarning)
         return 0
 
 

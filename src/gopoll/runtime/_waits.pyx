@@ -18,9 +18,12 @@ from gopoll.runtime._exec cimport GOSCHED
 from gopoll.runtime._sched cimport SchedBase
 
 
+cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
+
+
 cdef int never_awaited(str name) except -1:
     """Warn of a wait that nobody has awaited. From __dealloc__."""
-    warnings.warn(f"{name} was never awaited", RuntimeWarning)
+    warn(f"{name} was never awaited", RuntimeWarning)
     return 0
 
 
