@@ -328,6 +328,26 @@ def test_a_program_is_compiled_once_for_each_state_of_its_source(tmp_path, monke
     assert sorted(p for p in made[0].parent.iterdir()) == sorted({made[0], made[2]})
 
 
+def test_what_takes_a_while_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "it.c").touch()
+    for told in ("compiling it (Go: a minute or two)\n", ""):
+        build.made("it", [tmp_path / "it.c"], [], lambda out: ["touch", out])
+        assert capsys.readouterr().err == told
+
+
+def test_the_c_library_keeps_blocks_for_all_that_are_not_as_shipped(marker):
+    code = "echo ${MALLOC_MMAP_THRESHOLD_-none} ${MALLOC_TRIM_THRESHOLD_-none}; exec sleep 60"
+    for prefix, told in (((), "4194304 16777216"), (rivals.AS_SHIPPED, "none none")):
+        command = [*prefix, "sh", "-c", code]
+        with processes.running(command, measure.places("one").server, batch=False) as process:
+            assert process.line(30) == told
+    for name, rival in (rivals.ALL | rivals.TLS).items():
+        with contextlib.suppress(build.Missing):
+            shipped = tuple(rival.command()[: len(rivals.AS_SHIPPED)]) == rivals.AS_SHIPPED
+            assert shipped is name.endswith("-shipped")
+
+
 def test_who_is_missing_is_skipped_with_a_reason(monkeypatch):
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")

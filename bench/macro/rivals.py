@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.macro.build import Missing, compile_c, compile_go
+from bench.macro.processes import KEEP_BLOCKS
 
 SERVERS = Path(__file__).resolve().parent / "servers"
 
@@ -31,9 +32,8 @@ class Rival:
     tls: bool = False  # it wants a certificate, and a load that speaks TLS
 
 
-# rloop reads into a new block of 256 KiB, which glibc maps and unmaps for each read unless it is
-# told to keep such blocks.
-KEEP_BLOCKS = ("env", "MALLOC_MMAP_THRESHOLD_=4194304", "MALLOC_TRIM_THRESHOLD_=16777216")
+# With the C library as it comes.
+AS_SHIPPED = ("env", *(word for name in KEEP_BLOCKS for word in ("-u", name)))
 
 
 def python(script: str, name: str, needs: str | None = None, prefix: tuple = ()) -> Rival:
@@ -102,15 +102,15 @@ ALL = {
         python("echo_asyncio.py", "uvloop-bufproto", "uvloop"),
         python("echo_asyncio.py", "uvloop-streams", "uvloop"),
         python("echo_asyncio.py", "uvloop-sock", "uvloop"),
-        python("echo_asyncio.py", "rloop-proto", "rloop", KEEP_BLOCKS),
-        python("echo_asyncio.py", "rloop-proto-shipped", "rloop"),
-        python("echo_asyncio.py", "rloop-streams", "rloop", KEEP_BLOCKS),
-        python("echo_asyncio.py", "rloop-streams-shipped", "rloop"),
+        python("echo_asyncio.py", "rloop-proto", "rloop"),
+        python("echo_asyncio.py", "rloop-proto-shipped", "rloop", AS_SHIPPED),
+        python("echo_asyncio.py", "rloop-streams", "rloop"),
+        python("echo_asyncio.py", "rloop-streams-shipped", "rloop", AS_SHIPPED),
         python("echo_asyncio.py", "rloop-sock", "rloop"),
         python("echo_asyncio.py", "asyncio-proto"),
-        python("echo_asyncio.py", "asyncio-proto-shipped"),
+        python("echo_asyncio.py", "asyncio-proto-shipped", prefix=AS_SHIPPED),
         python("echo_asyncio.py", "asyncio-streams"),
-        python("echo_asyncio.py", "asyncio-streams-shipped"),
+        python("echo_asyncio.py", "asyncio-streams-shipped", prefix=AS_SHIPPED),
         python("echo_asyncio.py", "asyncio-sock"),
         python("echo_gevent.py", "gevent", "gevent"),
         python("echo_trio.py", "trio", "trio"),

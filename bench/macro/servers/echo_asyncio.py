@@ -2,10 +2,10 @@
 
 Started by measure.py. A name that ends in -shipped has the library as it comes; the others have
 what serves them best here. asyncio's transports read 256 KiB at a time, which makes a bytes object
-of that size for each message, mapped and unmapped by the C library: here they read 64 KiB. rloop
-does the same and cannot be told: rivals.py has the C library keep such blocks. uvloop reads 256 KiB
-into a buffer that all its connections share, which costs nothing. Streams keep their limit of
-64 KiB. Transports set NODELAY themselves; the listening socket has it too, for sock_*.
+of that size for each message: here they read 64 KiB. rloop does the same and cannot be told. The C
+library is told to keep such blocks, but for -shipped (processes.py). uvloop reads 256 KiB into a
+buffer that all its connections share, which costs nothing. Streams keep their limit of 64 KiB.
+Transports set NODELAY themselves; the listening socket has it too, for sock_*.
 
 Where reads have deadlines: a Protocol moves a timer of the loop, as is usual, by making a new one;
 coroutines use asyncio.timeout(). -tls: the same over TLS, on the loop's own transports.
