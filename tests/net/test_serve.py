@@ -20,6 +20,7 @@ from gopoll.net.unix import UnixConn
 from gopoll.runtime.blocking import blocking
 from gopoll.runtime.context import current_context, with_value
 from gopoll.runtime.goroutine import go, sleep
+from gopoll.runtime.group import Group
 from gopoll.runtime.scope import shield, timeout
 from helpers.child import run_python
 from net.certs import certs
@@ -151,6 +152,33 @@ def test_what_a_handler_raises_is_reported_and_the_server_goes_on(run, caplog):
     assert (net.levelno, net.exc_info) == (logging.WARNING, None)
     assert net.getMessage().startswith("dial tcp 127.0.0.1:")
     assert "connection refused" in net.getMessage()
+
+
+def test_a_group_of_errors_of_the_network_is_a_line_for_each(run, caplog):
+    """Two goroutines for a connection in a Group: a peer that has gone is no bug of theirs."""
+    net = [OpError(op, "tcp", err="made up") for op in ("read", "write")]
+
+    async def handler(conn):
+        data = await conn.read()
+        async with Group() as group:
+            group.go(fail, net[0])
+            group.go(fail, LookupError("a bug") if data == b"bug" else net[1])
+
+    async def fail(error):
+        raise error
+
+    async def main():
+        async with serving(handler) as (_, listener):
+            for data in (b"net", b"bug"):
+                async with await dial("tcp", listener.addr) as client:
+                    await client.write(data)
+                    assert await client.read() == b""
+
+    run(main)
+    *lines, bug = caplog.records
+    assert [(r.levelno, r.exc_info) for r in lines] == 2 * [(logging.WARNING, None)]
+    assert [r.getMessage() for r in lines] == [str(error) for error in net]
+    assert (bug.levelno, bug.exc_info[0]) == (logging.ERROR, ExceptionGroup)
 
 
 def test_a_handler_that_is_not_async_is_told_of_once(run, caplog):

@@ -168,10 +168,12 @@ class _Server(Generic[C]):
                 await made
             else:
                 self._complain(made)
-        except OpError as exc:
-            _log.warning("%s", exc)
         except Exception as exc:
-            _log.error("the handler of %r has failed", conn, exc_info=exc)
+            if (errors := _op_errors(exc)) is None:
+                _log.error("the handler of %r has failed", conn, exc_info=exc)
+            else:
+                for error in errors:
+                    _log.warning("%s", error)
         finally:
             self._end(conn)  # V1
 
@@ -223,6 +225,20 @@ class _Server(Generic[C]):
                     return
                 self._note = note = Note(current_poller(), "serve")
             await note
+
+
+def _op_errors(exc: BaseException) -> list[OpError] | None:
+    """Return *exc*, or what is in a group, if that is OpErrors and nothing else."""
+    if isinstance(exc, OpError):
+        return [exc]
+    if not isinstance(exc, BaseExceptionGroup):
+        return None
+    errors: list[OpError] = []
+    for one in exc.exceptions:
+        if (more := _op_errors(one)) is None:
+            return None
+        errors += more
+    return errors
 
 
 def _may_pass(exc: OSError) -> bool:
