@@ -331,7 +331,7 @@ def test_a_program_is_compiled_once_for_each_state_of_its_source(tmp_path, monke
 def test_what_takes_a_while_is_told(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "it.c").touch()
-    for told in ("compiling it (Go: a minute or two)\n", ""):
+    for told in ("making it (Go: a minute or two)\n", ""):
         build.made("it", [tmp_path / "it.c"], [], lambda out: ["touch", out])
         assert capsys.readouterr().err == told
 

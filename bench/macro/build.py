@@ -107,7 +107,7 @@ def made(name, sources, salt, command) -> Path:
     program = cache() / f"{name}-{hashlib.sha256(text).hexdigest()[:16]}"
     if program.exists():
         return program
-    print(f"compiling {name} (Go: a minute or two)", file=sys.stderr, flush=True)
+    print(f"making {name} (Go: a minute or two)", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
         built = Path(folder) / name
         env = os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "CGO_ENABLED": "0"}
