@@ -368,6 +368,7 @@ def test_who_is_missing_is_skipped_with_a_reason(monkeypatch):
         (["--also", "nameless"], "--also: want NAME=COMMAND, have 'nameless'"),
         (["--also", "mine=a 'quote"], '--also: No closing quotation in "mine=a \'quote"'),
         (["--also", "c-et=false"], "--also: c-et is the name of a server of ours"),
+        (["--also", "mine=true", "--also", "mine=false"], "mine is named twice"),
         (["--json", "/dev/null/results.json"], "File exists: '/dev/null'"),
         (["--rounds", "0"], "invalid positive int value: '0'"),
         (["--seconds", "inf"], "invalid positive float value: 'inf'"),

@@ -45,16 +45,17 @@ DISTURBANCES = {
     )
 }
 
-# rloop is not among them: a connection that its timer closes stays open until the peer speaks.
 SERVERS = (
-    *("gopoll", "uvloop-proto", "uvloop-streams", "uvloop-sock", "asyncio-proto"),
-    *("asyncio-streams", "asyncio-sock", "gevent", "trio", "threads", "go"),
+    *("gopoll", "uvloop-proto", "uvloop-streams", "uvloop-sock", "rloop-proto", "rloop-streams"),
+    *("asyncio-proto", "asyncio-streams", "asyncio-sock", "gevent", "trio", "threads", "go"),
 )
 ALL = {name: rivals.ALL[name] for name in SERVERS} | rivals.TLS
 
 # What would say nothing new: a thread or a goroutine that blocks has a thread already, and TLS is
 # looked at where it has most to compute itself.
-_SAME = {(server, "syscall") for server in ("go", "threads")}
+_NOT = {(server, "syscall") for server in ("go", "threads")}
+# A connection that rloop's own timer closes stays open until the peer speaks.
+_NOT |= {(f"rloop-{s}", d) for s in ("proto", "streams") for d in ("deadlines", "slow")}
 _TLS = ("none", "hog")
 
 
@@ -62,7 +63,7 @@ def applies(server: str, disturbance: str) -> bool:
     """Report whether a server is measured beside a disturbance."""
     if server in rivals.TLS:
         return disturbance in _TLS
-    return (server, disturbance) not in _SAME
+    return (server, disturbance) not in _NOT
 
 
 def point(

@@ -159,6 +159,9 @@ def measured(opts) -> int:
         servers += [rivals.own(text) for text in opts.also]
     except ValueError as exc:
         raise Refused(f"--also: {exc}") from None
+    names = [rival.name for rival in servers]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise Refused(f"{twice} is named twice")
     if refused := where.refusal():
         raise Refused(refused)
     load = str(compile_c("load"))

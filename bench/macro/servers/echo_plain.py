@@ -10,6 +10,7 @@ import selectors
 
 from listening import READ_BYTES, announce, listen, start
 
+SHORT_BYTES = READ_BYTES + 4096  # as c-et: a message of 64 KiB ends a read short
 ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
@@ -29,10 +30,10 @@ def flush(sock, rest):
     return rest
 
 
-def receive(sock):
+def receive(sock, size=READ_BYTES):
     """Return what is there, None if nothing is; raise Closed at the end."""
     try:
-        data = sock.recv(READ_BYTES)
+        data = sock.recv(size)
     except BlockingIOError:
         return None
     except OSError:
@@ -84,11 +85,11 @@ def serve_epoll():
         """Read and write until one of them would block, or a read was short."""
         rest = flush(sock, rests.pop(fd, b""))
         while not rest:
-            data = receive(sock)
+            data = receive(sock, SHORT_BYTES)
             if data is None:
                 return
             rest = flush(sock, memoryview(data))
-            if len(data) < READ_BYTES and not ended and not rest:
+            if len(data) < SHORT_BYTES and not ended and not rest:
                 return
         rests[fd] = rest
 
