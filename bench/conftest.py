@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.macro import table, where  # noqa: E402
 from bench.macro.build import Missing  # noqa: E402
-from bench.macro.command import Refused, keep, positive, warn_of_noise  # noqa: E402
+from bench.macro.command import Refused, keep, positive, warn  # noqa: E402
 from bench.macro.measure import fd_limit  # noqa: E402
 from bench.micro import summary  # noqa: E402
 from bench.micro.contest import Outcome, hold, replay  # noqa: E402
@@ -53,7 +53,7 @@ def pytest_configure(config):
         except Refused as why:
             raise pytest.UsageError(f"--micro-json: {why}") from None
     if config.getoption("benchmark_only"):
-        warn_of_noise()
+        warn()
 
 
 GROUPS = pytest.StashKey[dict[str, dict]]()

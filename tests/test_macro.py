@@ -9,6 +9,7 @@ import functools
 import json
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -396,6 +397,23 @@ def test_slow_builds_are_refused(monkeypatch):
     for mode in ("trace", "thread", "address", "undefined"):
         monkeypatch.setattr(gopoll._poller, "BUILD", mode)
         assert f"this gopoll is a {mode} build, its figures mean nothing" in where.refusal()
+
+
+def test_a_build_of_another_tree_is_told(tmp_path, monkeypatch, capsys):
+    """Who measures after a change and has not installed it has figures of something else."""
+    import gopoll
+
+    shutil.copytree(Path(gopoll.__file__).parent, tmp_path / "src" / "gopoll")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, "ROOT", tmp_path)
+        assert where.other_build() is None
+        with (tmp_path / "src" / "gopoll" / "net" / "serve.py").open("a") as file:
+            file.write("#")
+        assert where.other_build() == "net/serve.py"
+        runner.command.warn()
+    assert "is not this tree's: net/serve.py differs (pip install .)" in capsys.readouterr().err
+    monkeypatch.setattr(where, "other_build", lambda: "net/serve.py")
+    assert where.commit()["changed"] in (True, None)  # None: no git here
 
 
 def test_without_gopoll_the_remedy_is_told(monkeypatch):

@@ -113,7 +113,7 @@ def take(
     """
     if opts.json:
         keep(opts.json, None)  # what cannot be written is found out now
-    warn_of_noise()
+    warn()
     end_at_once()
     result |= where.origin()
     result["points"] = run()
@@ -137,8 +137,11 @@ def keep(name: str, result: dict[str, Any] | None) -> None:
         raise Refused(exc) from None
 
 
-def warn_of_noise() -> None:
-    """Say so if the machine is busy before anything has begun."""
+def warn() -> None:
+    """Say so if gopoll is another than this tree's, or the machine busy before all has begun."""
+    if name := where.other_build():
+        told = f"the gopoll that is installed is not this tree's: {name} differs (pip install .)"
+        print(told, file=sys.stderr)
     if os.getloadavg()[0] > QUIET_LOAD:
         print(f"the machine is not quiet: load average {os.getloadavg()[0]:.2f}", file=sys.stderr)
 

@@ -80,9 +80,28 @@ def commit() -> dict[str, Any]:
 
     try:
         changed = git("status", "--porcelain", "--", "src", "bench", "setup.py")
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(changed)}
+        other = bool(changed) or other_build() is not None
+        return {"commit": git("rev-parse", "HEAD"), "changed": other}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "changed": None}
+
+
+def other_build() -> str | None:
+    """Name a file of the installed gopoll that is not as in this tree, or None.
+
+    What is compiled is not looked at, only the declarations beside it.
+    """
+    import gopoll
+
+    installed = Path(gopoll.__file__).parent
+    for path in sorted((ROOT / "src" / "gopoll").rglob("*.p*")):
+        name = path.relative_to(ROOT / "src" / "gopoll")
+        if path.suffix not in (".py", ".pxd", ".pyi"):
+            continue
+        there = installed / name
+        if not there.exists() or there.read_bytes() != path.read_bytes():
+            return str(name)
+    return None
 
 
 def origin() -> dict[str, Any]:
