@@ -26,6 +26,13 @@ OTHERS = {
     "close and deadline": [park.evict, lambda s, mutate="": park.set_deadline(s, -1, mutate)],
     "close and abort": [park.evict, park.abort],
     "deadline and abort": [lambda s, mutate="": park.set_deadline(s, -1, mutate), park.abort],
+    "event and look": [park.event, park.look],
+    "spurious event, event and look": [
+        lambda s, mutate="": park.event(s, False, mutate),
+        park.event,
+        park.look,
+    ],
+    "abort and look": [park.abort, park.look],
     "deadline passed and moved": [
         lambda s, mutate="": park.set_deadline(s, -1, mutate),
         lambda s, mutate="": park.set_deadline(s, 9, mutate),
@@ -61,6 +68,7 @@ def test_no_wake_up_is_lost_and_no_waiter_comes_out_twice(others):
         ("unblock without cas", "event", "never be woken|lost wake-up"),
         ("unblock without cas", "event and close", "twice|never be woken|lost wake-up"),
         ("abort without cas", "event and abort", "came out twice|not counted"),
+        ("look at parks first", "event and look", "is not seen"),
     ],
 )
 def test_the_checker_sees_a_broken_park_protocol(mutate, others, text):
