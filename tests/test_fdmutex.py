@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from gopoll import InternalError
+from helpers.cost import assert_each_costs_the_same, cpu_of
 from plugins.probe import load
 
 READ, WRITE = True, False
@@ -147,6 +148,23 @@ def test_a_waiter_leaves_the_queue_from_any_place(mu, m, read, place):
         assert m.unlock(read) == (0, waiter)
     assert m.unlock(read) == (0, None)
     assert m.state == 0
+
+
+@BOTH
+def test_leaving_costs_the_same_however_many_wait(mu, read):
+    """The last to come leaves first: it need not be looked for from the front."""
+
+    def measure(n):
+        m = mu.Mutex()
+        waiters = queue(mu, m, read, n)
+
+        def leave():
+            for waiter in reversed(waiters):
+                m.cancel(read, waiter)
+
+        return cpu_of(leave)
+
+    assert_each_costs_the_same(measure, 500)
 
 
 @BOTH

@@ -28,6 +28,7 @@ cdef extern from *:
 
 cdef struct muWaiter:
     muWaiter *next
+    muWaiter *prev     # in the queue; guarded by fdMutex.lock
     void *note         # the FdWait, a reference held by the queue
     bint queued        # guarded by fdMutex.lock
     bint granted       # it holds the lock; guarded by fdMutex.lock until it is dequeued

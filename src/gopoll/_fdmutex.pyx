@@ -148,12 +148,13 @@ cdef int fdmutex_rwlock(fdMutex *mu, bint read, muWaiter *node) noexcept:
             gil_unlock(&mu.lock)
         return muLocked
     node.next = NULL
+    node.prev = mu.tail[side]
     node.queued = True
     node.granted = False
-    if mu.tail[side] == NULL:
+    if node.prev == NULL:
         mu.head[side] = node
     else:
-        mu.tail[side].next = node
+        node.prev.next = node
     mu.tail[side] = node
     gil_unlock(&mu.lock)
     return muQueued
@@ -191,6 +192,8 @@ cdef int fdmutex_rwunlock(fdMutex *mu, bint read, muWaiter **woken) noexcept:
             mu.head[side] = node.next
             if node.next == NULL:
                 mu.tail[side] = NULL
+            else:
+                node.next.prev = NULL
             node.next = NULL
             node.queued = False
             node.granted = True
@@ -205,22 +208,18 @@ cdef bint fdmutex_cancel(fdMutex *mu, bint read, muWaiter *node) noexcept:
     cdef uint64_t one = RWAIT if read else WWAIT
     cdef uint64_t old
     cdef int side = 0 if read else 1
-    cdef muWaiter *at
-    cdef muWaiter *before = NULL
     gil_lock(&mu.lock)
     if not node.queued:
         gil_unlock(&mu.lock)
         return False
-    at = mu.head[side]
-    while at != node:
-        before = at
-        at = at.next
-    if before == NULL:
+    if node.prev == NULL:
         mu.head[side] = node.next
     else:
-        before.next = node.next
-    if mu.tail[side] == node:
-        mu.tail[side] = before
+        node.prev.next = node.next
+    if node.next == NULL:
+        mu.tail[side] = node.prev
+    else:
+        node.next.prev = node.prev
     node.next = NULL
     node.queued = False
     while True:

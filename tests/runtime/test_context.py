@@ -14,6 +14,7 @@ import pytest
 
 import gopoll
 from gopoll import Canceled, DeadlineExceeded
+from helpers.cost import assert_each_costs_the_same, cpu_of
 from plugins.guard import wait_parked
 from runtime.tools import in_thread, until
 
@@ -408,6 +409,22 @@ def test_stop_says_whether_the_function_was_kept_from_being_called():
     cancel()
     assert called == ["b"]
     assert stop_b() is False
+
+
+def test_stop_costs_the_same_however_many_functions_there_are():
+    """As the end of a `wait()` does, of a context that every connection of a server waits for."""
+
+    def measure(n):
+        ctx, _ = gopoll.with_cancel(gopoll.background())
+        stops = [ctx.after_func(int) for _ in range(n)]
+
+        def stop_all():
+            for stop in reversed(stops):
+                stop()
+
+        return cpu_of(stop_all)
+
+    assert_each_costs_the_same(measure, 200)
 
 
 def test_an_error_in_after_func_is_told_and_keeps_nobody_waiting(capsys):

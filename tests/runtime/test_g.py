@@ -5,6 +5,7 @@ import pytest
 import gopoll
 from gopoll.runtime._g import GBase, Handle, Join
 from gopoll.runtime._sched import current_g, current_sched, interrupt, ready
+from helpers.cost import assert_each_costs_the_same, cpu_of
 from plugins.guard import wait_parked
 from runtime.tools import ONE, Bare, in_thread, value
 
@@ -73,6 +74,24 @@ def test_a_join_is_taken_back_once(sched):
     assert joins[0].commit(called.append)
     assert joins[0].abort(called.append) is True
     assert called == []
+
+
+def test_taking_a_join_back_costs_the_same_however_many_wait(sched):
+    """The last to come leaves first: it need not be looked for from the front."""
+
+    def measure(n):
+        g = make_g(sched)
+        joins = [Join(g) for _ in range(n)]
+        for join in joins:
+            join.commit(None)
+
+        def leave():
+            for join in reversed(joins):
+                join.abort(None)
+
+        return cpu_of(leave)
+
+    assert_each_costs_the_same(measure, 1000)
 
 
 def test_cancelling_is_once_and_keeps_the_first_cause(sched):

@@ -14,6 +14,7 @@ import gopoll
 from gopoll import Canceled, DeadlineExceeded, Group
 from gopoll.runtime.sched import Scheduler
 from helpers.child import run_python
+from helpers.cost import assert_each_costs_the_same, cpu_of
 from plugins.guard import wait_parked, wait_until
 from runtime.tools import ONE, fails, value
 
@@ -278,6 +279,27 @@ def test_the_first_error_cancels_the_others_and_the_body(run, procs):
         assert sorted(map(str, seen)) == sorted(str((i, error)) for i in (0, 1, 2, "body"))
 
     run(main, procs=procs)
+
+
+def test_an_error_costs_the_same_however_many_there_are(run):
+    """Each is kept once, however often it is met, without a look at all that were met before."""
+
+    def measure(n):
+        known = [KeyError(i) for i in range(n)]
+        costs = []
+
+        async def block():
+            async with Group() as group:
+                for _ in range(2):
+                    costs.append(cpu_of(lambda: [group._fail(error) for error in known]))
+
+        async def main():
+            assert list((await raised_by(block())).exceptions) == known
+
+        run(main, **ONE)
+        return costs[0]
+
+    assert_each_costs_the_same(measure, 100)
 
 
 def test_errors_in_the_clean_up_of_the_others_are_all_told(run):

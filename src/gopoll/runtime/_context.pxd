@@ -18,7 +18,7 @@ cdef class Context(ContextBase):
     cdef set children          # or None, as the others
     cdef set views             # weak references
     cdef set goroutines
-    cdef list funcs
+    cdef dict funcs            # its keys, in their order
     cdef tuple timers          # who ends it at its deadline, and how to stop them
     cdef GBase entered         # whose block it is; touched by that alone
     cdef uintptr_t entered_by  # the same, for others to compare; atomic

@@ -150,8 +150,8 @@ cdef class Context(ContextBase):
         try:
             if not load_int(&scope.ended):
                 if scope.funcs is None:
-                    scope.funcs = []
-                scope.funcs.append(call)
+                    scope.funcs = {}
+                scope.funcs[call] = None
                 kept = True
         finally:
             drop(scope)
@@ -232,7 +232,7 @@ cdef class Context(ContextBase):
         take(self)
         try:
             if self.funcs is not None and call in self.funcs:
-                self.funcs.remove(call)
+                del self.funcs[call]
                 return True
         finally:
             drop(self)

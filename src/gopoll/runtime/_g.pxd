@@ -75,4 +75,6 @@ cdef class Handle:
 cdef class Join(Awaitable):
     cdef GBase g
     cdef PyObject *next                # guarded by g.jlock
+    cdef PyObject *prev                # likewise, while listed
+    cdef bint listed                   # until it is taken back or g.finished; likewise
     cdef PyObject *waiter              # owned while listed; guarded by g.jlock

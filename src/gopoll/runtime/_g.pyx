@@ -452,33 +452,34 @@ cdef class Join(Awaitable):
             return False
         self.waiter = waiter
         self.next = NULL
+        self.prev = g.last
         if g.last == NULL:
             g.first = <PyObject *>self
         else:
             (<Join>g.last).next = <PyObject *>self
         g.last = <PyObject *>self
+        self.listed = True
         gil_unlock(&g.jlock)
         return True
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
         cdef GBase g = self.g
-        cdef PyObject *at
-        cdef PyObject *before = NULL
+        cdef bint listed
         gil_lock(&g.jlock)
-        at = g.first
-        while at != NULL and at != <PyObject *>self:
-            before = at
-            at = (<Join>at).next
-        if at != NULL:
-            if before == NULL:
+        listed = self.listed and not load_int(&g.finished)
+        if listed:
+            self.listed = False
+            if self.prev == NULL:
                 g.first = self.next
             else:
-                (<Join>before).next = self.next
-            if g.last == at:
-                g.last = before
+                (<Join>self.prev).next = self.next
+            if self.next == NULL:
+                g.last = self.prev
+            else:
+                (<Join>self.next).prev = self.prev
             self.next = NULL
         gil_unlock(&g.jlock)
-        if at == NULL:
+        if not listed:
             return 0
         Py_DECREF(self)                      # the list's; the caller holds its own
         return 1

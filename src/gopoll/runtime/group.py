@@ -45,7 +45,7 @@ class Group(GroupBase):
         self._ctx: Context | None = None
         # Guards what follows. A signal handler or a finaliser may take it again.
         self._lock = threading.RLock()
-        self._errors: list[BaseException] = []
+        self._errors: dict[int, BaseException] = {}  # in their order, by id()
 
     @overload
     def go(
@@ -92,8 +92,7 @@ class Group(GroupBase):
         """Keep *error*, once however many have met it, and cancel the others. Any thread."""
         error = getattr(error, "_gopoll_origin", error)  # GBase.to_raise
         with self._lock:
-            if not any(known is error for known in self._errors):
-                self._errors.append(error)
+            self._errors.setdefault(id(error), error)
         self._cancel(error)
 
     async def __aenter__(self) -> Self:
@@ -129,7 +128,7 @@ class Group(GroupBase):
             self._fail(exc)
         canceled = await self._wait()
         self._cancel(None)
-        errors, self._errors = self._errors, []
+        errors, self._errors = self._errors.values(), {}
         exits = [error for error in errors if isinstance(error, EXITS)]
         others = [error for error in errors if not isinstance(error, EXITS)]
         try:
