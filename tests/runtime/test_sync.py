@@ -621,6 +621,15 @@ def test_a_counter_below_zero_is_an_error():
     assert repr(wg) == "<WaitGroup 0>"
 
 
+def test_what_is_no_int_is_not_counted():
+    """It was cut short: add(1.5) added 1, add(0.5) nothing."""
+    wg = WaitGroup()
+    for n in (0.5, 1.5, "1", None):
+        with pytest.raises(TypeError):
+            wg.add(n)
+    assert repr(wg) == "<WaitGroup 0>"
+
+
 def test_a_goroutine_that_fails_is_counted_out(run):
     async def main():
         wg = WaitGroup()

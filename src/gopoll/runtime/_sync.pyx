@@ -15,6 +15,7 @@ H8: whoever leaves Cond.wait() holds the mutex, with a result or an exception: t
 """
 
 cimport cython
+from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport int64_t
@@ -447,14 +448,15 @@ cdef class CondOp(WaitOp):
 cdef class WaitCounter:
     """The counter of a WaitGroup."""
 
-    def add(self, int64_t n=1):
+    def add(self, n=1):
         """Add *n*, which may be negative. RuntimeError if that makes it negative. Any thread."""
+        cdef int64_t delta = PyNumber_Index(n)   # as an argument in C a float would be cut short
         cdef WaitQ woken = [NULL, NULL]
         cdef bint fits
         gil_lock(&self.lock_)
-        fits = self.count + n >= 0
+        fits = self.count + delta >= 0
         if fits:
-            self.count += n
+            self.count += delta
             if self.count == 0:
                 drain(&self.q, W_DONE, &woken)
         gil_unlock(&self.lock_)
