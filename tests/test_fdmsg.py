@@ -237,6 +237,9 @@ def test_the_default_room_takes_the_largest_udp_datagram(run):
         for wrong in (-1, 1 << 31):
             with pytest.raises(ValueError, match="ancbufsize"):
                 a.recvmsg(1, wrong)
+        for call in (lambda: a.recvmsg(1, 0, 2.5), lambda: a.sendmsg([b"x"], (), 2.5, name)):
+            with pytest.raises(TypeError, match=r"^flags must be an int, not float$"):
+                call()
         a.close()
 
     run(main)

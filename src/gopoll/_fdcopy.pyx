@@ -7,6 +7,8 @@ Go: internal/poll: writev.go, sendfile.go, splice_linux.go; net/sendfile.go, net
 (go1.27).
 """
 
+from io import UnsupportedOperation
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer
 from cpython.number cimport PyNumber_Index
 from cpython.object cimport PyObject
@@ -417,13 +419,9 @@ def sendfile(SysFD fd not None, file, offset=0, count=None):
     Go: TCPConn.ReadFrom, SendFile.
     """
     cdef SendFileOp op = SendFileOp.__new__(SendFileOp)
-    cdef int number
     cdef off_t at
     check_stream(fd, "sendfile")
-    if not isinstance(file, int) and not hasattr(file, "fileno"):
-        raise TypeError(f"file must be an open file or a descriptor, not {type(file).__name__}")
-    number = file if isinstance(file, int) else file.fileno()
-    at = lseek(number, 0, SEEK_CUR)
+    at = lseek(descriptor_of(file), 0, SEEK_CUR)
     if at < 0:
         raise op_error("sendfile", fd.network, fd.local_addr, fd.remote_addr, errno, written=0,
                        hint="no file with a position: see splice_from" if errno == ESPIPE else None)
@@ -438,6 +436,20 @@ def sendfile(SysFD fd not None, file, offset=0, count=None):
     op.fd = fd
     op.mode = modeWrite
     return op
+
+
+def descriptor_of(file):
+    """Return the descriptor of *file*, which may be one. TypeError if it has none."""
+    if isinstance(file, int):
+        return file
+    if isinstance(file, type) or not hasattr(file, "fileno"):
+        kind = f"{file.__name__} itself" if isinstance(file, type) else type(file).__name__
+        raise TypeError(f"file must be an open file or a descriptor, not {kind}")
+    try:
+        return file.fileno()
+    except UnsupportedOperation:
+        raise TypeError(f"file must have a descriptor, and this {type(file).__name__} has none: "
+                        "write() what it holds") from None
 
 
 def splice_from(SysFD dst not None, SysFD src not None, count=None):

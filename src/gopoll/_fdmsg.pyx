@@ -21,6 +21,7 @@ from gopoll._fdop cimport AGAIN, DONE, PARKED, SMALL, SPENT, Op
 from gopoll._fdvec cimport Vec, VecOp, iovec
 from gopoll._park cimport ParkRequest, thread_words
 from gopoll._pollcache cimport modeRead, modeWrite, netpollcheckerr, pollNoError
+from gopoll._pollerbase cimport check_int
 from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._sockaddr cimport (AF_UNIX, sockaddr, sockaddr_from_python, sockaddr_storage,
                                sockaddr_to_python, socklen_t)
@@ -466,7 +467,7 @@ def readinto_from(SysFD fd not None, buffer):
     return op
 
 
-def recvmsg(SysFD fd not None, Py_ssize_t n, Py_ssize_t ancbufsize=0, int flags=0):
+def recvmsg(SysFD fd not None, Py_ssize_t n, Py_ssize_t ancbufsize=0, flags=0):
     """Read one message with what came beside it: (bytes, ancdata, msg_flags, address). An op.
 
     The arguments and the result are those of socket.recvmsg, with room for *ancbufsize* bytes of
@@ -475,6 +476,7 @@ def recvmsg(SysFD fd not None, Py_ssize_t n, Py_ssize_t ancbufsize=0, int flags=
     Raises as read_from. Go: UDPConn.ReadMsgUDP, UnixConn.ReadMsgUnix.
     """
     cdef RecvMsgOp op
+    cdef int wanted = check_int(flags, "flags")
     if n < 0:
         raise ValueError(f"cannot read {n} bytes: n must not be negative")
     if not 0 <= ancbufsize <= INT_MAX:
@@ -488,7 +490,7 @@ def recvmsg(SysFD fd not None, Py_ssize_t n, Py_ssize_t ancbufsize=0, int flags=
     op.mode = modeRead
     op.size = n
     op.room = ancbufsize
-    op.flags = flags | MSG_CMSG_CLOEXEC | MSG_DONTWAIT
+    op.flags = wanted | MSG_CMSG_CLOEXEC | MSG_DONTWAIT
     return op
 
 
@@ -508,7 +510,7 @@ def write_to(SysFD fd not None, data, addr):
     return op
 
 
-def sendmsg(SysFD fd not None, buffers, ancdata=(), int flags=0, addr=None):
+def sendmsg(SysFD fd not None, buffers, ancdata=(), flags=0, addr=None):
     """Send *buffers* as one message, with what goes beside it, and return the length. An op.
 
     The arguments are those of socket.sendmsg. On a stream everything is written, *ancdata* with
@@ -517,6 +519,7 @@ def sendmsg(SysFD fd not None, buffers, ancdata=(), int flags=0, addr=None):
     Go: UDPConn.WriteMsgUDP, UnixConn.WriteMsgUnix.
     """
     cdef SendMsgOp op = SendMsgOp.__new__(SendMsgOp)
+    op.flags = check_int(flags, "flags") | MSG_NOSIGNAL | MSG_DONTWAIT
     if addr is not None:
         sockaddr_from_python(addr, fd.family, &op.to, &op.length, "write", fd.network)
     op.pack(ancdata)
@@ -527,5 +530,4 @@ def sendmsg(SysFD fd not None, buffers, ancdata=(), int flags=0, addr=None):
     op.addr = addr
     op.fd = fd
     op.mode = modeWrite
-    op.flags = flags | MSG_NOSIGNAL | MSG_DONTWAIT
     return op

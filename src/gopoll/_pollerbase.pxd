@@ -21,3 +21,4 @@ cdef class PollerBase:
 
 cdef int64_t check_int64(object value, str name) except? -1
 cdef int check_int(object value, str name) except? -1
+cdef double seconds_of(str name, object value) except? -1.0

@@ -21,6 +21,7 @@ from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollDesc, pollDis
 from gopoll._polldeadline cimport poll_runtime_pollSetDeadline
 from gopoll._polldesc cimport Note
 from gopoll._poller cimport Poller
+from gopoll._pollerbase cimport seconds_of
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._sockaddr cimport (AF_UNSPEC, getpeername, getsockname, getsockopt, rawaddr_to_python,
                                sockaddr, sockaddr_storage, sockaddr_to_python, socklen_t)
@@ -434,17 +435,6 @@ cdef class SysFD:
     def set_write_timeout(self, timeout):
         """set_write_deadline(now + timeout seconds); None clears."""
         self.set_deadline_word(timeout_to_ns(timeout), modeWrite)
-
-
-cdef inline double seconds_of(str name, value) except? -1.0:
-    cdef double s
-    try:
-        s = value
-    except TypeError:
-        raise TypeError(f"{name} must be seconds or None, not {type(value).__name__}") from None
-    if s != s:
-        raise ValueError(f"{name} is not a number")
-    return s
 
 
 cdef int64_t when_to_ns(when) except? -2:

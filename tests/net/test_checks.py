@@ -1,5 +1,6 @@
 """Arguments that make no sense: refused where they are given, by name."""
 
+import io
 import socket
 import ssl
 
@@ -191,6 +192,10 @@ ON_A_CONNECTION = {
     "a negative size": ("set_read_buffer", (-1,), ValueError, "size must be 0 to 2147483647"),
     "a huge size": ("set_write_buffer", (1 << 40,), ValueError, "size must be 0 to 2147483647"),
     "a path": ("sendfile", ("/x",), TypeError, "file must be an open file or a descriptor, not s"),
+    "no descriptor": (
+        *("sendfile", (io.BytesIO(b"x"),), TypeError),
+        r"file must have a descriptor, and this BytesIO has none: write\(\) what it holds$",
+    ),
     "before it": ("sendfile", (0, -1), ValueError, "offset must not be negative, not -1"),
     "less than none": ("sendfile", (0, 0, -1), ValueError, "count must not be negative, not -1"),
     "no source": ("splice_from", (None,), TypeError, "src must be a Conn, not NoneType"),

@@ -14,7 +14,7 @@ import weakref
 import pytest
 
 import gopoll
-from gopoll import Canceled, Chan
+from gopoll import Canceled, Chan, Group
 from gopoll.runtime import stacks
 from gopoll.runtime.sched import Scheduler
 from helpers.child import run_python
@@ -483,3 +483,30 @@ def test_an_inherited_connection_refuses_everything_and_quietly():
         """
     )
     assert lines == ["told"] + ["forked"] * 4 + ["child ended with 0"]
+
+
+def test_a_goroutine_that_could_not_be_started_is_let_go(run, monkeypatch):
+    """It stayed for ever, with its coroutine: it kept who waits for its end, and that kept it."""
+
+    def refuse(self, g, wake=True):
+        raise RuntimeError("too late")
+
+    async def child():
+        pass
+
+    async def main():
+        refs = []
+        async with Group() as group:
+            with monkeypatch.context() as patch:
+                patch.setattr(Scheduler, "start_g", refuse)
+                for _ in range(3):
+                    coro = child()
+                    refs.append(weakref.ref(coro))
+                    with pytest.raises(RuntimeError, match=r"^too late$"):
+                        group.go(coro)
+                    del coro
+            await group.go(child)
+        gc.collect()
+        assert [ref() for ref in refs] == [None] * 3
+
+    run(main)

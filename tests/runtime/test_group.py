@@ -12,7 +12,6 @@ import pytest
 
 import gopoll
 from gopoll import Canceled, DeadlineExceeded, Group
-from gopoll.runtime.sched import Scheduler
 from helpers.child import run_python
 from helpers.cost import assert_each_costs_the_same, cpu_of
 from plugins.guard import wait_parked, wait_until
@@ -219,33 +218,6 @@ def test_it_belongs_to_one_run(run):
     run(main)
     with pytest.raises(RuntimeError, match=r"^no goroutine runs here: use Group inside gopoll.run"):
         Group().__aenter__().send(None)
-
-
-def test_a_goroutine_that_could_not_be_started_is_let_go(run, monkeypatch):
-    """It stayed for ever, with its coroutine: it kept who waits for its end, and that kept it."""
-
-    def refuse(self, g, wake=True):
-        raise RuntimeError("too late")
-
-    async def child():
-        pass
-
-    async def main():
-        refs = []
-        async with Group() as group:
-            with monkeypatch.context() as patch:
-                patch.setattr(Scheduler, "start_g", refuse)
-                for _ in range(3):
-                    coro = child()
-                    refs.append(weakref.ref(coro))
-                    with pytest.raises(RuntimeError, match=r"^too late$"):
-                        group.go(coro)
-                    del coro
-            await group.go(child)
-        gc.collect()
-        assert [ref() for ref in refs] == [None] * 3
-
-    run(main)
 
 
 # -- errors ----------------------------------------------------------------------------------------

@@ -115,8 +115,10 @@ def test_cases_are_cases():
         TypeError, match=r"case 1 of select\(\) is a Chan; cases are chan.recv_case"
     ):
         select(None, Chan())
-    with pytest.raises(ValueError, match="nan"):
+    with pytest.raises(ValueError, match=r"^timeout is not a number$"):
         select(timeout=float("nan"))
+    with pytest.raises(TypeError, match=r"^timeout must be seconds or None, not str$"):
+        select(timeout="1")
     with pytest.warns(RuntimeWarning, match=r"select\(\) was never awaited"):
         select(Chan().recv_case())
 

@@ -27,7 +27,7 @@ from gopoll.errors import (
     format_addr,
     op_error,
 )
-from gopoll.net.checks import INT_MAX, check_has, check_int, check_seconds
+from gopoll.net.checks import INT_MAX, check_int, check_seconds
 from gopoll.net.sockopt import (
     KeepAlive,
     KeepAliveConfig,
@@ -295,10 +295,7 @@ def check_sending(file: HasFileno | int, offset: int | None, count: int | None) 
     for name, value in (("offset", offset), ("count", count)):
         if value is not None:
             check_int(name, value)
-    if isinstance(file, int):
-        return file
-    check_has("file", file, ("fileno",), "an open file or a descriptor")
-    return file.fileno()
+    return _fdcopy.descriptor_of(file)
 
 
 def _when(timeout: float | None) -> float | None:

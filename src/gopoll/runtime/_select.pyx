@@ -21,6 +21,7 @@ from libc.stdlib cimport calloc, free, malloc, qsort
 
 from gopoll._atomic cimport cas_int, gil_lock, gil_unlock, load_int, store_int
 from gopoll._park cimport SLICE_END, give, running_loop, slice_spent, thread_words
+from gopoll._pollerbase cimport seconds_of
 from gopoll._pollserver cimport netpollwake
 from gopoll._timers cimport TIMER_WAITER, nanotime, timer_arm, timer_init, timer_stop
 from gopoll.runtime._chan cimport (CHAN_BLOCKED, CHAN_CLOSED, Case, chanrecv, chansend)
@@ -386,7 +387,5 @@ def select(*cases, bint default=False, timeout=None):
     """
     cdef int64_t ns = -1
     if timeout is not None:
-        if timeout != timeout:
-            raise ValueError("timeout must not be nan")
-        ns = <int64_t>(min(max(timeout, 0.0), 4e9) * 1e9)
+        ns = <int64_t>(min(max(seconds_of("timeout", timeout), 0.0), 4e9) * 1e9)
     return SelectOp(cases, default, ns)
