@@ -1,5 +1,6 @@
 """PollerBase. See _pollerbase.pyx."""
 
+from cpython.float cimport PyFloat_AS_DOUBLE, PyFloat_CheckExact
 from libc.stdint cimport int64_t, uintptr_t
 
 from gopoll._pollcache cimport pollServer
@@ -21,4 +22,12 @@ cdef class PollerBase:
 
 cdef int64_t check_int64(object value, str name) except? -1
 cdef int check_int(object value, str name) except? -1
-cdef double seconds_of(str name, object value) except? -1.0
+cdef double number_of(str name, object value) except? -1.0
+
+cdef inline double seconds_of(str name, object value) except? -1.0:
+    """Return the number of seconds *value*. TypeError or ValueError, by *name*, for all else."""
+    cdef double s
+    s = PyFloat_AS_DOUBLE(value) if PyFloat_CheckExact(value) else number_of(name, value)
+    if s != s:
+        raise ValueError(f"{name} is not a number")
+    return s

@@ -48,16 +48,12 @@ cdef int check_int(object value, str name) except? -1:
     return value
 
 
-cdef double seconds_of(str name, object value) except? -1.0:
-    """Return the number of seconds *value*. TypeError or ValueError, by *name*, for all else."""
-    cdef double s
+cdef double number_of(str name, object value) except? -1.0:
+    """What is no float, as one."""
     try:
-        s = value
+        return value
     except TypeError:
         raise TypeError(f"{name} must be seconds or None, not {type(value).__name__}") from None
-    if s != s:
-        raise ValueError(f"{name} is not a number")
-    return s
 
 
 # id -> poller, so that nothing is asked of a subclass's __eq__ and __hash__.
