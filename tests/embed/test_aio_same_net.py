@@ -67,6 +67,40 @@ if sys.version_info >= (3, 12):
 
 
 @same
+async def test_what_the_server_says_at_once_comes_after_create_connection(loop, say):
+    class Greeted(asyncio.Protocol):
+        def data_received(self, data):
+            say("data", data)
+
+    async def connect(made, **options):
+        transport, _ = await loop.create_connection(made, LOCAL, **options)
+        say("connected")
+        return transport
+
+    peers = []
+    for options in ({}, {"family": socket.AF_INET}):  # the usual way, and asyncio's own
+        for later in (False, True):
+
+            def made(later=later):
+                if later:  # a poll tells of it before the transport has begun to read
+                    peers[-1].send(b"hello")
+                return Greeted()
+
+            with socket.create_server((LOCAL, 0)) as listener:
+                port = listener.getsockname()[1]
+                connecting = loop.create_task(connect(made, port=port, **options))
+                await asyncio.sleep(0)  # it waits for the connection, which is there
+                peers.append(listener.accept()[0])
+            with peers[-1] as peer:
+                if not later:  # one event tells of both
+                    peer.send(b"hello")
+                transport = await connecting
+                await asyncio.sleep(0.02)
+                transport.close()
+                await turns()
+
+
+@same
 async def test_a_factory_that_raises(loop, say):
     def factory():
         raise ValueError("factory")

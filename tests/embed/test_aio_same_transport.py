@@ -250,6 +250,23 @@ async def test_pause_and_resume_within_data_received(loop, say):
 
 
 @same
+async def test_what_is_ready_runs_before_what_resume_reading_brings(loop, say):
+    for kind in ("tcp", "unix"):
+        for seconds in (0.02, 0):  # a turn has told of the data before; this one's poll has
+            transport, protocol, peer = await connect(say, kind=kind)
+            with peer:
+                transport.pause_reading()
+                await turns()
+                peer.send(b"a")
+                await asyncio.sleep(seconds)
+                transport.resume_reading()
+                loop.call_soon(protocol.tell, "called")
+                await asyncio.sleep(0.02)
+                transport.close()
+                await protocol.lost
+
+
+@same
 async def test_what_a_protocol_raises(loop, say):
     for error in (ValueError, OSError, ConnectionResetError, asyncio.CancelledError):
         for method in ("data_received", "eof_received", "connection_lost"):

@@ -1,5 +1,7 @@
 """TransportCore, what stream and datagram transports have in common. See _core.pyx."""
 
+from libc.stdint cimport uint32_t
+
 from gopoll.embed.aio._loop cimport Watcher
 
 cdef class TransportCore(Watcher):
@@ -15,7 +17,9 @@ cdef class TransportCore(Watcher):
     cdef bint paused                   # by pause_reading
     cdef bint closing                  # close() or an error
     cdef bint readable                 # there may be something to read (Y3, Y6)
+    cdef uint32_t began                # loop.polls when it began, or went on, to read (Y2)
     cdef int start(self) except -1
+    cdef bint waits_for_poll(self) except -1
     cdef bint reads(self) noexcept
     cdef bint writes(self) noexcept
     cdef int pause_reading(self) except -1

@@ -44,6 +44,13 @@ cdef class TransportCore(Watcher):
         """Begin to read: connection_made has been called."""
         raise NotImplementedError
 
+    cdef bint waits_for_poll(self) except -1:
+        """Whether it began to read after the last poll: then it does after the next (Y2)."""
+        if self.began != self.loop.polls:
+            return False
+        self.loop.pend(self)
+        return True
+
     cdef bint reads(self) noexcept:
         """Whether the protocol is to be given what comes."""
         return self.started and not (self.paused or self.closing or self.conn_lost)
@@ -62,6 +69,7 @@ cdef class TransportCore(Watcher):
     cdef int resume_reading(self) except -1:
         if self.paused and not self.closing:
             self.paused = False
+            self.began = self.loop.polls
             if self.readable and self.started:
                 self.loop.pend(self)                             # Y3, Y6
             if self.loop._debug:

@@ -76,7 +76,7 @@ cdef class DatagramCore(TransportCore):
     cdef int turn(self, uint32_t events) except -1:
         if events & ~<uint32_t>EPOLLOUT:
             self.readable = True                                 # Y6
-        if self.readable and self.reads():
+        if self.readable and self.reads() and not self.waits_for_poll():
             self._in_context(self.context, False)
         if self.writing and (events & ~<uint32_t>EPOLLIN or events == 0):
             self._in_context(self.write_context, True)
@@ -117,6 +117,7 @@ cdef class DatagramCore(TransportCore):
         self.started = True
         if self.closing or self.loop is None:
             return 0
+        self.began = self.loop.polls
         if self.slot < 0:
             self._register(0)
         if self.readable or self.writing:

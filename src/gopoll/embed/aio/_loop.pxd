@@ -26,6 +26,7 @@ cdef class LoopCore:
     cdef object pending                # deque of Watchers that go on without an event
     cdef epoll_event *events           # of the last poll
     cdef int n_events, next_event
+    cdef uint32_t polls                # how many there were; it may wrap
     cdef char *buffer                  # BUFFER bytes, shared by all transports
     cdef dict socks                    # fd -> SockWatcher
     cdef int watch(self, Watcher w, uint32_t mask) except -1
@@ -35,7 +36,7 @@ cdef class LoopCore:
     cdef int _poll(self) except -1
     cdef int _sort(self) except -1
     cdef int _watcher_turn(self, Watcher w, uint32_t events) except -1
-    cdef int _run_watchers(self) except -1
+    cdef int _run_watchers(self, Py_ssize_t n) except -1
     cdef int _run_ready(self, Py_ssize_t n) except -1
     cdef int _run_handle(self, object handle) except -1
     cdef int _trim_timers(self) except -1

@@ -11,7 +11,9 @@ Y1: a registration carries its slot and a number that no other has; an event who
     the slot's is of one that is gone, and dropped. So a descriptor that was closed, or has been
     copied, never speaks for another.
 Y2: a Watcher that leaves something unread puts itself into `pending`, and a turn does not sleep
-    over that: an edge comes once.
+    over that: an edge comes once. It has its turn after the next poll, and so has a transport that
+    begins to read, or resumes, even if this poll has an event of it: what was ready until then runs
+    before, such as the task that awaits the connection.
 """
 
 import asyncio
@@ -252,14 +254,15 @@ cdef class LoopCore:
 
     def _run_once(self):
         """Run one turn of the loop."""
-        cdef Py_ssize_t before, n
+        cdef Py_ssize_t before, n, pending
         before = len(self._ready)
         if self.next_event == self.n_events:         # else a turn was interrupted by an exception
             self._poll()
         n = len(self._ready)
+        pending = len(self.pending)                  # not what is ready puts there (Y2)
         if before:
             self._run_ready(before)
-        self._run_watchers()
+        self._run_watchers(pending)
         if n > before:
             self._run_ready(n - before)
 
@@ -274,6 +277,7 @@ cdef class LoopCore:
             delay = _ns_until(when_of(self._scheduled[0]), self.time())
         else:
             delay = -1
+        self.polls += 1
         self.next_event = self.n_events = 0          # the wait may raise: no event comes twice
         self.n_events = self.selector._wait(self.events, BATCH, delay)
         self._sort()
@@ -310,14 +314,12 @@ cdef class LoopCore:
                     _append(self._ready, writer)
         return 0
 
-    cdef int _run_watchers(self) except -1:
-        """Give the Watchers that have an event their turn, and those that were pending."""
-        cdef Py_ssize_t n
+    cdef int _run_watchers(self, Py_ssize_t n) except -1:
+        """Give the Watchers that have an event their turn, and the first *n* that are pending."""
         cdef uint64_t data
         cdef uint32_t slot
         cdef object found
         cdef Watcher w
-        n = len(self.pending)
         while self.next_event < self.n_events:
             data = self.events[self.next_event].data.u64
             self.next_event += 1

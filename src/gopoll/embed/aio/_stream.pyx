@@ -93,7 +93,7 @@ cdef class StreamCore(TransportCore):
             self.readable = True                                 # Y3
         PyContext_Enter(self.context)
         try:
-            if self.readable:
+            if self.readable and self.reads() and not self.waits_for_poll():
                 self._read()
             if self.queued and (events & ~<uint32_t>EPOLLIN or events == 0):
                 self._flush()
@@ -139,6 +139,7 @@ cdef class StreamCore(TransportCore):
         self.started = True
         if self.conn_lost or self.loop is None:
             return 0
+        self.began = self.loop.polls
         self._register(0)
         if self.readable and not self.paused:
             self.loop.pend(self)
@@ -152,8 +153,6 @@ cdef class StreamCore(TransportCore):
     cdef int _read(self) except -1:
         """Read and give to the protocol what has come: once, as asyncio does in a turn."""
         cdef Py_ssize_t n
-        if not self.reads():
-            return 0
         n = self._read_into() if self.buffered else self._read_data()
         if n == 0:
             return self._got_eof()
