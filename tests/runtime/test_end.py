@@ -280,6 +280,20 @@ def test_a_handle_dropped_after_run_still_reports_its_error(capsys):
     assert "ValueError: too late to end anything" in capsys.readouterr().err
 
 
+def test_a_handle_of_main_that_goes_after_run_tells_nothing_again(capsys):
+    box = []
+
+    async def main():
+        box.append(gopoll.current())
+        raise ValueError("run() raises it")
+
+    with pytest.raises(ValueError, match="run"):
+        gopoll.run(main)
+    box.clear()
+    gc.collect()
+    assert capsys.readouterr().err == ""
+
+
 def test_an_unawaited_error_cancels_main_and_runs_its_finally_block():
     seen = []
 

@@ -336,6 +336,7 @@ class Scheduler(ExecBase):
             self.take_p(self.m0)
             # No other M runs before main's first slice wakes one: it begins on this thread.
             self.main = self.make_g(coro, background(), name_of(coro))
+            self.main.claim()  # its outcome is ours: no handle that goes later tells of it (E2)
             self.start_g(self.main, wake=False)
             signals.start()
             debug.running[id(self)] = self
