@@ -6,6 +6,7 @@ In order: test_timeout.py, test_cancel.py, test_group.py. Go: none; contexts are
 import asyncio
 import contextlib
 import sys
+import threading
 import time
 import types
 
@@ -225,9 +226,11 @@ def test_what_waits_for_a_note_says_in_a_task_of_asyncio_why_it_cannot(run):
 
     async def tasks():
         ctx, cancel = gopoll.with_cancel(gopoll.background())
-        for op in (gopoll.blocking(int), ctx.wait()):
+        refused = threading.Event()  # what is done already is no wait
+        for op in (gopoll.blocking(refused.wait, 10), ctx.wait()):
             with pytest.raises(RuntimeError, match=r"would wait in a task of asyncio"):
                 await op
+        refused.set()
         cancel()
 
     async def main():
