@@ -18,11 +18,10 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from gopoll._fdop cimport (AGAIN, DONE, PARKED, SLICE, SMALL, Op, ReadOp, WriteOp,
-                           never_awaited, thrown)
+from gopoll._fdop cimport (AGAIN, DONE, PARKED, SLICE, SMALL, Op, ReadOp, WriteOp, thrown)
 from gopoll._fdpipe cimport PIPE_BYTES, Pipe, give_pipe, take_pipe
 from gopoll._fdvec cimport Vec, VecOp, iovec
-from gopoll._park cimport SLICE_BYTES, give, slice_spent, thread_words
+from gopoll._park cimport SLICE_BYTES, give, never_awaited, slice_spent, thread_words
 from gopoll._pollcache cimport modeRead, modeWrite
 from gopoll._sysfd cimport SysFD, write_some
 
@@ -381,7 +380,7 @@ cdef class SpliceOp(Awaitable):
 
     def __dealloc__(self):
         if not self.begun and self.src is not None:
-            never_awaited("splice", self.src)
+            never_awaited(f"splice {self.src.network}", self.src)
 
 
 cdef Op on_fd(Op op, SysFD fd, int mode):

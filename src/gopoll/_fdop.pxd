@@ -66,5 +66,4 @@ cdef class WriteOp(Op):
     cdef readonly Py_ssize_t written   # K4
 
 cdef object thrown(object kind, object value)
-cdef int never_awaited(str name, SysFD fd) except -1
 cdef bint is_own_memory(Py_buffer *view) noexcept

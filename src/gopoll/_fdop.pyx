@@ -17,8 +17,6 @@ K4: `written` of what writes grows by what the kernel has taken before anything 
     whatever is thrown.
 """
 
-import warnings
-
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytearray cimport PyByteArray_CheckExact
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize
@@ -34,7 +32,8 @@ from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_closed, fdmutex_rw
                               fdmutex_rwlock_free, fdmutex_rwunlock_free, muClosed, muLocked,
                               muOverflow, muQueued)
 from gopoll._park cimport (SLICE_END, SLICE_FOREIGN, SLICE_IS_SPENT, SLICE_MORE, Awaitable,
-                           ThreadWords, give, slice_look, slice_spent, thread_words)
+                           ThreadWords, give, never_awaited, slice_look, slice_spent,
+                           thread_words)
 from gopoll._pollcache cimport (modeRead, netpollabort, netpollblockcommit, netpollcheckerr,
                                 netpollresume, pdWait, poll_runtime_pollReset,
                                 poll_runtime_pollWait, pollDesc, pollErrClosing,
@@ -366,7 +365,7 @@ cdef class Op(Awaitable):
     def __dealloc__(self):
         if self.fd is not None and self.phase != ENDED:
             if self.phase == NEW:
-                never_awaited(self.name(), self.fd)
+                never_awaited(f"{self.name()} {self.fd.network}", self.fd)
             else:
                 self.finish()
 
@@ -377,14 +376,6 @@ cdef object thrown(object kind, object value):
         return kind
     exc = kind() if value is None else value
     return exc if isinstance(exc, kind) else kind(value)
-
-
-cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
-
-
-cdef int never_awaited(str name, SysFD fd) except -1:
-    warn(f"{name} {fd.network} was never awaited", RuntimeWarning, source=fd)
-    return 0
 
 
 # -- operations ----------------------------------------------------------------------------------

@@ -53,6 +53,8 @@ cdef inline int give(object value, PyObject **out) noexcept:
     return 1
 
 cdef int count_links(int by) noexcept
+cdef int warn(str text, object category, object source) except -1
+cdef int never_awaited(str name, object source) except -1
 
 cdef class HostBase:
     cdef object awaiting(self, Awaitable op)

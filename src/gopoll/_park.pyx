@@ -13,6 +13,7 @@ K2: an operation belongs to who steps it first: a goroutine or, where none runs,
 """
 
 import sys
+import warnings
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -382,6 +383,20 @@ cdef class Awaitable(ParkRequest):
 
     def __iter__(self):
         return self                          # asyncio says `yield from op.__await__()`
+
+
+cdef object warnings_warn = warnings.warn    # kept: names go before the interpreter has ended
+
+
+cdef int warn(str text, object category, object source) except -1:
+    """Warn of *source*, which is going. From __del__ or __dealloc__, or wherever it is given up."""
+    warnings_warn(text, category, source=source)
+    return 0
+
+
+cdef int never_awaited(str name, object source) except -1:
+    """Warn of an operation (on *source*, or None) that nobody has awaited. From __dealloc__."""
+    return warn(f"{name} was never awaited", RuntimeWarning, source)
 
 
 cdef int count_links(int by) noexcept:

@@ -4,8 +4,6 @@ Called by _fdop and by the net package, on any thread. What can block is in _fdo
 Go: internal/poll/fd_unix.go, fd_poll_runtime.go (go1.27).
 """
 
-import warnings
-
 cimport cython
 from libc.errno cimport EPERM, errno
 from libc.stdint cimport INT64_MAX, int64_t
@@ -15,6 +13,7 @@ from gopoll._fdmutex cimport (fdmutex_closed, fdmutex_decref, fdmutex_incref,
                               fdmutex_increfAndClose, fdmutex_init, fdmutex_references,
                               fdmutex_rwunlock, muClosed, muLocked, muOverflow, muWaiter,
                               wake_chain)
+from gopoll._park cimport warn
 from gopoll._pollcache cimport (modeBoth, modeRead, modeWrite, pollDesc, pollDiscard,
                                 poll_runtime_pollClose, poll_runtime_pollOpen,
                                 poll_runtime_pollUnblock, regEdge, regExclusive, regPlain)
@@ -30,8 +29,6 @@ from gopoll._timers cimport nanotime
 
 from gopoll.errors import ForkedError, closed_error, not_pollable_error, op_error
 
-
-cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
 
 cdef extern from "<sys/socket.h>" nogil:
     int shutdown(int fd, int how)
@@ -317,7 +314,7 @@ cdef class SysFD:
             except Exception:            # at the interpreter's end names may have gone, it is quiet
                 text = f"unclosed {type(self).__name__}"
             self.evict()                             # first: the warning may be an error
-            warn(text, ResourceWarning, source=self)
+            warn(text, ResourceWarning, self)
 
     def __dealloc__(self):
         if self.sysfd >= 0:

@@ -149,28 +149,35 @@ def test_what_several_read_is_read_once(run):
     run(main, procs=1, handoff=False)  # the counters are its own
 
 
+async def turns_while(coro):
+    """Await *coro*; how often another goroutine had a turn meanwhile."""
+    turns, done = 0, False
+
+    async def other():
+        nonlocal turns
+        while not done:
+            turns += 1
+            await gosched()
+
+    g = go(other)
+    await coro
+    done = True
+    await g
+    return turns
+
+
 def test_reads_of_one_byte_let_the_others_run(run):
     """They never park: it is the lock that keeps the slice's account (A13)."""
+
+    async def read_all(b):
+        for _ in range(2999):
+            assert await b.read(1) == b"x"
 
     async def main():
         async with tls_pair() as (a, b):
             await a.write(b"x" * 3000)
             await b.read(1)
-            turns = 0
-
-            async def other():
-                nonlocal turns
-                while not done:
-                    turns += 1
-                    await gosched()
-
-            done = False
-            g = go(other)
-            for _ in range(2999):
-                assert await b.read(1) == b"x"
-            done = True
-            assert turns > 20
-            await g
+            assert await turns_while(read_all(b)) > 20
 
     run(main, procs=1, handoff=False)
 
@@ -178,23 +185,13 @@ def test_reads_of_one_byte_let_the_others_run(run):
 def test_writes_of_nothing_let_the_others_run(run):
     """The same: nothing is sent that could keep it (A13)."""
 
+    async def write_nothing(a):
+        for _ in range(3000):
+            assert await a.write(b"") == 0
+
     async def main():
         async with tls_pair() as (a, _):
-            turns = 0
-
-            async def other():
-                nonlocal turns
-                while not done:
-                    turns += 1
-                    await gosched()
-
-            done = False
-            g = go(other)
-            for _ in range(3000):
-                assert await a.write(b"") == 0
-            done = True
-            assert turns > 20
-            await g
+            assert await turns_while(write_nothing(a)) > 20
 
     run(main, procs=1, handoff=False)
 

@@ -5,14 +5,13 @@ Go: none; there a call blocks.
 """
 
 import sys
-import warnings
 from types import CoroutineType
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
 from gopoll._fdop cimport thrown
-from gopoll._park cimport give
+from gopoll._park cimport give, never_awaited
 
 
 cdef extern from *:
@@ -130,7 +129,7 @@ cdef class BufferedOp(Awaitable):
 
     def __dealloc__(self):
         if not self.begun:
-            never_awaited(NAMES[self.kind])
+            never_awaited(NAMES[self.kind], None)
 
 
 async def _await(awaitable):
@@ -143,14 +142,6 @@ cdef object owned(PyObject **out):
     Py_DECREF(value)
     out[0] = NULL
     return value
-
-
-cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
-
-
-cdef int never_awaited(str name) except -1:
-    warn(f"{name} was never awaited", RuntimeWarning)
-    return 0
 
 
 cdef class CallOp(BufferedOp):

@@ -429,7 +429,7 @@ cdef class SendOp(ChanOp):
 
     def __dealloc__(self):
         if self.phase != ENDED:
-            self.never_awaited()
+            self.warn_if_new()
             self.abandon()
         Py_XDECREF(self.node.value)
 
@@ -481,6 +481,6 @@ cdef class RecvOp(ChanOp):
 
     def __dealloc__(self):
         if self.phase != ENDED:
-            self.never_awaited()
+            self.warn_if_new()
             self.abandon()
         Py_XDECREF(self.node.value)

@@ -368,7 +368,7 @@ cdef class SelectOp(WaitOp):
     def __dealloc__(self):
         cdef int i
         if self.phase == NEW and self.locks != NULL:
-            self.never_awaited()
+            self.warn_if_new()
         self.abandon()
         if self.arms != NULL:
             for i in range(self.n):

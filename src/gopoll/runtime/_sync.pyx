@@ -108,7 +108,7 @@ cdef class LockOp(WaitOp):
         return 0
 
     def __dealloc__(self):
-        self.never_awaited()
+        self.warn_if_new()
         self.abandon()
 
 
@@ -276,7 +276,7 @@ cdef class RWOp(WaitOp):
         return 0
 
     def __dealloc__(self):
-        self.never_awaited()
+        self.warn_if_new()
         self.abandon()
 
 
@@ -439,7 +439,7 @@ cdef class CondOp(WaitOp):
         return 0
 
     def __dealloc__(self):
-        self.never_awaited()
+        self.warn_if_new()
         self.abandon()
 
 
@@ -506,5 +506,5 @@ cdef class CounterOp(WaitOp):
         raise exc
 
     def __dealloc__(self):
-        self.never_awaited()
+        self.warn_if_new()
         self.abandon()

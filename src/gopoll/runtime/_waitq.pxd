@@ -109,7 +109,7 @@ cdef class WaitOp(Awaitable):
     cdef object interrupted(self, object exc)
     cdef int drop(self) except -1
     cdef int abandon(self) except -1
-    cdef int never_awaited(self) except -1
+    cdef int warn_if_new(self) except -1
 
 cdef class Done(Awaitable):
     pass

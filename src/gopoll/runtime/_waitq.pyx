@@ -25,7 +25,6 @@ Lock order: a goroutine's plock < the lock of a queue (of several: by address) <
 
 import functools
 import sys
-import warnings
 
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.object cimport PyObject
@@ -35,15 +34,13 @@ from libc.stdint cimport int64_t
 from gopoll._atomic cimport (futex_wait, futex_wake, gil_lock, gil_unlock, load_int,
                              store_int)
 from gopoll._host cimport HostLink
-from gopoll._park cimport (SLICE_END, Awaitable, ThreadWords, give, hosts_asyncio, running_loop,
-                           slice_spent, thread_words)
+from gopoll._park cimport (SLICE_END, Awaitable, ThreadWords, give, hosts_asyncio, never_awaited,
+                           running_loop, slice_spent, thread_words)
 from gopoll._timers cimport nanotime
 from gopoll.runtime._g cimport GBase
 from gopoll.runtime._sched cimport ready_g
 
 from gopoll.errors import Canceled
-
-cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
 
 
 cdef int init_op(WaitOp op, WaitQ *q, int *lock) noexcept:
@@ -221,10 +218,10 @@ cdef class WaitOp(Awaitable):
     cdef object refuse_task(self):
         return None
 
-    cdef int never_awaited(self) except -1:
+    cdef int warn_if_new(self) except -1:
         """Warn of an operation that nobody has awaited. From __dealloc__."""
         if self.phase == NEW:
-            warn(f"{self.name()} was never awaited", RuntimeWarning)
+            never_awaited(self.name(), None)
         return 0
 
 

@@ -3,28 +3,17 @@
 Awaited by goroutines, on the scheduler's thread. Go: Gosched, timeSleep.
 """
 
-import warnings
-
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport peek_int, poke_int
-from gopoll._park cimport Awaitable, ThreadWords, give, thread_words
+from gopoll._park cimport Awaitable, ThreadWords, give, never_awaited, thread_words
 from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._timers cimport (TIMER_WAITER, nanotime, timer_arm, timer_init,
                              timer_stop)
 from gopoll.runtime._exec cimport GOSCHED
 from gopoll.runtime._sched cimport SchedBase
-
-
-cdef object warn = warnings.warn     # kept: names go before the interpreter has ended
-
-
-cdef int never_awaited(str name) except -1:
-    """Warn of a wait that nobody has awaited. From __dealloc__."""
-    warn(f"{name} was never awaited", RuntimeWarning)
-    return 0
 
 
 cdef class Gosched(Awaitable):
@@ -50,7 +39,7 @@ cdef class Gosched(Awaitable):
 
     def __dealloc__(self):
         if not peek_int(&self.tried):
-            never_awaited("gosched() or sleep(0)")
+            never_awaited("gosched() or sleep(0)", None)
 
 
 cdef class Sleep(Awaitable):
@@ -98,7 +87,7 @@ cdef class Sleep(Awaitable):
 
     def __dealloc__(self):
         if not peek_int(&self.tried) and self.sched is not None:
-            never_awaited("sleep()")
+            never_awaited("sleep()", None)
         if self.over or self.sched is None or pollserver_forked(self.sched.ps):              # A9
             return
         if timer_stop(&self.sched.ps.timers, &self.node):

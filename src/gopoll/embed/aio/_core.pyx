@@ -5,10 +5,10 @@ turn, on the loop's thread. An asyncio.Transport has a layout of its own, which 
 can have as well: so a transport is two objects, a face and a core.
 """
 
-import warnings
 from asyncio import trsock
 from asyncio.log import logger
 
+from gopoll._park cimport warn
 from gopoll.embed.aio._calls cimport detach, name_of
 from gopoll.embed.aio._loop cimport Watcher
 
@@ -131,10 +131,10 @@ class TransportFace:
 
     __slots__ = ()
 
-    def __del__(self, _warn=warnings.warn):
+    def __del__(self):
         cdef TransportCore core = getattr(self, "_core", None)
         if core is not None and core.sock is not None:
-            _warn(f"unclosed transport {self!r}", ResourceWarning, source=self)
+            warn(f"unclosed transport {self!r}", ResourceWarning, self)
             if core.loop is not None:
                 core.loop.unwatch(core)
             core.sock.close()

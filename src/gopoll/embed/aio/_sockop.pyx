@@ -14,7 +14,6 @@ Y8: of the sock_sendall under way on a socket only the first sends, until it has
 Y10: a wake-up says nothing: a socket is connected when it has no error and a peer.
 """
 
-import warnings
 import weakref
 
 import _socket
@@ -27,7 +26,7 @@ from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, ENOTCONN, errno
 from libc.stdint cimport uint32_t
 
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
-from gopoll._park cimport Awaitable, give, set_iternext
+from gopoll._park cimport Awaitable, give, never_awaited, set_iternext
 from gopoll._sockaddr cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockopt, socklen_t
 from gopoll.embed.aio._calls cimport (IPPROTO_TCP, IPPROTO_UDP, MSG_DONTWAIT, MSG_NOSIGNAL,
                                       SO_ERROR, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET, Address, Kind,
@@ -165,8 +164,7 @@ cdef class SockOp(Awaitable):
         if self.held:                    # of a task that nobody has finished
             self.close()
         elif not self.done and self.sock is not None:    # who has begun holds it till all is done
-            warnings.warn(f"coroutine 'EventLoop.{self.name()}' was never awaited", RuntimeWarning,
-                          source=self)
+            never_awaited(f"coroutine 'EventLoop.{self.name()}'", self)
 
     cdef int _unlist(self) except -1:
         """Wait no more."""
