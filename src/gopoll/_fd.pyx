@@ -42,18 +42,23 @@ cdef class FD(SysFD):
     def _deadline(self, int mode):
         """Return the deadline of *mode*, READ or WRITE: time.monotonic() seconds, 0 once it has
         passed; None without one, and when closed. Any thread."""
+        cdef int64_t when_ns = self.deadline_ns(mode)
+        if when_ns == 0:
+            return None
+        return when_ns / 1e9 if when_ns > 0 else 0.0
+
+    cdef int64_t deadline_ns(self, int mode) except? -1:
+        """The same in ns: below 0 once it has passed, 0 without one."""
         cdef int64_t when_ns = 0
         check_fork(self)
         if fdmutex_incref(&self.mu) != muLocked:
-            return None
+            return 0
         if self.pd != NULL:
             lock(&self.pd.lock)
             when_ns = self.pd.rd if mode == modeRead else self.pd.wd
             unlock(&self.pd.lock)
         self.decref()
-        if when_ns == 0:
-            return None
-        return when_ns / 1e9 if when_ns > 0 else 0.0
+        return when_ns
 
     def read(self, Py_ssize_t n=AMPLE):
         """Read at most *n* bytes: b"" at the end (and for n == 0). An op.

@@ -17,6 +17,7 @@ from typing import Any
 from gopoll._fd import FD
 from gopoll._poller import READ, WRITE
 from gopoll.errors import OpError, closed_error, op_error, timeout_error
+from gopoll.net._tls import TLSState
 from gopoll.net.conn import Conn
 from gopoll.net.sock import send_at_once
 from gopoll.net.tlserror import TLSError, tls_error
@@ -27,15 +28,12 @@ from gopoll.runtime.goroutine import Goroutine
 __all__ = ["TLSBase"]
 
 
-class TLSBase(Conn):
+class TLSBase(TLSState, Conn):
     """The state of a TLSConn."""
 
     __slots__ = (
-        "__weakref__", "_announcing", "_ask_deadline", "_closed", "_closing", "_conn", "_eof",
-        "_failed", "_hlock", "_in", "_kicks", "_lock", "_notified", "_obj", "_out", "_plain",
-        "_read_end", "_read_when", "_ready", "_rlock", "_sched", "_send_error", "_sends_rest",
-        "_shut", "_unsent", "_waits", "_wants_read", "_watcher", "_wlock", "_write_end",
-        "_write_when",
+        "__weakref__", "_announcing", "_closing", "_failed", "_plain", "_read_end", "_read_when",
+        "_sched", "_send_error", "_sends_rest", "_unsent", "_watcher", "_write_end", "_write_when",
     )  # fmt: skip
 
     def __init__(
@@ -57,9 +55,7 @@ class TLSBase(Conn):
         self._hlock = Mutex()
         self._rlock = Mutex()
         self._wlock = Mutex()
-        self._ready = False  # the handshake is complete; never goes back
-        self._failed: OpError | None = None  # what it has failed with
-        self._closed = False
+        self._failed: OpError | None = None  # what the handshake has failed with
         self._closing = threading.RLock()  # held by close(), and before any other
         self._announcing: Goroutine[None] | None = None  # close() has left the end to this one
         self._sched: Any = None  # of the run() of the handshake
@@ -73,24 +69,16 @@ class TLSBase(Conn):
         self._write_when: float | None = None
 
         # Guarded by _lock.
-        self._eof = False  # the connection below has ended
         self._plain = bytearray()  # decrypted ahead of the reads
         self._read_end: OpError | bool = False  # True: announced by the peer
         self._write_end: OpError | None = None
-        self._wants_read = False  # W4
-        self._shut = False  # close_write() has been called
-        self._notified = False  # close_notify has been made
-        self._kicks = 0  # how often there may have been something to send
 
         self._waits = Waits(self._lock)  # the reader (W5), a writer (W6)
 
         self._unsent = b""  # guarded by _wlock (W2)
         self._sends_rest = False  # a goroutine of ours has _wlock, and no write
         self._send_error: OSError | None = None  # why that is so, unless it is the deadline
-
-    def _kick(self) -> None:
-        """Have what nobody is about to send be sent (W3): TLSCore knows how."""
-        raise NotImplementedError
+        self._begin(conn)
 
     def _try_send(self, data: bytes) -> int:
         """Send what the connection below takes at once: how many bytes. Any thread."""

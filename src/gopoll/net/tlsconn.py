@@ -10,7 +10,7 @@ import errno
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -46,16 +46,6 @@ class TLSConn(TLSCore):
 
     __slots__ = ()
 
-    def read(self, n: int = 65536) -> Coroutine[Any, Any, bytes]:
-        """Read at most *n* bytes: b"" at the end that the peer has announced. An op.
-
-        Raises ClosedError, TimeoutError (deadline), another OpError: one that is an
-        ssl.SSLEOFError if the connection has ended without such an announcement. Go: Conn.Read.
-        """
-        if n < 0:
-            raise ValueError(f"cannot read {n} bytes: n must not be negative")
-        return self._read(n, None)  # type: ignore[return-value]  # an int is for views
-
     async def readinto(self, buffer: WriteableBuffer) -> int:
         """Read into a writable *buffer*; return the count, 0 at the end. An op."""
         # Released here: the traceback of what ends it refers to the views.
@@ -66,34 +56,33 @@ class TLSConn(TLSCore):
         assert isinstance(count, int)
         return count
 
-    def write(self, data: ReadableBuffer) -> CallOp[int]:
-        """Write all of *data* and return its length, or raise an error whose .written says how
-        much has been encrypted: that is on its way, whatever became of the call. An op, whose own
-        .written says it too; concurrent writes do not mix. Go: Conn.Write.
-        """
-        writing = _Writing(self)
-        return CallOp(self._write_one(writing, data), writing)
+    def _writing(self) -> _Writing:
+        return _Writing(self)
 
     async def _write_one(self, writing: _Writing, data: ReadableBuffer) -> int:
         with memoryview(data) as whole, whole.cast("B") as view:
             if len(view) > CHUNK:
                 chunks = (view[at : at + CHUNK] for at in range(0, len(view), CHUNK))
                 return await self._write(writing, chunks)
-            # As `async with writing: await writing.put(view)`, with fewer coroutines.
-            try:
-                await self._begin_write()
-                try:
-                    if view:
-                        if not self._try_encrypt(view):
-                            await self._encrypt(view)
-                        writing.written = len(view)
-                        await self._flush(once=True)
-                finally:
-                    self._end_write()
-            except BaseException as exc:
-                writing.tell(exc)
-                raise
+            async with writing:
+                if view:
+                    await writing.put(view)
             return writing.written
+
+    async def _write_on(self, writing: _Writing, data: bytes | bytearray) -> int:
+        """Go on with a write of *data* that has _wlock, and has to read first (W4)."""
+        try:
+            try:
+                with memoryview(data) as view:
+                    await self._encrypt(view)
+                writing.written = len(data)
+                await self._flush(once=True)
+            finally:
+                self._end_write()
+        except BaseException as exc:
+            writing.tell(exc)
+            raise
+        return writing.written
 
     def writev(self, buffers: Iterable[ReadableBuffer]) -> CallOp[int]:
         """Write all of *buffers* in order, as one write; return the sum of their lengths. An op."""

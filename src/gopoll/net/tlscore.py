@@ -1,6 +1,6 @@
 """TLS over a connection: ssl.SSLObject, what it takes in and what it gives out.
 
-Called by TLSConn, in goroutines; _kick and _notify by any thread.
+Called by TLSConn and by its operations (_tls), in goroutines; _kick and _notify by any thread.
 Go: crypto/tls/conn.go, halfConn (go1.27).
 
 SSLObject works in memory: what comes from the peer is put into _in, what is for it comes in _out.
@@ -32,7 +32,6 @@ from __future__ import annotations
 import copy
 import errno
 import ssl
-from typing import Any
 
 from gopoll._poller import READ, WRITE
 from gopoll.errors import ClosedError, OpError
@@ -156,19 +155,11 @@ class TLSCore(TLSBase):
             else:
                 kicks = True
 
-    def _take_bytes(self, n: int) -> bytes:
-        if self._plain:
-            data = bytes(self._plain[:n])
-            del self._plain[:n]
-            return data
-        got: bytes = self._decrypt(n) if n else b""
-        if not self._in.pending:  # the usual case: one record, all of it
-            return got
-        parts = [got]  # in one piece it is cheaper than record by record
-        while got and (n := n - len(got)):
-            got = self._decrypt(n)
-            parts.append(got)
-        return b"".join(parts)
+    def _take_plain(self, n: int) -> bytes:
+        """Return at most *n* bytes of what has been decrypted ahead. Under _lock."""
+        data = bytes(self._plain[:n])
+        del self._plain[:n]
+        return data
 
     def _take_into(self, view: memoryview) -> int:
         total = min(len(view), len(self._plain))
@@ -178,33 +169,16 @@ class TLSCore(TLSBase):
             total += got
         return total
 
-    def _decrypt(self, n: int, view: memoryview | None = None) -> Any:
-        """Return at most a record's bytes, or their number in *view*; b"" or 0 if there is none.
-
-        How the stream ends goes to _read_end.
-        """
-        nothing = b"" if view is None else 0
-        if self._read_end:
-            return nothing
-        if not (self._in.pending or self._obj.pending()):
-            if self._eof:
-                self._look_for_end()
-            return nothing
-        try:
-            size = min(_RECORD, n)
-            got: Any = self._obj.read(size) if view is None else self._obj.read(size, view)
-            if not got and n:
-                self._read_end = True
-            return got
-        except ssl.SSLWantReadError:
+    def _not_decrypted(self, exc: ssl.SSLError) -> None:
+        """Note what SSL_read has said instead of giving bytes. Under _lock."""
+        if isinstance(exc, ssl.SSLWantReadError):
             self._look_for_end()
-        except ssl.SSLZeroReturnError:
+        elif isinstance(exc, ssl.SSLZeroReturnError):
             self._read_end = True
-        except ssl.SSLError as exc:
+        else:
             self._read_end = self._error("read", exc)
             if self._write_end is None:  # OpenSSL itself would take it for an orderly end
                 self._write_end = self._error("write", exc)
-        return nothing
 
     def _look_for_end(self) -> None:
         """Note an end that was not announced. OpenSSL is not told: it would take no writes then."""
@@ -263,9 +237,8 @@ class TLSCore(TLSBase):
             raise
         try:
             with self._lock:
-                self._check_write()
-                if self._shut:
-                    raise self._op_error("write", errno.EPIPE)
+                self._check("write", WRITE)
+                self._check_open()
                 left = self._unsent or self._out.pending
             if left:
                 await self._flush()
@@ -311,25 +284,32 @@ class TLSCore(TLSBase):
     def _try_encrypt(self, chunk: memoryview) -> bool:
         """Encrypt *chunk*, all of it or, if something has to be read first, nothing."""
         with self._lock:
-            self._check_write()
+            self._check("write", WRITE)
+            if self._write_end is not None:
+                raise copy.copy(self._write_end)
             try:
                 taken = self._obj.write(chunk)
                 assert taken == len(chunk), "SSL_write took a part"  # there is no end to _out
                 return True
-            except ssl.SSLWantReadError:
-                if self._eof:
-                    raise self._error("write", unexpected_eof()) from None
-                self._wants_read = True  # W4
-                return False
             except ssl.SSLError as exc:
-                self._write_end = self._error("write", exc)
-                raise copy.copy(self._write_end) from exc
+                self._not_encrypted(exc)
+                return False
 
-    def _check_write(self) -> None:
-        """Raise what keeps plaintext from being encrypted. Under _lock."""
-        self._check("write", WRITE)
+    def _not_encrypted(self, exc: ssl.SSLError) -> None:
+        """Raise what SSL_write has said, unless it is that it must read first. Under _lock."""
+        if not isinstance(exc, ssl.SSLWantReadError):
+            self._write_end = self._error("write", exc)
+            raise copy.copy(self._write_end) from exc
+        if self._eof:
+            raise self._error("write", unexpected_eof()) from None
+        self._wants_read = True  # W4
+
+    def _check_open(self) -> None:
+        """Raise what keeps a write from beginning, but for a close or a deadline. Under _lock."""
         if self._write_end is not None:
             raise copy.copy(self._write_end)
+        if self._shut:
+            raise self._op_error("write", errno.EPIPE)
 
     async def _flush(self, once: bool = False) -> None:
         """Send what has been encrypted. Who has _wlock; in the handshake, who has _hlock.
@@ -349,42 +329,34 @@ class TLSCore(TLSBase):
                 op = self._conn.write(data)
                 await op
             except BaseException as exc:
-                if (written := written_by(op, exc)) is None:
-                    self._write_end = self._op_error("write", _CUT)
-                    written = len(data)
-                self._unsent = data[written:]  # W2
-                if isinstance(exc, OSError) and not is_late(exc):
-                    known = isinstance(exc, OpError)
-                    self._send_error = copy.copy(exc) if known else OSError(exc.errno, str(exc))
-                self._waits.wake()  # W5
+                self._send_failed(op, exc, data)
                 raise
             self._unsent = b""
             self._send_error = None
             if once and not self._waits:
                 return
 
+    def _send_failed(self, op: object, exc: BaseException, data: bytes) -> None:
+        """Keep what *op*, the write of *data* below that *exc* has ended, has not taken."""
+        if (written := written_by(op, exc)) is None:
+            self._write_end = self._op_error("write", _CUT)
+            written = len(data)
+        self._unsent = data[written:]  # W2
+        if isinstance(exc, OSError) and not is_late(exc):
+            known = isinstance(exc, OpError)
+            self._send_error = copy.copy(exc) if known else OSError(exc.errno, str(exc))
+        self._waits.wake()  # W5
+
     # -- what goes out by itself
 
-    def _kick(self) -> None:
-        """Have what nobody is about to send be sent (W3). Any thread, without _wlock."""
-        with self._lock:
-            self._kicks += 1
-            if not self._has_to_send():
-                return
+    def _send_kicked(self) -> None:
+        """Send what there is; whoever has _wlock looks for it when giving that up (W3)."""
         while self._wlock.try_lock():
             if not self._send_now():
                 return
             with self._lock:
                 if not self._has_to_send():
                     return
-
-    def _has_to_send(self) -> bool:
-        """Whether there is something that nobody may be about to send. Under _lock."""
-        if self._closed or not self._ready:
-            return False
-        if self._shut and not self._notified:
-            return True
-        return bool(self._unsent or self._out.pending)
 
     def _send_now(self) -> bool:
         """Send what need not wait; a goroutine sends the rest, if there is some. Gives _wlock up.

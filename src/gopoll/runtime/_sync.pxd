@@ -10,6 +10,7 @@ cdef class Mutex:
     cdef int lock_             # guards the two below
     cdef bint held
     cdef WaitQ q
+    cdef bint try_now(self) noexcept
     cdef bint unlock_now(self) noexcept
 
 cdef class RWMutex:

@@ -42,6 +42,9 @@ cdef class Mutex:
 
     def try_lock(self):
         """Lock it if it is free: whether it was. Any thread."""
+        return self.try_now()
+
+    cdef bint try_now(self) noexcept:
         cdef bint free
         gil_lock(&self.lock_)
         free = not self.held
@@ -94,7 +97,7 @@ cdef class LockOp(WaitOp):
         return self.mutex.held
 
     cdef int attempt(self, PyObject **out) except -1:
-        if not self.mutex.try_lock():
+        if not self.mutex.try_now():
             return 0
         return give(None, out)
 
