@@ -47,6 +47,7 @@ cdef extern from "<fcntl.h>" nogil:
         F_DUPFD_CLOEXEC
 
 
+@cython.no_gc_clear                      # an operation that goes with it in a cycle unlocks it
 cdef class SysFD:
     """A descriptor under the poller, owned from the start. FD adds what can block to it."""
 

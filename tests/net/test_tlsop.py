@@ -5,14 +5,21 @@ What they read and write is in test_tlsconn.py, how they are cut in test_tlsconn
 
 import array
 import gc
+import ssl
 
 import pytest
 
 from gopoll.errors import Canceled
 from gopoll.net import tlscore
+from gopoll.net.bufio import Reader
+from gopoll.net.tlsconn import TLSConn
+from gopoll.net.tlswait import Waits
 from gopoll.runtime.goroutine import go
-from net.tlstools import DATA, read_exactly, tls_pair
-from net.tools import parked
+from helpers.child import run_python
+from net.certs import certs
+from net.test_tlsconn_over import Below
+from net.tlstools import DATA, over, read_exactly, tls_pair
+from net.tools import pair, parked
 from runtime.tools import ONE
 
 MAKE = {"read": lambda conn: conn.read(), "write": lambda conn: conn.write(b"x")}
@@ -198,3 +205,208 @@ def test_a_write_wakes_who_waits_when_the_ciphertext_has_left(run):
             await waiting
 
     run(main)
+
+
+class ReadsFirst(ssl.SSLObject):
+    """A client whose writes have to read first, as in a renegotiation, so often as `wants` says."""
+
+    wants = 0
+
+    def write(self, data):
+        if self.wants:
+            self.wants -= 1
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "as in a renegotiation")
+        return super().write(data)
+
+
+def reads_first_pair():
+    return tls_pair(client=certs().client_context(sslobject_class=ReadsFirst))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        bytes(200),
+        memoryview(array.array("H", range(100))),
+        memoryview(bytes(200)).cast("B", shape=[20, 10]),
+        memoryview(b"ab").cast("H", shape=[]),
+    ],
+    ids=["bytes", "of numbers", "of two dimensions", "of none"],
+)
+def test_a_write_that_must_read_first_takes_all(run, data):
+    async def main():
+        async with reads_first_pair() as (a, b):
+            a._obj.wants = 1
+            op = a.write(data)
+
+            async def write():
+                return await op
+
+            writing = go(write)
+            await b.write(b"answer")
+            size = memoryview(data).nbytes
+            assert await writing == op.written == size
+            assert await read_exactly(b, size) == bytes(data)
+            assert await a.read() == b"answer"
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["_writing", "_write_on", "_encrypt", "_encrypt_reading"])
+def test_a_write_that_breaks_off_before_it_reads_lets_the_others_go_on(run, monkeypatch, name):
+    """W4: a signal handler may raise anywhere; no reader gives way then for ever."""
+
+    def breaks_off(*args):
+        monkeypatch.undo()
+        raise LookupError("of a signal handler")
+
+    async def main():
+        async with reads_first_pair() as (a, b):
+            a._obj.wants = 2
+            monkeypatch.setattr(TLSConn, name, breaks_off)
+            with pytest.raises(LookupError):
+                await a.write(b"never")
+            assert not a._wants_read
+            reading = go(a.read)
+            assert await a.write(b"ping") == 4
+            assert await b.read() == b"ping"
+            await b.write(b"pong")
+            assert await reading == b"pong"
+
+    run(main)
+
+
+def test_a_write_that_breaks_off_behind_its_encryption_is_sent(run, monkeypatch):
+    """W2: what is in _unsent stays there; nothing has been handed down yet."""
+
+    def breaks_off(waits):
+        monkeypatch.undo()
+        raise LookupError("of a signal handler")
+
+    async def main():
+        async with tls_pair() as (a, b):
+            waiting = go(wait_in, a, lambda: False)
+            await parked(waiting)
+            monkeypatch.setattr(Waits, "wake", breaks_off)
+            op = a.write(b"one ")
+            with pytest.raises(LookupError):
+                await op
+            assert op.written == 4
+            assert await a.write(b"two") == 3
+            assert await read_exactly(b, 7) == b"one two"
+            await waiting
+
+    run(main)
+
+
+class Hooked(Below):
+    """It calls `hook` in its next read, or write."""
+
+    hook = None
+
+    def called(self):
+        hook, self.hook = self.hook, None
+        if hook is not None:
+            hook()
+
+    def read(self, n=65536):
+        self.called()
+        return super().read(n)
+
+    async def write(self, data):
+        self.called()
+        return await super().write(data)
+
+
+@pytest.mark.parametrize("kind", ["read", "write", "read_line"])
+def test_who_is_called_in_an_operation_cannot_end_it(run, kind):
+    """As with a coroutine that is already executing. What it is in must not go meanwhile."""
+    refused = []
+
+    async def main():
+        async with pair() as (x, y):
+            below = Hooked(x)
+            a, b = await over(below, y)
+            make = {
+                "read": a.read,
+                "write": lambda: a.write(b"x"),
+                "read_line": Reader(a).read_line,
+            }
+            op = make[kind]()
+
+            def hook():
+                for end in (op.close, lambda: op.throw(LookupError("of another"))):
+                    with pytest.raises(RuntimeError, match="operation that is running") as caught:
+                        end()
+                    refused.append(str(caught.value))
+                gc.collect()
+
+            async def use():
+                return await op
+
+            below.hook = hook
+            using = go(use)
+            await b.write(b"line\n")
+            assert await using == (1 if kind == "write" else b"line\n")
+            assert refused == [
+                f"cannot {what} an operation that is running ({kind})"
+                for what in ("close", "throw into")
+            ]
+
+    run(main)
+
+
+def test_an_operation_that_is_thrown_into_before_it_begins_has_written_nothing(run):
+    """At the end of a slice, which it begins with. Its error says so as well."""
+
+    async def main():
+        async with tls_pair() as (a, b):
+            for n in range(100):
+                op = a.write(b"x")
+                steps = op.__await__()
+                try:
+                    next(steps)
+                except StopIteration:
+                    continue
+                with pytest.raises(Canceled) as caught:
+                    op.throw(Canceled())
+                assert (caught.value.written, op.written) == (0, 0)
+                assert await read_exactly(b, n) == n * b"x"
+                return
+            raise AssertionError("a slice ends after 32 operations")
+
+    run(main, **ONE)
+
+
+GOES_IN_A_CYCLE = """
+    import gc, sys
+    import gopoll
+    from gopoll.net.bufio import Reader
+    from net.tlstools import over
+
+    async def main():
+        async with await gopoll.listen("tcp", "127.0.0.1:0") as listener:
+            one = await gopoll.dial("tcp", listener.addr)
+            a, b = await over(one, await listener.accept())
+        op = {"read": a.read, "fd": one.read, "line": Reader(one).read_line}[sys.argv[1]]()
+        steps = op.__await__()
+        next(steps)
+        cycle = [op]
+        cycle.append(cycle)
+        a.close()
+        b.close()
+
+    gc.disable()
+    gopoll.run(main, procs=1)
+    if sys.argv[2] == "collected":
+        gc.collect()
+    print("ok", flush=True)
+"""
+
+
+@pytest.mark.parametrize("when", ["collected", "at the end"])
+@pytest.mark.parametrize("kind", ["read", "fd", "line"])
+def test_an_operation_that_waits_may_go_in_a_cycle(kind, when):
+    """The collector clears the connection first: it was a SIGSEGV."""
+    done = run_python(GOES_IN_A_CYCLE, kind, when)
+    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr

@@ -17,12 +17,15 @@ cdef enum:
 cdef class BufferedOp(Awaitable):
     cdef int kind
     cdef bint begun
+    cdef bint running          # in a step
     cdef object rest           # what this waits in: an operation, or a coroutine
     cdef object value          # to be sent to it, by a host
     cdef int begin(self) except -1
     cdef int wait_in(self, object awaitable) except -1
     cdef int resume(self, PyObject **out) except -1
     cdef int go_on(self, PyObject **out) except -1
+    cdef int go_on_now(self, PyObject **out) except -1
+    cdef int refuse_running(self, str what) except -1
     cdef int ask(self) except -1
     cdef bint arrived(self, object value, PyObject **out) except -1
     cdef int fail(self, object exc) except -1

@@ -47,12 +47,13 @@ cdef class BufferedOp(Awaitable):
     cdef int resume(self, PyObject **out) except -1:
         """Step what this waits in: 0 and what it yields, or 1 and what it returns."""
         cdef int rc
+        rest = self.rest                             # held: a method call does not hold it
         value, self.value = self.value, None
-        if not isinstance(self.rest, Awaitable):
-            return PyIter_Send(self.rest, value, out) != PYGEN_NEXT
+        if not isinstance(rest, Awaitable):
+            return PyIter_Send(rest, value, out) != PYGEN_NEXT
         if value is not None:
-            (<Awaitable>self.rest).take(<PyObject *>value)
-        rc = (<Awaitable>self.rest).step(out)
+            (<Awaitable>rest).take(<PyObject *>value)
+        rc = (<Awaitable>rest).step(out)
         if rc == 2:
             rc = give(owned(out).value, out)
         return rc
@@ -63,6 +64,19 @@ cdef class BufferedOp(Awaitable):
 
     cdef int go_on(self, PyObject **out) except -1:
         """Wait until all is done: 0 and what that yields, or 1 and the operation's result."""
+        self.running = True
+        try:
+            return self.go_on_now(out)
+        finally:
+            self.running = False
+
+    cdef int refuse_running(self, str what) except -1:
+        """Raise if it is in a step: who is called there cannot end it as well."""
+        if self.running:
+            raise RuntimeError(f"cannot {what} an operation that is running ({NAMES[self.kind]})")
+        return 0
+
+    cdef int go_on_now(self, PyObject **out) except -1:
         while True:
             if self.rest is None:
                 self.ask()
@@ -92,6 +106,7 @@ cdef class BufferedOp(Awaitable):
     def throw(self, kind, value=None, traceback=None):
         """Take an exception that is thrown in at the await: that of what this waits in, if any."""
         cdef PyObject *out = NULL
+        self.refuse_running("throw into")
         exc = thrown(kind, value)
         self.begun = True
         if self.rest is None:
@@ -112,6 +127,7 @@ cdef class BufferedOp(Awaitable):
 
     def close(self):
         """Give the operation up, as a coroutine that is closed does with what it awaits."""
+        self.refuse_running("close")
         rest, self.rest = self.rest, None
         self.begun = True
         if rest is None:

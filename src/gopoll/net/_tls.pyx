@@ -286,12 +286,14 @@ cdef class TLSReadOp(BufferedOp):
         return 0
 
     def __del__(self):
-        self.leave()
+        if self.held:
+            self.close()
 
 
 cdef enum:
     NOWHERE                    # it has _wlock no more, or not yet
     SENDING                    # it has _wlock, and `sent` is on its way
+    READING                    # it has _wlock, and a coroutine that must read first writes
     FLUSHING                   # it has _wlock, and a coroutine sends the rest
 
 
@@ -313,7 +315,7 @@ cdef class TLSWriteOp(BufferedOp):
         return self.go_on(out)
 
     cdef int write_slowly(self, object coro) except -1:
-        """Leave all of it to a coroutine, which has _wlock if it is *coro*."""
+        """Leave all of it to a coroutine, *coro* if _wlock is ours."""
         writing = self.conn._writing()
         self.rest = (self.conn._write_one if coro is None else coro)(writing, self.data)
         self.writing, self.data = writing, None
@@ -337,6 +339,7 @@ cdef class TLSWriteOp(BufferedOp):
         try:
             return self.encrypt()
         except BaseException as exc:
+            self.sent = None                         # it is in _unsent: nothing has gone down yet
             self.fail(exc)
             raise
 
@@ -372,13 +375,15 @@ cdef class TLSWriteOp(BufferedOp):
             self.leave()
         else:
             self.write_slowly(conn._write_on)
-            self.at = NOWHERE
+            self.at = READING
             return True
         return done
 
     cdef int leave(self) except -1:
         """Give _wlock up, and look whether there is something to send (W3)."""
         self.at = NOWHERE
+        if self.conn._wants_read:
+            self.conn._read_no_more()
         self.conn._wlock.unlock_now()
         self.conn.kick()
         return 0
@@ -405,7 +410,7 @@ cdef class TLSWriteOp(BufferedOp):
                 self.rest = conn._flush(True)
                 return False
         self.leave()
-        return give(self.told, out)
+        return give(self.written, out)
 
     cdef int fail(self, object exc) except -1:
         made, self.made = self.made, None
@@ -418,8 +423,17 @@ cdef class TLSWriteOp(BufferedOp):
         finally:
             self.leave()
         if isinstance(exc, (OpError, Canceled)):
-            exc.written = self.told
+            exc.written = self.written
         return 0
+
+    def throw(self, kind, value=None, traceback=None):
+        """Take an exception that is thrown in at the await."""
+        try:
+            return BufferedOp.throw(self, kind, value, traceback)
+        except (OpError, Canceled) as exc:
+            if exc.written is None:                  # it had not begun
+                exc.written = self.written
+            raise
 
     def __del__(self):
         if self.at != NOWHERE:

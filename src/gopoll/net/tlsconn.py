@@ -69,19 +69,12 @@ class TLSConn(TLSCore):
                     await writing.put(view)
             return writing.written
 
-    async def _write_on(self, writing: _Writing, data: bytes | bytearray) -> int:
-        """Go on with a write of *data* that has _wlock, and has to read first (W4)."""
-        try:
-            try:
-                with memoryview(data) as view:
-                    await self._encrypt(view)
-                writing.written = len(data)
-                await self._flush(once=True)
-            finally:
-                self._end_write()
-        except BaseException as exc:
-            writing.tell(exc)
-            raise
+    async def _write_on(self, writing: _Writing, data: ReadableBuffer) -> int:
+        """Go on with a write of *data* that has to read first (W4). TLSWriteOp has _wlock."""
+        with memoryview(data) as whole, whole.cast("B") as view:
+            await self._encrypt(view)
+            writing.written = len(view)
+        await self._flush(once=True)
         return writing.written
 
     def writev(self, buffers: Iterable[ReadableBuffer]) -> CallOp[int]:

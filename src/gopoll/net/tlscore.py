@@ -246,7 +246,14 @@ class TLSCore(TLSBase):
             self._end_write()
             raise
 
+    def _read_no_more(self) -> None:
+        """A write ends: whatever has cut it, it no longer says that it must read (W4)."""
+        if self._wants_read:
+            with self._lock:
+                self._wants_read = False
+
     def _end_write(self) -> None:
+        self._read_no_more()
         self._wlock.unlock()
         self._kick()  # W3
 
