@@ -12,7 +12,6 @@ import pytest
 
 import gopoll
 from gopoll._poller import Poller
-from gopoll.runtime._p import PBase
 from gopoll.runtime._runq import RunQ
 from gopoll.runtime._sched import current_sched
 from plugins.guard import wait_parked, wait_until
@@ -352,9 +351,6 @@ def test_row_14_a_thief_looks_at_every_p(run):
     """[TestStealOrder]: work of any single P is found, whichever it is."""
 
     async def main():
-        sched = current_sched()
-        me = sched.this_m()
-        mine = next(p for p in sched.allp if p.status[0] == 2 and p.status[1] == me.id)
         ran = []
 
         async def mark(i):
@@ -367,7 +363,6 @@ def test_row_14_a_thief_looks_at_every_p(run):
             while len(ran) < 64 and time.monotonic() < end:
                 time.sleep(0.001)
         assert sorted(ran) == list(range(64))
-        assert isinstance(mine, PBase)
 
     run(main, procs=8)
 
@@ -502,7 +497,7 @@ def test_work_that_is_queued_to_a_p_too_many_is_not_forgotten(run):
 
     async def stuck():
         p = current_p()
-        if p.id == 0:
+        if p is None or p.id == 0:
             return
         gopoll.gomaxprocs(1)
         until(lambda: p.status == (0, 0, 1))  # taken, and dead

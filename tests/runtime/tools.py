@@ -157,7 +157,8 @@ class Bare(ExecBase):
 
 
 def current_p():
-    """Return the P that the running goroutine's M holds."""
+    """Return the P that the running goroutine's M holds, or None if it has just been taken."""
     sched = current_sched()
     me = sched.this_m().id
-    return next(p for p in sched.allp if p.status[0] in (1, 2) and p.status[1] == me)
+    held = (p for p in sched.allp if p.status[0] in (1, 2) and p.status[1] == me)
+    return next(held, None)
