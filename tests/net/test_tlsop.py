@@ -356,6 +356,36 @@ def test_who_is_called_in_an_operation_cannot_end_it(run, kind):
     run(main)
 
 
+def test_who_is_called_by_what_is_thrown_in_cannot_end_it(run):
+    """A wrapper below that swallows it and goes on: the operation is still in there."""
+    refused = []
+
+    class Wrapping(Below):
+        async def read(self, n=65536):
+            try:
+                return await super().read(n)
+            except LookupError:
+                with pytest.raises(RuntimeError, match="operation that is running") as caught:
+                    op.close()
+                refused.append(str(caught.value))
+                return await super().read(n)
+
+    async def main():
+        nonlocal op
+        async with pair() as (x, y):
+            a, b = await over(Wrapping(x), y)
+            op = a.read()
+            steps = op.__await__()
+            assert next(steps) is not None
+            await b.write(b"bytes")
+            with pytest.raises(StopIteration, match="bytes"):
+                steps.throw(LookupError("cut"))  # it reads again, and it is there
+
+    op = None
+    run(main)
+    assert refused == ["cannot close an operation that is running (read)"]
+
+
 def test_an_operation_that_is_thrown_into_before_it_begins_has_written_nothing(run):
     """At the end of a slice, which it begins with. Its error says so as well."""
 

@@ -111,18 +111,22 @@ cdef class BufferedOp(Awaitable):
         self.begun = True
         if self.rest is None:
             raise exc
+        self.running = True
         try:
-            throw = getattr(self.rest, "throw", None)
-            if throw is None:
-                raise exc
-            return throw(exc)
-        except StopIteration as stop:                # it has ended all the same
-            found = stop.value
-        except BaseException as err:
-            self.fail(err)
-            raise
-        if not self.arrived(found, &out) and self.go_on(&out) == 0:
-            return owned(&out)
+            try:
+                throw = getattr(self.rest, "throw", None)
+                if throw is None:
+                    raise exc
+                return throw(exc)
+            except StopIteration as stop:            # it has ended all the same
+                found = stop.value
+            except BaseException as err:
+                self.fail(err)
+                raise
+            if not self.arrived(found, &out) and self.go_on_now(&out) == 0:
+                return owned(&out)
+        finally:
+            self.running = False
         raise StopIteration(owned(&out))
 
     def close(self):
