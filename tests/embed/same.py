@@ -22,6 +22,7 @@ SECONDS = 30
 NAMES = [
     (re.compile(r"_SelectorSocketTransport|_SelectorTransport"), "SocketTransport"),
     (re.compile(r"_SelectorDatagramTransport"), "DatagramTransport"),
+    (re.compile(r"_SSLProtocolTransport"), "SSLTransport"),
     (re.compile(r"_UnixSelectorEventLoop|BaseSelectorEventLoop"), "EventLoop"),
     (re.compile(r"0x[0-9a-f]+"), "0x"),
     (re.compile(r"writelines"), "write"),  # before 3.12

@@ -470,7 +470,6 @@ async def test_start_tls(loop, say):
     await task
     for wrong in (None, "context"):
         await say.wait(loop.start_tls(None, asyncio.Protocol(), wrong))
-    await say.wait(loop.start_tls(writer.transport, asyncio.Protocol(), certs().client_context()))
 
 
 # -- processes

@@ -20,7 +20,6 @@ from asyncio import (
     base_events,
     format_helpers,
     futures,
-    sslproto,
     unix_events,
 )
 from collections.abc import Coroutine, Iterator
@@ -34,6 +33,8 @@ from gopoll.embed.aio._transport import SocketTransport, Transports
 from gopoll.embed.selector import NetpollSelector
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from _typeshed import FileDescriptorLike
 
 _T = TypeVar("_T")
@@ -120,11 +121,65 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
         server: Any = None,
         **options: Any,
     ) -> asyncio.Transport:
+        from gopoll.embed.aio._sslproto import SSLProtocol  # which wants ssl
+
         self._ensure_fd_no_transport(rawsock)
-        tls = sslproto.SSLProtocol(self, protocol, sslcontext, waiter, **options)
+        tls = SSLProtocol(self, protocol, sslcontext, waiter, **options)
         SocketTransport(self, rawsock, tls, extra=extra, server=server)
         transport: asyncio.Transport = tls._app_transport
         return transport
+
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> asyncio.Transport:
+        """Return a transport that speaks TLS over *transport*, which is to be left alone then."""
+        import ssl
+
+        from gopoll.embed.aio._sslproto import SSLProtocol
+
+        if not isinstance(sslcontext, ssl.SSLContext):
+            raise TypeError(
+                f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}"
+            )
+        if not getattr(transport, "_start_tls_compatible", False):
+            raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+        if transport.is_closing():
+            raise ConnectionResetError(f"cannot start TLS over {transport!r}, which is closed")
+        shaken = self.create_future()
+        tls = SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            shaken,
+            server_side,
+            server_hostname,
+            call_connection_made=False,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        transport.pause_reading()  # nothing is to come before connection_made()
+        transport.set_protocol(tls)
+        begin = [
+            self.call_soon(tls.connection_made, transport),
+            self.call_soon(transport.resume_reading),
+        ]
+        try:
+            await shaken
+        except BaseException:
+            transport.close()
+            for handle in begin:
+                handle.cancel()
+            raise
+        upgraded: asyncio.Transport = tls._app_transport
+        return upgraded
 
     def _make_datagram_transport(
         self,
