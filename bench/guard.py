@@ -56,12 +56,11 @@ class Failed(Exception):
 # -- counting --------------------------------------------------------------------------------------
 
 
-def run(command: list[str]) -> None:
-    """Run a command to its end. Raises Failed."""
+def run(command: list[str], seed: int = 0) -> None:
+    """Run a command to its end, with *seed* for the hashes of strings. Raises Failed."""
+    env = environment() | {"PYTHONHASHSEED": str(seed)}
     try:
-        done = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=SECONDS
-        )
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise Failed(f"{command[0]} has not ended in {SECONDS} s") from None
     if done.returncode != 0:
@@ -104,7 +103,7 @@ def count_calls(names: list[str], program: Path = PROGRAM) -> Calls:
 
 
 def count_instructions(
-    names: list[str], program: Path = PROGRAM, keep: Path | None = None
+    names: list[str], program: Path = PROGRAM, keep: Path | None = None, seed: int = 0
 ) -> Instructions:
     """Count the instructions of each operation. *keep*: a folder for callgrind's own files.
 
@@ -115,7 +114,7 @@ def count_instructions(
         out = Path(folder) / "callgrind"
         command = ["valgrind", "-q", "--vgdb=no", "--tool=callgrind", f"--callgrind-out-file={out}"]
         command += [f"--dump-before={MARK}", "--dump-line=no"]
-        run([*command, sys.executable, str(program), *names])
+        run([*command, sys.executable, str(program), *names], seed)
         dumps = sorted(out.parent.glob("callgrind.*"), key=lambda path: int(path.suffix[1:]))
         figures = {}
         for name, blocks in cut(names, dumps).items():
@@ -268,16 +267,41 @@ def other_calls(now: Calls, before: Calls) -> list[str]:
     return lines
 
 
+def grown(now: Instructions, before: Instructions) -> list[tuple[str, str]]:
+    """Return (operation, place) where there are more instructions than are tolerated."""
+    return [
+        (name, place)
+        for name, places in now.items()
+        for place, was in before.get(name, {}).items()
+        if places[place] > was * (1 + TOLERANCES[place]) + SLACK
+    ]
+
+
 def more_instructions(now: Instructions, before: Instructions) -> list[str]:
     """Return a line for each operation and place with more instructions than are tolerated."""
     lines = []
-    for name, places in now.items():
-        for place, was in before.get(name, {}).items():
-            if places[place] > was * (1 + TOLERANCES[place]) + SLACK:
-                more = places[place] / was - 1
-                change = f"{was:,.1f} -> {places[place]:,.1f} ({more:+.1%})"
-                lines.append(f"{name}: in {place}: {change}")
+    for name, place in grown(now, before):
+        was, count = before[name][place], now[name][place]
+        change = f"{was:,.1f} -> {count:,.1f} ({count / was - 1:+.1%})"
+        lines.append(f"{name}: in {place}: {change}")
     return lines
+
+
+def least_instructions(
+    now: Instructions, before: Instructions, program: Path = PROGRAM
+) -> Instructions:
+    """Return *now*, with what has grown counted twice again, alone and with other hashes.
+
+    Two names that share a place in the interpreter's type cache, by their addresses, add 5 % to an
+    operation: chance. What an operation really has more it has each time. Raises Missing, Failed.
+    """
+    for seed in (1, 2):
+        names = sorted({name for name, _ in grown(now, before)})
+        if names:
+            again = count_instructions(names, program, seed=seed)
+            for name, places in again.items():
+                now = now | {name: {p: min(n, now[name][p]) for p, n in places.items()}}
+    return now
 
 
 def table(calls: Calls | None, instructions: Instructions | None, before: Instructions) -> str:
@@ -361,8 +385,10 @@ def main() -> int:
     before: Instructions = {}
     try:
         before = recorded_instructions(figures)
+        if not args.record:
+            instructions = least_instructions(instructions, before)
         problems += more_instructions(instructions, before)
-    except Missing as err:
+    except (Missing, Failed) as err:
         problems.append(str(err))
     try:
         problems += other_calls(calls, recorded_calls(figures))
