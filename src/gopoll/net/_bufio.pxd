@@ -27,6 +27,7 @@ cdef class BufferedOp(Awaitable):
     cdef int go_on_now(self, PyObject **out) except -1
     cdef int refuse_running(self, str what) except -1
     cdef int ask(self) except -1
+    cdef object call(self, object conn, str method, object arg)
     cdef bint arrived(self, object value, PyObject **out) except -1
     cdef int fail(self, object exc) except -1
 

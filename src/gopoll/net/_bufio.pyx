@@ -21,6 +21,9 @@ cdef extern from *:
         PYGEN_NEXT
     PySendResult PyIter_Send(object coro, object arg, PyObject **out) except PYGEN_ERROR
 
+cdef extern from "Python.h":
+    object PyObject_CallMethodOneArg(object o, object name, object arg)
+
 cdef tuple NAMES = ("read_line", "anext", "read_until", "read_exactly", "peek", "read", "write",
                     "flush")
 
@@ -90,8 +93,18 @@ cdef class BufferedOp(Awaitable):
                 return 1
 
     cdef int ask(self) except -1:
-        """Have the connection do what is next; a kind has its own."""
+        """Have the connection do what is next: call() it. A kind has its own."""
         raise NotImplementedError
+
+    cdef object call(self, object conn, str method, object arg):
+        """Wait in what *method* of *conn* returns, and return that."""
+        try:
+            made = PyObject_CallMethodOneArg(conn, method, arg)
+            self.wait_in(made)
+            return made
+        except BaseException as exc:
+            self.fail(exc)
+            raise
 
     cdef bint arrived(self, object value, PyObject **out) except -1:
         """What was waited for has ended with *value*: whether that is all, with the result in

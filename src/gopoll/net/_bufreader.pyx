@@ -231,11 +231,7 @@ cdef class ReaderOp(BufferedOp):
                 n = min(max(n - (reader.end - reader.start), CHUNK), MAX_CHUNK)
             elif self.kind != READ:
                 n = CHUNK
-        try:
-            self.wait_in(reader._conn.read(n))
-        except BaseException as exc:
-            self.fail(exc)
-            raise
+        self.call(reader._conn, "read", n)
         return 0
 
     cdef int fail(self, object exc) except -1:

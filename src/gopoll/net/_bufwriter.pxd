@@ -6,7 +6,7 @@ from gopoll.net._bufio cimport BufferedOp
 
 cdef class WriterBase:
     cdef readonly object _conn
-    cdef object writev         # of conn, or None
+    cdef bint has_writev       # of conn
     cdef Py_ssize_t size
     cdef int busy              # somebody is inside conn.write; atomic
     cdef object error          # what every later call raises; in a critical section

@@ -29,7 +29,7 @@ cdef class WriterBase:
     def __init__(self, conn, size):
         """Write to *conn*; nothing is sent yet."""
         self._conn = conn
-        self.writev = getattr(conn, "writev", None)
+        self.has_writev = getattr(conn, "writev", None) is not None
         self.size = size
 
     @property
@@ -166,7 +166,7 @@ cdef class WriterOp(BufferedOp):
             self.pieces = [tail or b""]
         elif tail is None:
             self.pieces = [self.head]
-        elif writer.writev is not None:
+        elif writer.has_writev:
             self.pieces = [[self.head, tail]]
         else:
             self.pieces = [self.head, tail]
@@ -174,15 +174,9 @@ cdef class WriterOp(BufferedOp):
 
     cdef int ask(self) except -1:
         """Give the connection the next piece."""
-        cdef WriterBase writer = self.writer
-        try:
-            piece = self.pieces.pop(0)
-            write = writer.writev if isinstance(piece, list) else writer._conn.write
-            self.made = write(piece)
-            self.wait_in(self.made)
-        except BaseException as exc:
-            self.fail(exc)
-            raise
+        piece = self.pieces.pop(0)
+        self.made = self.call(self.writer._conn, "writev" if isinstance(piece, list) else "write",
+                              piece)
         return 0
 
     cdef bint arrived(self, object value, PyObject **out) except -1:

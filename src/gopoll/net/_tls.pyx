@@ -264,11 +264,7 @@ cdef class TLSReadOp(BufferedOp):
         return 0
 
     cdef int ask(self) except -1:
-        try:
-            self.wait_in(self.conn._conn.read(CHUNK))
-        except BaseException as exc:
-            self.fail(exc)
-            raise
+        self.call(self.conn._conn, "read", CHUNK)
         return 0
 
     cdef bint arrived(self, object value, PyObject **out) except -1:
@@ -389,12 +385,7 @@ cdef class TLSWriteOp(BufferedOp):
         return 0
 
     cdef int ask(self) except -1:
-        try:
-            self.made = self.conn._conn.write(self.sent)
-            self.wait_in(self.made)
-        except BaseException as exc:
-            self.fail(exc)
-            raise
+        self.made = self.call(self.conn._conn, "write", self.sent)
         return 0
 
     cdef bint arrived(self, object value, PyObject **out) except -1:
