@@ -8,6 +8,7 @@ import tempfile
 
 import pytest
 
+from embed.same import drain
 from gopoll.embed import aio
 
 
@@ -167,6 +168,25 @@ def test_the_end_of_file_is_told_again_after_an_interrupt():
                 loop.run_forever()
             assert loop.run_until_complete(asyncio.wait_for(protocol.lost, 30)) is None
         assert protocol.told == 2
+
+
+def test_a_connection_that_closes_does_so_after_an_interrupt_of_resume_writing():
+    class Interrupted(Told):
+        def resume_writing(self):
+            raise KeyboardInterrupt
+
+    with asyncio.Runner(loop_factory=aio.new_event_loop) as runner:
+        loop = runner.get_loop()
+        transport, protocol, peer = loop.run_until_complete(connect(Interrupted))
+        with peer:
+            transport.set_write_buffer_limits(0)
+            transport.write(bytes(20_000_000))
+            transport.close()
+            draining = loop.create_task(drain(peer))
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+            assert loop.run_until_complete(asyncio.wait_for(protocol.lost, 30)) is None
+            assert loop.run_until_complete(asyncio.wait_for(draining, 30)) == 20_000_000
 
 
 @pytest.fixture

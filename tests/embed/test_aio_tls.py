@@ -17,6 +17,7 @@ import pytest
 
 from embed.same import Told, pair, same, turns, until
 from gopoll.embed import aio
+from gopoll.embed.aio._sslproto import SSLTransport
 from net.certs import certs
 
 RECORD = 16384
@@ -343,14 +344,27 @@ async def test_a_peer_that_does_not_answer_the_end(loop, say):
     await turns()
 
 
-def test_what_came_before_a_record_that_is_broken_is_given():
-    """asyncio's own loses what it has decrypted in the same turn."""
-    seen = []
+@pytest.mark.parametrize("answer", ["nothing", "write", "close"])
+def test_what_came_before_a_record_that_is_broken_is_given(answer):
+    """asyncio's own loses what it has decrypted in the same turn. The error is the record's, be
+    what is done with what came before it: written to, OpenSSL says another."""
+    told = []
+
+    class Answering(Gathered):
+        def data_received(self, data):
+            super().data_received(data)
+            if answer == "write":
+                self.transport.write(data)
+            elif answer == "close":
+                self.transport.close()
+
+        def connection_lost(self, exc):
+            self.lost.set_result(exc)
 
     async def program(loop):
-        loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
+        loop.set_exception_handler(lambda _, context: told.append(context["message"]))
         transport, _, there, theirs = await tls_pair(
-            asyncio.Protocol, lambda: Gathered(lambda *_: None)
+            asyncio.Protocol, lambda: Answering(lambda *_: None)
         )
         await asyncio.sleep(0.01)
         there.pause_reading()
@@ -358,12 +372,54 @@ def test_what_came_before_a_record_that_is_broken_is_given():
         transport._ssl_protocol._transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))
         await asyncio.sleep(0.02)
         there.resume_reading()
-        await theirs.lost
+        exc = await theirs.lost
+        assert isinstance(exc, ssl.SSLError)
+        assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
         assert theirs.data == b"m" * 50_000
         transport.abort()
 
     on_ours(program)
-    assert seen == []  # an ssl.SSLError is an OSError: it is connection_lost()'s
+    assert told == []  # an ssl.SSLError is an OSError: it is connection_lost()'s
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("method", ["get_buffer", "buffer_updated", "data_received"])
+def test_a_callback_that_ends_the_loop_loses_nothing(method, kind):
+    """It may be run again; no edge tells of what has come already."""
+    if method == "data_received":
+        make = lambda: Gathered(lambda *_: None)  # noqa: E731
+    else:
+        make = lambda: Buffered(1000, lambda n: memoryview(bytearray(n)))  # noqa: E731
+    raised, made = [], []
+
+    async def begin():
+        transport, _, there, theirs = await tls_pair(asyncio.Protocol, make)
+        call = getattr(theirs, method)
+
+        def once(*args):
+            got = call(*args)
+            if not raised:
+                raised.append(args)
+                raise kind
+            return got
+
+        setattr(theirs, method, once)
+        there.set_protocol(theirs)  # which looks its methods up
+        transport.write(b"m" * 10_000)
+        made.extend((transport, theirs))
+        await theirs.lost
+
+    loop = aio.new_event_loop()
+    try:
+        task = loop.create_task(begin())
+        with pytest.raises(kind):
+            loop.run_until_complete(task)
+        transport, theirs = made
+        loop.run_until_complete(asyncio.wait_for(until(lambda: len(theirs.data) == 10_000), 30))
+        transport.close()
+        loop.run_until_complete(asyncio.wait_for(task, 30))
+    finally:
+        loop.close()
 
 
 def test_a_write_that_has_to_read_first_goes_out_after_that():
@@ -401,6 +457,92 @@ def test_a_write_that_has_to_read_first_goes_out_after_that():
         await theirs.lost
 
     on_ours(program)
+
+
+class Partial(ssl.SSLObject):
+    """It writes 100 bytes at a time."""
+
+    def write(self, data):
+        return super().write(bytes(data)[:100])
+
+
+class Cached(ssl.SSLObject):
+    """It has a buffer of its own, of which it gives 100 bytes at a time."""
+
+    cache = b""
+
+    def read(self, n=1024, buffer=None):
+        if not self.cache:
+            self.cache = super().read(65536)
+        got, self.cache = self.cache[:100], self.cache[100:]
+        return got
+
+
+class WithoutPending:
+    """It has what asyncio's own asks of it."""
+
+    @classmethod
+    def _create(cls, *args, **kwargs):
+        made = cls()
+        made.inner = ssl.SSLObject._create(*args, **kwargs)
+        return made
+
+    def __getattr__(self, name):
+        if name == "pending":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize("kind", [Partial, Cached, WithoutPending])
+def test_an_object_of_the_programs_own_in_the_place_of_ssls(kind):
+    async def program(loop, say):
+        a, b = pair("tcp")
+        context = certs().client_context()
+        context.sslobject_class = kind
+        (transport, mine), (there, theirs) = await asyncio.gather(
+            loop.create_connection(
+                lambda: Gathered(say), sock=a, ssl=context, server_hostname="localhost"
+            ),
+            loop.connect_accepted_socket(lambda: Echo(say), b, ssl=certs().server_context()),
+        )
+        transport.write(b"m" * 1000)
+        transport.write(memoryview(bytes(4000)))
+        await until(lambda: mine.size == 5000)
+        say(mine.data == b"m" * 1000 + bytes(4000))
+        transport.abort()
+        there.abort()
+        await asyncio.gather(mine.lost, theirs.lost)
+
+    program.__name__ = "program"
+    same(program)()
+
+
+def test_who_traces_ssls_object_sees_its_calls(monkeypatch):
+    calls = []
+    read = ssl.SSLObject.read
+    monkeypatch.setattr(
+        ssl.SSLObject, "read", lambda self, *args: (calls.append(args), read(self, *args))[1]
+    )
+
+    async def program(loop):
+        transport, _, _, theirs = await tls_pair(
+            asyncio.Protocol, lambda: Gathered(lambda *_: None)
+        )
+        transport.write(b"m")
+        await until(lambda: theirs.data)
+        transport.close()
+        await theirs.lost
+
+    on_ours(program)
+    assert calls
+
+
+def test_a_transport_without_a_protocol_is_an_error():
+    transport = SSLTransport(None, None)
+    transport._closed = True
+    for call in (lambda: transport.write(b"m"), lambda: transport.writelines([b"m"])):
+        with pytest.raises(TypeError, match="NoneType"):
+            call()
 
 
 # -- start_tls

@@ -19,6 +19,7 @@ cdef class SSLFlow:
     cdef StreamCore core               # its own, if it is one of ours
     cdef object obj                    # SSLObject
     cdef object ssl_read, ssl_write, ssl_pending, fill, drain
+    cdef bint own                      # SSLObject is not quite ssl's
     cdef bint ask                      # call SSL_read though there may be nothing (Y11)
     cdef int go_on(self) except -1
     cdef Py_ssize_t more(self) except -1

@@ -7,14 +7,15 @@ those of ssl.
 
 Y11: nothing can be decrypted when neither buffer, ours nor OpenSSL's, has anything: SSL_read is not
      called to hear that, since an exception is dearer than the message was. Who else has OpenSSL
-     read, the handshake and a write that must read first, sets `ask`: then it is called.
+     read, the handshake and a write that must read first, sets `ask`: then it is called. An object
+     of the program's own in the place of ssl's is always asked.
 """
 
 import ssl
 from asyncio import constants, sslproto
 from asyncio.log import logger
 
-from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.memoryview cimport PyMemoryView_Check, PyMemoryView_FromObject
 
 from gopoll.embed.aio._transport import SocketTransport
 
@@ -35,6 +36,9 @@ cdef object WRAPPED = sslproto.SSLProtocolState.WRAPPED
 cdef object FLUSHING = sslproto.SSLProtocolState.FLUSHING
 cdef object HANDSHAKE = sslproto.SSLProtocolState.DO_HANDSHAKE
 cdef object SHUTDOWN = sslproto.SSLProtocolState.SHUTDOWN
+cdef object SSLObject = ssl.SSLObject
+cdef object READ = ssl.SSLObject.read
+cdef object WRITE = ssl.SSLObject.write
 cdef object FATAL = "Fatal error on SSL protocol"
 
 
@@ -48,10 +52,12 @@ cdef class SSLFlow:
 
     @_sslobj.setter
     def _sslobj(self, obj):
-        # What it only hands over to, unless it has been put into a context by the program.
-        inner = getattr(obj, "_sslobj", obj) if type(obj) is ssl.SSLObject else obj
         self.obj = obj
-        self.ssl_read, self.ssl_write, self.ssl_pending = inner.read, inner.write, inner.pending
+        self.own = (type(obj) is not SSLObject or SSLObject.read is not READ
+                    or SSLObject.write is not WRITE)
+        inner = obj if self.own else obj._sslobj     # to which ssl's own only hands over
+        self.ssl_read, self.ssl_write = inner.read, inner.write
+        self.ssl_pending = None if self.own else inner.pending
         self.fill, self.drain = self._incoming.write, self._outgoing.read
         self.ask = True
 
@@ -94,7 +100,10 @@ cdef class SSLFlow:
 
     cdef Py_ssize_t more(self) except -1:
         """How much to ask SSL_read for; 0 if it would have nothing to give or to say (Y11)."""
-        cdef Py_ssize_t n = self._incoming.pending   # a little more than is in it
+        cdef Py_ssize_t n
+        if self.own:
+            return RECORD
+        n = self._incoming.pending       # a little more than is in it
         if n == 0:
             n = PyObject_CallNoArgs(self.ssl_pending)
             if n == 0 and self.ask:
@@ -121,6 +130,9 @@ cdef class SSLFlow:
             self.control_reading()
         except Exception as exc:
             self._fatal_error(exc, FATAL)
+        except BaseException:            # it ends the loop, which may be run again
+            self._loop.call_soon(self._do_read)
+            raise
         return 0
 
     cdef int read_data(self) except -1:
@@ -128,7 +140,7 @@ cdef class SSLFlow:
         cdef bint end = False
         cdef list parts = None
         cdef Py_ssize_t n
-        data = error = None
+        data = None
         while (n := self.more()):
             self.ask = False
             try:
@@ -136,8 +148,8 @@ cdef class SSLFlow:
             except SSLAgainErrors:
                 break
             except Exception as exc:
-                error = exc              # after what came before it
-                break
+                self._fatal_error(exc, FATAL)        # for the next turn: what came before it is
+                break                                # given to the protocol in this one
             if not chunk:
                 end = self.ask = True    # it says so again, should the protocol end the loop
                 break
@@ -151,15 +163,12 @@ cdef class SSLFlow:
             data = b"".join(parts)
         if data is not None:
             self._app_protocol.data_received(data)
-        if error is not None:
-            raise error
         return self.ended() if end else 0
 
     cdef int read_into(self) except -1:
         """Decrypt what the protocol's own buffer has room for."""
         cdef Py_ssize_t size, n, at = 0
         cdef bint end = False
-        error = None
         buffer = self._app_protocol_get_buffer(self._incoming.pending)
         view = PyMemoryView_FromObject(buffer)
         if view.itemsize != 1 or view.ndim != 1:
@@ -174,7 +183,7 @@ cdef class SSLFlow:
             except SSLAgainErrors:
                 break
             except Exception as exc:
-                error = exc              # after what came before it
+                self._fatal_error(exc, FATAL)        # for the next turn, as above
                 break
             if n == 0:
                 end = self.ask = True    # it says so again, should the protocol end the loop
@@ -183,8 +192,6 @@ cdef class SSLFlow:
         view.release()                   # the protocol may want to change its size
         if at:
             self._app_protocol_buffer_updated(at)
-        if error is not None:
-            raise error
         if end:
             return self.ended()
         if at == size:
@@ -237,11 +244,16 @@ cdef class SSLFlow:
         return 0
 
     cdef int encrypt(self, data) except -1:
+        cdef Py_ssize_t n, size = data.nbytes if PyMemoryView_Check(data) else len(data)
         try:
-            PyObject_CallOneArg(self.ssl_write, data)            # all of it, in memory
+            n = PyObject_CallOneArg(self.ssl_write, data)        # ssl's own: all, in memory
         except SSLAgainErrors:
             self.ask = True                                      # Y11
             self.keep(data)
+            return 0
+        if n < size:
+            self.keep(memoryview(data).cast("B")[n:])
+            self._do_write()
         return 0
 
     cdef int keep(self, data) except -1:
@@ -304,13 +316,13 @@ class SSLTransport(sslproto._SSLProtocolTransport):
             raise TypeError(f"data argument must be a bytes-like object, "
                             f"not {type(data).__name__!r}")
         if data:
-            (<SSLFlow>self._ssl_protocol).write(data)
+            (<SSLFlow?>self._ssl_protocol).write(data)
 
     def writelines(self, list_of_data):
         """The same for several pieces, encrypted as one."""
         data = b"".join(list_of_data)
         if data:
-            (<SSLFlow>self._ssl_protocol).write(data)
+            (<SSLFlow?>self._ssl_protocol).write(data)
 
     def close(self):
         """Send what waits and the end, then close; connection_lost(None) comes after."""

@@ -384,8 +384,12 @@ cdef class StreamCore(TransportCore):
             self._sent(n)
         if self.conn_lost:
             return 0
-        self.maybe_resume_protocol()                     # which may write, and close
-        return 0 if self.queued or self.conn_lost else self._flushed()
+        try:
+            self.maybe_resume_protocol()                 # which may write, close, and end the loop
+        finally:
+            if not (self.queued or self.conn_lost):
+                self._flushed()
+        return 0
 
     cdef int _sent(self, Py_ssize_t n) except -1:
         """Take *n* bytes off the backlog."""
