@@ -583,11 +583,16 @@ async def test_start_tls_of_what_it_cannot_do(loop, say):
     for options in ({"ssl_handshake_timeout": 0}, {"ssl_shutdown_timeout": -1}):
         await say.wait(loop.start_tls(transport, protocol, certs().client_context(), **options))
     b.close()
-    task = asyncio.create_task(
-        loop.start_tls(transport, protocol, certs().client_context(), server_hostname="localhost")
-    )
-    await say.wait(task)
+    context, named = certs().client_context(), {"server_hostname": "localhost"}
+    await say.wait(loop.start_tls(transport, protocol, context, **named))
     say(transport.is_closing())
+    for end in ("close", "abort"):
+        a, b = pair("tcp")
+        with b:
+            transport, protocol = await loop.create_connection(lambda: Told(say), sock=a)
+            getattr(transport, end)()
+            await say.wait(loop.start_tls(transport, protocol, context, **named))
+            await turns()
 
 
 @same
@@ -633,7 +638,7 @@ def test_it_is_ours_that_runs_and_asyncios_class():
     on_ours(program)
 
 
-def test_tls_over_a_transport_that_is_closed_is_an_error():
+def test_tls_over_a_connection_that_has_ended_is_an_error():
     """asyncio's own waits for the handshake until that times out, after a minute."""
 
     async def program(loop):
@@ -642,11 +647,51 @@ def test_tls_over_a_transport_that_is_closed_is_an_error():
         )
         lower = transport._ssl_protocol._transport
         transport.close()
-        for _ in range(2):
-            for closed in (transport, lower) if lower.is_closing() else (transport,):
-                with pytest.raises(ConnectionResetError, match=r"over <.*>, which is closed$"):
-                    await loop.start_tls(closed, mine, certs().client_context())
-            await asyncio.gather(mine.lost, theirs.lost)
+        await asyncio.gather(mine.lost, theirs.lost)
+        await turns()
+        for closed in (transport, lower):
+            with pytest.raises(ConnectionResetError, match=r"over <.*>, which is closed$"):
+                await loop.start_tls(closed, mine, certs().client_context())
+
+    on_ours(program)
+
+
+@pytest.mark.parametrize("size", [100, RECORD])
+def test_what_a_small_buffer_has_left_is_given_at_an_end_that_is_not_announced(size):
+    """asyncio's own drops all but one buffer of it."""
+
+    async def program(loop):
+        transport, _, _, theirs = await tls_pair(
+            asyncio.Protocol, lambda: Buffered(size, lambda n: memoryview(bytearray(n)))
+        )
+        theirs.transport.pause_reading()
+        transport.write(b"m" * 50_000)
+        transport._ssl_protocol._transport.close()
+        await asyncio.sleep(0.02)
+        theirs.transport.resume_reading()
+        await theirs.lost
+        assert theirs.data == b"m" * 50_000
+
+    on_ours(program)
+
+
+def test_a_handshake_that_fails_within_tls_is_told():
+    """asyncio's own of 3.11 has a TypeError of its own there."""
+
+    async def program(loop):
+        transport, mine, there, theirs = await tls_pair(
+            lambda: Told(lambda *_: None), lambda: Told(lambda *_: None)
+        )
+        serving = loop.create_task(
+            loop.start_tls(there, theirs, certs().server_context("stranger"), server_side=True)
+        )
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await loop.start_tls(
+                transport, mine, certs().client_context(), server_hostname="localhost"
+            )
+        with pytest.raises(ConnectionResetError):
+            await serving
+        await asyncio.gather(mine.lost, theirs.lost)
 
     on_ours(program)
 

@@ -25,7 +25,7 @@ cdef class SSLFlow:
     cdef Py_ssize_t more(self) except -1
     cdef int do_read(self) except -1
     cdef int read_data(self) except -1
-    cdef int read_into(self) except -1
+    cdef bint read_into(self) except -1
     cdef int ended(self) except -1
     cdef int write(self, object data) except -1
     cdef int encrypt(self, object data) except -1

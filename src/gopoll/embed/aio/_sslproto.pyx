@@ -34,6 +34,7 @@ cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 cdef object SSLAgainErrors = sslproto.SSLAgainErrors
 cdef object WRAPPED = sslproto.SSLProtocolState.WRAPPED
 cdef object FLUSHING = sslproto.SSLProtocolState.FLUSHING
+cdef object UNWRAPPED = sslproto.SSLProtocolState.UNWRAPPED
 cdef object HANDSHAKE = sslproto.SSLProtocolState.DO_HANDSHAKE
 cdef object SHUTDOWN = sslproto.SSLProtocolState.SHUTDOWN
 cdef object SSLObject = ssl.SSLObject
@@ -120,7 +121,10 @@ cdef class SSLFlow:
         try:
             if not self._app_reading_paused and self.more():
                 if self._app_protocol_is_buffer:
-                    self.read_into()
+                    while self.read_into() and not self._app_reading_paused:
+                        if self._state is not FLUSHING:          # else there is no later
+                            self._loop.call_soon(self._do_read)
+                            break
                 else:
                     self.read_data()
             if self._write_backlog and self._state is not SHUTDOWN:
@@ -165,8 +169,8 @@ cdef class SSLFlow:
             self._app_protocol.data_received(data)
         return self.ended() if end else 0
 
-    cdef int read_into(self) except -1:
-        """Decrypt what the protocol's own buffer has room for."""
+    cdef bint read_into(self) except -1:
+        """Decrypt what the protocol's own buffer has room for; return whether that was not all."""
         cdef Py_ssize_t size, n, at = 0
         cdef bint end = False
         buffer = self._app_protocol_get_buffer(self._incoming.pending)
@@ -193,10 +197,8 @@ cdef class SSLFlow:
         if at:
             self._app_protocol_buffer_updated(at)
         if end:
-            return self.ended()
-        if at == size:
-            self._loop.call_soon(self._do_read)
-        return 0
+            self.ended()
+        return at == size and not end
 
     cdef int ended(self) except -1:
         """The peer has announced its end."""
@@ -294,6 +296,16 @@ class SSLProtocol(SSLFlow, sslproto.SSLProtocol):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)           # which makes a buffer of max_size: none
         self.max_size = MAX_SIZE
+
+    def _abort(self, exc=None):
+        """Close for *exc*, at once: what asyncio's own of 3.11 and 3.12 is not given."""
+        self._state = UNWRAPPED
+        if self._transport is None:
+            return
+        if exc is None:
+            self._transport.abort()
+        else:
+            self._transport._force_close(exc)
 
     def _get_app_transport(self):
         if self._app_transport is None:

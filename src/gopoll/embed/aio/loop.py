@@ -151,7 +151,7 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
             )
         if not getattr(transport, "_start_tls_compatible", False):
             raise TypeError(f"transport {transport!r} is not supported by start_tls()")
-        if transport.is_closing():
+        if transport.is_closing() and transport.get_protocol() is None:  # it has ended
             raise ConnectionResetError(f"cannot start TLS over {transport!r}, which is closed")
         shaken = self.create_future()
         tls = SSLProtocol(
