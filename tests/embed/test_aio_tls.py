@@ -428,8 +428,8 @@ def test_a_write_that_has_to_read_first_goes_out_after_that():
 
     class Reluctant(ssl.SSLObject):
         def write(self, data):
-            if not refused:
-                refused.append(data)
+            if len(refused) < 2:
+                refused.append(bytes(data))
                 raise ssl.SSLWantReadError
             return super().write(data)
 
@@ -449,7 +449,7 @@ def test_a_write_that_has_to_read_first_goes_out_after_that():
         transport.write(data)
         data[:] = b"xxxxxx"
         transport.write(b"second")
-        assert (refused, theirs.data) == ([b"xxxxxx"], b"")
+        assert (refused, theirs.data) == ([b"first ", b"first "], b"")
         there.write(b"go on")
         await until(lambda: len(theirs.data) == 12)
         assert theirs.data == b"first second"
@@ -671,6 +671,28 @@ def test_what_a_small_buffer_has_left_is_given_at_an_end_that_is_not_announced(s
         theirs.transport.resume_reading()
         await theirs.lost
         assert theirs.data == b"m" * 50_000
+
+    on_ours(program)
+
+
+def test_a_protocol_that_changes_at_the_end_gets_the_rest():
+    """What is left of a full buffer is the next protocol's, be that a buffered one or not."""
+
+    async def program(loop):
+        transport, _, _, theirs = await tls_pair(
+            asyncio.Protocol, lambda: Buffered(100, lambda n: memoryview(bytearray(n)))
+        )
+        there = theirs.transport
+        there.pause_reading()
+        transport.write(b"m" * 50_000)
+        transport._ssl_protocol._transport.close()
+        await asyncio.sleep(0.02)
+        after = Gathered(lambda *_: None)
+        theirs.buffer_updated = lambda _: there.set_protocol(after)
+        there.set_protocol(theirs)
+        there.resume_reading()
+        await after.lost
+        assert after.data == b"m" * 49_900
 
     on_ours(program)
 

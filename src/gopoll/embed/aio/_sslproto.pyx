@@ -119,14 +119,14 @@ cdef class SSLFlow:
         if self._state is not WRAPPED and self._state is not FLUSHING:
             return 0
         try:
-            if not self._app_reading_paused and self.more():
-                if self._app_protocol_is_buffer:
-                    while self.read_into() and not self._app_reading_paused:
-                        if self._state is not FLUSHING:          # else there is no later
-                            self._loop.call_soon(self._do_read)
-                            break
-                else:
+            while not self._app_reading_paused and self.more():
+                if not self._app_protocol_is_buffer:
                     self.read_data()
+                elif self.read_into():
+                    if self._state is FLUSHING:
+                        continue                     # there is no later
+                    self._loop.call_soon(self._do_read)
+                break
             if self._write_backlog and self._state is not SHUTDOWN:
                 self._do_write()
             else:
@@ -306,6 +306,12 @@ class SSLProtocol(SSLFlow, sslproto.SSLProtocol):
             self._transport.abort()
         else:
             self._transport._force_close(exc)
+
+    def _do_write(self):
+        """Encrypt what is kept, and hand it down."""
+        super()._do_write()
+        if self._write_backlog:
+            (<SSLFlow>self).ask = True               # Y11
 
     def _get_app_transport(self):
         if self._app_transport is None:
