@@ -323,7 +323,12 @@ class SSLProtocol(SSLFlow, sslproto.SSLProtocol):
 
 
 class SSLTransport(sslproto._SSLProtocolTransport):
-    """A TLS connection of an EventLoop."""
+    """A TLS connection of an EventLoop. As asyncio's own, it lets go of all at a second close()."""
+
+    def get_extra_info(self, name, default=None):
+        """Return what is known of the connection, or *default*."""
+        protocol = self._ssl_protocol
+        return default if protocol is None else protocol._get_extra_info(name, default)
 
     def write(self, data):
         """Send *data*, at once what goes, the rest later. Never blocks.
@@ -333,16 +338,9 @@ class SSLTransport(sslproto._SSLProtocolTransport):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data argument must be a bytes-like object, "
                             f"not {type(data).__name__!r}")
-        if data:
+        if data and self._ssl_protocol is not None:
             (<SSLFlow?>self._ssl_protocol).write(data)
 
     def writelines(self, list_of_data):
         """The same for several pieces, encrypted as one."""
-        data = b"".join(list_of_data)
-        if data:
-            (<SSLFlow?>self._ssl_protocol).write(data)
-
-    def close(self):
-        """Send what waits and the end, then close; connection_lost(None) comes after."""
-        if not self._closed:
-            super().close()
+        self.write(b"".join(list_of_data))
