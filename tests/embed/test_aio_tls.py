@@ -368,7 +368,7 @@ def test_what_came_before_a_record_that_is_broken_is_given(answer):
         there.pause_reading()
         transport.write(b"m" * 50_000)
         transport._ssl_protocol._transport.write(b"\x17\x03\x03\x00\x20" + bytes(32))
-        await asyncio.sleep(0.02)
+        await until(lambda: there.get_read_buffer_size() > 50_000)
         there.resume_reading()
         exc = await theirs.lost
         assert isinstance(exc, ssl.SSLError)
@@ -554,6 +554,8 @@ def test_a_transport_that_is_closed_again_lets_go_and_drops_what_is_written():
         transport.write(b"m")
         transport.writelines([b"m"])
         assert transport.get_extra_info("cipher", "none") == "none"
+        with pytest.raises(ConnectionResetError, match="which is closed"):
+            await loop.start_tls(transport, mine, certs().client_context())
         await asyncio.gather(mine.lost, theirs.lost)
         await turns()
         assert tls() is None
@@ -681,18 +683,25 @@ def test_tls_over_a_connection_that_has_ended_is_an_error():
     on_ours(program)
 
 
+async def cut_off(size):
+    """Return a Buffered of *size* that is paused, 50,000 bytes and an end without announcement
+    having come to it."""
+    transport, _, there, theirs = await tls_pair(
+        asyncio.Protocol, lambda: Buffered(size, lambda n: memoryview(bytearray(n)))
+    )
+    there.pause_reading()
+    transport.write(b"m" * 50_000)
+    transport._ssl_protocol._transport.close()
+    await until(lambda: there._ssl_protocol._state is sslproto.SSLProtocolState.FLUSHING)
+    return theirs
+
+
 @pytest.mark.parametrize("size", [100, RECORD])
 def test_what_a_small_buffer_has_left_is_given_at_an_end_that_is_not_announced(size):
     """asyncio's own drops all but one buffer of it."""
 
     async def program(loop):
-        transport, _, _, theirs = await tls_pair(
-            asyncio.Protocol, lambda: Buffered(size, lambda n: memoryview(bytearray(n)))
-        )
-        theirs.transport.pause_reading()
-        transport.write(b"m" * 50_000)
-        transport._ssl_protocol._transport.close()
-        await asyncio.sleep(0.02)
+        theirs = await cut_off(size)
         theirs.transport.resume_reading()
         await theirs.lost
         assert theirs.data == b"m" * 50_000
@@ -704,14 +713,8 @@ def test_a_protocol_that_changes_at_the_end_gets_the_rest():
     """What is left of a full buffer is the next protocol's, be that a buffered one or not."""
 
     async def program(loop):
-        transport, _, _, theirs = await tls_pair(
-            asyncio.Protocol, lambda: Buffered(100, lambda n: memoryview(bytearray(n)))
-        )
+        theirs = await cut_off(100)
         there = theirs.transport
-        there.pause_reading()
-        transport.write(b"m" * 50_000)
-        transport._ssl_protocol._transport.close()
-        await asyncio.sleep(0.02)
         after = Gathered(lambda *_: None)
         theirs.buffer_updated = lambda _: there.set_protocol(after)
         there.set_protocol(theirs)

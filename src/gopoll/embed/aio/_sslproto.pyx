@@ -330,6 +330,11 @@ class SSLTransport(sslproto._SSLProtocolTransport):
         protocol = self._ssl_protocol
         return default if protocol is None else protocol._get_extra_info(name, default)
 
+    def get_protocol(self):
+        """Return the protocol; None after connection_lost()."""
+        protocol = self._ssl_protocol
+        return None if protocol is None else protocol._app_protocol
+
     def write(self, data):
         """Send *data*, at once what goes, the rest later. Never blocks.
 
