@@ -115,18 +115,24 @@ def test_a_thread_is_one_schedulers_at_a_time(sched):
 # -- the network (S1) ------------------------------------------------------------------------------
 
 
-def blocked(sched):
-    """Start a thread that blocks in the network; return it once it does."""
+def blocked(sched, probe):
+    """Start a thread that blocks in the network; return it once it has looked at every queue.
+
+    lastpoll is 0 before that: what is queued and broken for then is found without the network, and
+    the break would end the next wait at once.
+    """
+    server = probe.Server.of(sched.poller)
     thread = threading.Thread(target=sched.block)
     thread.start()
-    until(lambda: sched.lastpoll == 0 and sched.npidle == 1)
+    until(lambda: server.blocked)
+    assert (sched.lastpoll, sched.npidle) == (0, 1)
     return thread
 
 
 def test_lastpoll_is_0_while_a_thread_blocks_and_the_time_of_the_poll_after(sched, probe):
     before = sched.lastpoll
     assert before > 0
-    thread = blocked(sched)
+    thread = blocked(sched, probe)
     sched.poller.netpoll_break()
     thread.join(60)
     polled = sched.lastpoll
@@ -153,8 +159,8 @@ def test_a_poll_that_does_not_block_never_hides_one_that_does(sched, probe):
         assert not hidden
 
 
-def test_an_m_that_finds_another_blocked_in_the_network_sleeps(sched):
-    first = blocked(sched)
+def test_an_m_that_finds_another_blocked_in_the_network_sleeps(sched, probe):
+    first = blocked(sched, probe)
     sched.set_nprocs(2)
     second = threading.Thread(target=sched.block)
     second.start()
@@ -181,9 +187,9 @@ def test_who_finds_that_all_is_over_does_not_block(sched):
     assert sched.lastpoll > 0
 
 
-def test_work_that_is_queued_while_a_thread_blocks_wakes_it(sched):
+def test_work_that_is_queued_while_a_thread_blocks_wakes_it(sched, probe):
     for _ in range(100):
-        thread = blocked(sched)
+        thread = blocked(sched, probe)
         sched.globq.put(object())
         sched.wake_net_poller()
         thread.join(60)
