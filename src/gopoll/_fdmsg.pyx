@@ -13,10 +13,11 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EISCONN, errno
 from libc.limits cimport INT_MAX
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from gopoll._atomic cimport load_word, store_word
 from gopoll._fdop cimport AGAIN, DONE, PARKED, SMALL, SPENT, Op
 from gopoll._fdvec cimport Vec, VecOp, iovec
 from gopoll._park cimport ParkRequest, thread_words
@@ -283,13 +284,15 @@ cdef class Nap(ParkRequest):
 
     cdef bint commit_word(self, PyObject *waiter) noexcept:
         cdef int rc
-        self.node.arg = waiter
+        store_word(<uintptr_t *>&self.node.arg, <uintptr_t>waiter)
         rc = timer_arm(&self.ps.timers, &self.node, nanotime() + self.ns, 0)
         if rc > 0:
             netpollwake(self.ps)                 # P5
         return rc >= 0
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
+        if load_word(<uintptr_t *>&self.node.arg) != <uintptr_t>waiter:
+            return 0
         return timer_stop(&self.ps.timers, &self.node)
 
     def __dealloc__(self):

@@ -280,7 +280,10 @@ cdef class ParkRequest:
         return False
 
     def abort(self, waiter):
-        """Take *waiter* back: False if it is being woken and will come out of netpoll."""
+        """Take back *waiter*, the very object that was committed, if nothing wakes it yet.
+
+        False if it is being woken and will come out of netpoll.
+        """
         cdef int rc = self.abort_word(<PyObject *>waiter)
         if rc == 1:
             Py_DECREF(waiter)

@@ -1,11 +1,16 @@
 """G: its outcome, its joiners (J1), its cancellation (G1), and what is seen of it from outside."""
 
+import contextlib
+import gc
+import threading
+
 import pytest
 
 import gopoll
 from gopoll.runtime._g import GBase, Handle, Join
 from gopoll.runtime._sched import current_g, current_sched, interrupt, ready
 from helpers.cost import assert_each_costs_the_same, cpu_of
+from helpers.polls import references
 from plugins.guard import wait_parked
 from runtime.tools import ONE, Bare, in_thread, value
 
@@ -65,15 +70,95 @@ def test_a_join_is_taken_back_once(sched):
     g = make_g(sched)
     joins = [Join(g) for _ in range(3)]
     called = []
+    waiter = called.append
     for join in joins:
-        assert join.commit(called.append)
-    assert joins[1].abort(called.append) is True
-    assert joins[1].abort(called.append) is False
-    assert joins[2].abort(called.append) is True
-    assert joins[0].abort(called.append) is True
-    assert joins[0].commit(called.append)
-    assert joins[0].abort(called.append) is True
+        assert join.commit(waiter)
+    assert joins[1].abort(waiter) is True
+    assert joins[1].abort(waiter) is False
+    assert joins[2].abort(waiter) is True
+    assert joins[0].abort(waiter) is True
+    assert joins[0].commit(waiter)
+    assert joins[0].abort(waiter) is True
     assert called == []
+
+
+async def a_join():
+    return Join(make_g(current_sched())), []
+
+
+async def a_sleep():
+    return gopoll.sleep(60), []
+
+
+async def a_select():
+    return gopoll.select(gopoll.Chan().recv_case(), timeout=60), []
+
+
+async def a_receive():
+    return gopoll.Chan().recv(), []
+
+
+async def a_read():
+    listener = await gopoll.listen("tcp", "127.0.0.1:0")
+    conn = await gopoll.dial("tcp", listener.addr)
+    return conn.read(), [listener, conn]
+
+
+async def a_write_to_a_full_unix_socket():
+    there = await gopoll.listen_packet("unixgram", "")
+    here = await gopoll.listen_packet("unixgram", "")
+    with contextlib.suppress(gopoll.OpError):
+        here.set_write_timeout(0.05)
+        while True:
+            await here.write_to(b"x", there.local_addr)
+    here.set_write_timeout(None)
+    return here.write_to(b"x", there.local_addr), [here, there]
+
+
+@pytest.mark.parametrize(
+    "make", [a_join, a_sleep, a_select, a_receive, a_read, a_write_to_a_full_unix_socket]
+)
+def test_only_the_waiter_that_was_committed_is_taken_back(run, make):
+    """K1: another would lose a reference that it never gave, such as a bound method made anew."""
+
+    async def main():
+        operation, closing = await make()
+        steps = operation.__await__()
+        request = next(steps)
+        one, other = object(), object()
+        counts = references(one), references(other)
+        assert request.commit(one)
+        assert request.abort(other) is False
+        assert references(other) == counts[1]
+        assert request.abort(one) is True
+        assert references(one) == counts[0]
+        assert request.abort(one) is False
+        if hasattr(steps, "throw"):
+            with pytest.raises(KeyError):
+                steps.throw(KeyError())
+        for each in closing:
+            each.close()
+
+    run(main, **ONE)
+
+
+def test_a_result_that_timed_out_takes_its_waiter_back(run):
+    def waiters():
+        release = type(threading.Lock().release)
+        methods = (x for x in gc.get_objects() if type(x) is release)
+        return sum(isinstance(x.__self__, type(threading.Lock())) for x in methods)
+
+    async def main():
+        g = gopoll.go(gopoll.sleep, 60)
+        found = []
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                await gopoll.blocking(g.result, 0.001)
+            found.append(waiters())  # the first has started a thread
+        assert found[1:] == found[1:2] * 4
+        g.cancel()
+
+    run(main)
 
 
 def test_taking_a_join_back_costs_the_same_however_many_wait(sched):

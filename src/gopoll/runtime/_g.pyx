@@ -466,7 +466,7 @@ cdef class Join(Awaitable):
         cdef GBase g = self.g
         cdef bint listed
         gil_lock(&g.jlock)
-        listed = self.listed and not load_int(&g.finished)
+        listed = self.listed and self.waiter == waiter and not load_int(&g.finished)
         if listed:
             self.listed = False
             if self.prev == NULL:

@@ -293,6 +293,8 @@ cdef class SelectOp(WaitOp):
         return 0
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
+        if load_int(&self.claim) != C_WAITING or self.node.word != waiter:
+            return 0                         # woken, or not its waiter
         if not cas_int(&self.claim, C_WAITING, C_BACK):      # H2
             return 0
         Py_DECREF(self)                      # the queues'; the caller holds its own

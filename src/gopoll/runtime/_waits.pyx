@@ -5,9 +5,9 @@ Awaited by goroutines, on the scheduler's thread. Go: Gosched, timeSleep.
 
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uintptr_t
 
-from gopoll._atomic cimport peek_int, poke_int
+from gopoll._atomic cimport load_word, peek_int, poke_int, store_word
 from gopoll._park cimport Awaitable, ThreadWords, give, never_awaited, thread_words
 from gopoll._pollserver cimport netpollwake, pollserver_forked
 from gopoll._timers cimport (TIMER_WAITER, nanotime, timer_arm, timer_init,
@@ -54,13 +54,15 @@ cdef class Sleep(Awaitable):
         cdef int rc
         if self.when == 0 or self.node.pos >= 0:
             return False                     # not announced, or another's
-        self.node.arg = waiter
+        store_word(<uintptr_t *>&self.node.arg, <uintptr_t>waiter)
         rc = timer_arm(&self.sched.ps.timers, &self.node, self.when, 0)
         if rc > 0:
             netpollwake(self.sched.ps)       # P5; only another thread can be asleep in it
         return rc >= 0
 
     cdef int abort_word(self, PyObject *waiter) noexcept:
+        if load_word(<uintptr_t *>&self.node.arg) != <uintptr_t>waiter:
+            return 0
         return timer_stop(&self.sched.ps.timers, &self.node)
 
     cdef int step(self, PyObject **out) except -1:

@@ -82,10 +82,11 @@ class Goroutine(Handle, Generic[_T]):
                 raise RuntimeError("result() would block the goroutines: await the handle instead")
             ended = threading.Lock()  # its release() is in C: no signal handler interrupts it
             ended.acquire()
+            release = ended.release  # one object: abort() takes back the one that was committed
             join = Join(g)
             wait = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
-            late = join.commit(ended.release) and not ended.acquire(timeout=wait)
-            if late and join.abort(ended.release):
+            late = join.commit(release) and not ended.acquire(timeout=wait)
+            if late and join.abort(release):
                 raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")
         g.claim()
         g.raise_error()
