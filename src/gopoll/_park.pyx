@@ -62,7 +62,11 @@ cdef extern from *:
     }
     /* Raise StopIteration(v), whose reference it takes. From 3.12 on the interpreter makes an
        object of each, by a call of the type, and looks for a context: this makes the object, and
-       for what an echo has, a few bytes or a number, it takes the last one again (K5). */
+       for what an echo has, a few bytes or a number, it takes the last one again (K5). From 3.15
+       on an await asks for no exception, as in 3.11: only who steps by hand gets one. */
+    #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED)
+    #define GOPOLL_STOP_AGAIN
+    #endif
     #if PY_VERSION_HEX >= 0x030C0000
     static PyObject *gopoll_new_stop(PyObject *v) {
       PyTypeObject *type = (PyTypeObject *)PyExc_StopIteration;
@@ -72,7 +76,7 @@ cdef extern from *:
       if (stop) Py_XSETREF(((PyStopIterationObject *)stop)->value, Py_NewRef(v));
       return stop;
     }
-    #ifndef Py_GIL_DISABLED
+    #ifdef GOPOLL_STOP_AGAIN
     #define GOPOLL_SMALL_VALUE 4096
     static PyStopIterationObject *gopoll_last_stop;
     static int gopoll_stop_again(PyObject *v) {
@@ -96,7 +100,7 @@ cdef extern from *:
     #endif
     static void gopoll_stop(PyObject *v) {
       PyObject *stop;
-    #ifndef Py_GIL_DISABLED
+    #ifdef GOPOLL_STOP_AGAIN
       int small = gopoll_thread.current != NULL
                   && (PyBytes_CheckExact(v) ? PyBytes_GET_SIZE(v) <= GOPOLL_SMALL_VALUE
                                             : PyLong_CheckExact(v));
@@ -105,7 +109,7 @@ cdef extern from *:
       stop = gopoll_new_stop(v);
       Py_DECREF(v);
       if (!stop) return;
-    #ifndef Py_GIL_DISABLED
+    #ifdef GOPOLL_STOP_AGAIN
       if (small) Py_XSETREF(gopoll_last_stop, (PyStopIterationObject *)Py_NewRef(stop));
     #endif
       PyErr_SetRaisedException(stop);
@@ -136,7 +140,7 @@ cdef extern from *:
     /* A function that has stepped by hand is in the traceback of what it caught, with all that it
        held: not after the end of its run. */
     static void gopoll_forget_stop(void) {
-    #if PY_VERSION_HEX >= 0x030C0000 && !defined(Py_GIL_DISABLED)
+    #ifdef GOPOLL_STOP_AGAIN
       Py_CLEAR(gopoll_last_stop);
     #endif
     }
@@ -151,7 +155,8 @@ cdef extern from *:
       return 1;
     #endif
     }
-    /* The same without an exception, where the interpreter asks for that in an await: 3.11 does. */
+    /* The same without an exception, where the interpreter asks for that in an await: 3.11 does,
+       and 3.15. */
     typedef int (*gopoll_take)(PyObject *, PyObject *);
     static PySendResult gopoll_give(PyObject *self, PyObject *arg, gopoll_take take,
                                     gopoll_step step, PyObject **out) {
