@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import logging
 import os
 import signal
@@ -559,9 +560,10 @@ def test_asynchronous_generators_are_closed(loop, say):
 @same
 async def test_which_methods_are_coroutine_functions(loop, say):
     """Who replaces one asks: mock makes what can be awaited in the place of those alone."""
+    asks = inspect if sys.version_info >= (3, 12) else asyncio  # the latter's warns since 3.14
     for name in sorted(vars(asyncio.AbstractEventLoop)):
         if not name.startswith("_"):
-            say(name, asyncio.iscoroutinefunction(getattr(loop, name)))
+            say(name, asks.iscoroutinefunction(getattr(loop, name)))
     for autospec in (None, True):
         with mock.patch.object(loop, "create_connection", autospec=autospec) as made:
             made.return_value = 1, 2

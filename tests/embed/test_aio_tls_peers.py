@@ -127,3 +127,45 @@ def test_streams_over_tls_against_a_blocking_socket(caplog):
 
     aio.run(asyncio.wait_for(program(), 60))
     assert caplog.records == []
+
+
+def in_a_hurry(port):
+    """Ask for TLS, shake hands without waiting for leave, and return what the echo says."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = certs().client_context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sent = b"STARTTLS\n"
+
+        def until_done(step, *args):
+            nonlocal sent
+            while True:
+                try:
+                    result = step(*args)
+                except ssl.SSLWantReadError:
+                    result = None
+                sock.sendall(sent + outgoing.read())
+                sent = b""
+                if result is not None or (step == tls.do_handshake and tls.version()):
+                    return result
+                incoming.write(sock.recv(65536))
+
+        until_done(tls.do_handshake)
+        until_done(tls.write, b"hello\n")
+        return until_done(tls.read, 100)
+
+
+def test_a_hello_that_comes_with_the_starttls_is_the_handshakes():
+    async def serve(reader, writer):
+        assert await reader.readline() == b"STARTTLS\n"
+        await writer.start_tls(certs().server_context())
+        writer.write(await reader.readline())
+        writer.close()
+
+    async def main():
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            async with asyncio.timeout(30):
+                assert await asyncio.to_thread(in_a_hurry, port) == b"hello\n"
+
+    aio.run(main())

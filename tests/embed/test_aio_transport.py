@@ -227,7 +227,7 @@ def test_a_bytearray_may_be_changed_after_write(run):
 def test_what_cannot_be_written(run):
     async def test(protocol, transport, peer):
         for wrong in ("text", 3, None):
-            with pytest.raises(TypeError, match="data argument must be a bytes-like object"):
+            with pytest.raises(TypeError, match="data argument must be a bytes"):
                 transport.write(wrong)
         transport.write(b"")
         transport.writelines([])

@@ -22,8 +22,8 @@ class LoopCore:
             self,
             coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
             *,
-            name: object = None,
-            context: Context | None = None,
+            name: object = ...,
+            context: Context | None = ...,
             eager_start: bool | None = None,
         ) -> asyncio.Task[_T]: ...
     else:
@@ -31,8 +31,8 @@ class LoopCore:
             self,
             coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
             *,
-            name: object = None,
-            context: Context | None = None,
+            name: object = ...,
+            context: Context | None = ...,
         ) -> asyncio.Task[_T]: ...
 
     def call_soon(

@@ -39,8 +39,11 @@ cdef enum:
     FEW_TIMERS = 100                   # as in asyncio: fewer are not worth a cleaning
 
 cdef uint64_t OURS = 1ull << 63        # in an event: it is a Watcher's
-cdef object Future = asyncio.Future
-cdef object Task = asyncio.Task
+cdef object _futures = asyncio.futures       # asked for their classes each time, as asyncio does
+cdef object _tasks = asyncio.tasks
+cdef object _NOT_GIVEN = object()
+# Since 3.14: who cancels it waits for it where it runs.
+cdef object _ThreadSafeHandle = getattr(asyncio.events, "_ThreadSafeHandle", None)
 cdef object _deque = collections.deque
 cdef object _append = collections.deque.append
 cdef object _popleft = collections.deque.popleft
@@ -192,13 +195,18 @@ cdef class LoopCore:
 
     def create_future(self):
         """Return a new asyncio.Future of this loop."""
-        return Future(loop=self)
+        return _futures.Future(loop=self)
 
-    def create_task(self, coro, *, name=None, context=None, **options):
+    def create_task(self, coro, *, name=_NOT_GIVEN, context=_NOT_GIVEN, **options):
         """Return a new asyncio.Task of *coro*, or what the task factory makes of it."""
         if options or self._debug or self._closed or self._task_factory is not None:
-            return super().create_task(coro, name=name, context=context, **options)
-        return Task(coro, loop=self, name=name, context=context)
+            if name is not _NOT_GIVEN:       # since 3.14 a factory is given what was
+                options["name"] = name
+            if context is not _NOT_GIVEN:
+                options["context"] = context
+            return super().create_task(coro, **options)
+        return _tasks.Task(coro, loop=self, name=None if name is _NOT_GIVEN else name,
+                           context=None if context is _NOT_GIVEN else context)
 
     def call_soon(self, callback, *args, context=None):
         """Arrange for *callback* to be called in the next turn; return its asyncio.Handle."""
@@ -214,7 +222,10 @@ cdef class LoopCore:
         cdef object handle
         if self._debug or self._closed:
             return super().call_soon_threadsafe(callback, *args, context=context)
-        handle = new_handle(callback, args, self, context)
+        if _ThreadSafeHandle is None:
+            handle = new_handle(callback, args, self, context)
+        else:
+            handle = _ThreadSafeHandle(callback, args, self, context)
         _append(self._ready, handle)
         self._write_to_self()
         return handle

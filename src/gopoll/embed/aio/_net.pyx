@@ -63,12 +63,16 @@ async def create_connection(loop, protocol_factory, int family, int proto, addre
     return transport, protocol
 
 
-cdef int _accepted(LoopCore loop, protocol_factory, conn, address, server) except -1:
-    """Make the transport of an accepted connection; what the factory raises ends it."""
-    context = PyContext_CopyCurrent()
+cdef int _accepted(LoopCore loop, protocol_factory, conn, address, server, context) except -1:
+    """Make the transport of an accepted connection; what the factory raises ends it.
+
+    *context*: the server's, since 3.15; else None.
+    """
+    context = PyContext_CopyCurrent() if context is None else context.copy()
     PyContext_Enter(context)
     try:
-        SocketTransport(loop, conn, protocol_factory(), None, {"peername": address}, server)
+        SocketTransport(loop, conn, protocol_factory(), None, {"peername": address}, server,
+                        context)
     except BaseException as exc:
         conn.close()
         if isinstance(exc, (SystemExit, KeyboardInterrupt)):
@@ -112,7 +116,8 @@ class NetCalls:
                 if (<LoopCore>self)._debug:
                     told = "%r got a new connection from %r: %r"
                     base_events.logger.debug(told, server, peer, conn)
-                _accepted(self, protocol_factory, conn, peer, server)
+                _accepted(self, protocol_factory, conn, peer, server,
+                          options[2] if len(options) > 2 else None)
             else:
                 return
         super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *options)
@@ -122,9 +127,10 @@ class NetCalls:
         if type(number) is not int or self._transports.get(number) is not None:
             super()._ensure_fd_no_transport(fd)
 
-    def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None):
+    def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None,
+                               context=None):
         self._ensure_fd_no_transport(sock)
-        return SocketTransport(self, sock, protocol, waiter, extra, server)
+        return SocketTransport(self, sock, protocol, waiter, extra, server, context)
 
     def create_connection(self, protocol_factory, host=None, port=None, **options):
         """Connect to *host* and *port*: (transport, protocol)."""

@@ -17,7 +17,8 @@ cdef class StreamCore(TransportCore):
     cdef bint more                     # an event said more than readable or writable (Y3)
     cdef bint tcp                      # a plain TCP socket (Y3)
     cdef Py_ssize_t last_read          # bytes that data_received got last
-    cdef int set_up(self, LoopCore loop, object transport, object sock, object server) except -1
+    cdef int set_up(self, LoopCore loop, object transport, object sock, object server,
+                    object context) except -1
     cdef int set_protocol(self, object protocol) except -1
     cdef int write(self, object data) except -1
     cdef int writelines(self, object list_of_data) except -1

@@ -15,6 +15,7 @@ Y9: a TCP transport goes on with the registration that sock_connect has made for
 import asyncio
 import collections
 import socket
+import sys
 from asyncio import constants
 from asyncio.log import logger
 
@@ -59,17 +60,19 @@ cdef int LOG_THRESHOLD = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 cdef object BufferedProtocol = asyncio.BufferedProtocol
 cdef object _deque = collections.deque
 cdef object SHUT_WR = socket.SHUT_WR
+cdef str _WRITABLE = ("bytes, bytearray, or memoryview" if sys.version_info >= (3, 14)
+                      else "bytes-like")              # as asyncio says it
 
 
 cdef class StreamCore(TransportCore):
     """A stream socket, its protocol and what has not been sent yet."""
 
-    cdef int set_up(self, LoopCore loop, transport, sock, server) except -1:
-        """Begin with *sock*, which is its own from now on."""
+    cdef int set_up(self, LoopCore loop, transport, sock, server, context) except -1:
+        """Begin with *sock*, which is its own from now on. *context*: None for a copy of this."""
         cdef int on = 1
         self.loop, self.transport, self.sock, self.server = loop, transport, sock, server
         self.fd = sock.fileno()
-        self.context = PyContext_CopyCurrent()
+        self.context = PyContext_CopyCurrent() if context is None else context
         self.low, self.high = 16384, 65536
         self.tcp = is_tcp(sock)
         if self.tcp:
@@ -270,7 +273,7 @@ cdef class StreamCore(TransportCore):
     cdef int write(self, data) except -1:
         cdef Py_ssize_t n = 0
         if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, "
+            raise TypeError(f"data argument must be a {_WRITABLE} object, "
                             f"not {type(data).__name__!r}")
         if self.eof:
             raise RuntimeError("Cannot call write() after write_eof()")

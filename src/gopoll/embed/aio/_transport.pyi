@@ -1,5 +1,6 @@
 import asyncio
 import socket
+from contextvars import Context
 from typing import Any
 
 from typing_extensions import disjoint_base
@@ -26,4 +27,5 @@ class SocketTransport(TransportFace, asyncio.Transport):
         waiter: asyncio.Future[None] | None = None,
         extra: dict[str, Any] | None = None,
         server: asyncio.AbstractServer | None = None,
+        context: Context | None = None,
     ) -> None: ...

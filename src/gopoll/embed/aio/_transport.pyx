@@ -62,11 +62,11 @@ class SocketTransport(TransportFace, transports._FlowControlMixin):
     _start_tls_compatible = True
     _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
-    def __init__(self, loop, sock, protocol, waiter=None, extra=None, server=None):
+    def __init__(self, loop, sock, protocol, waiter=None, extra=None, server=None, context=None):
         cdef StreamCore core
         self._extra, self._loop = fill_extra(extra, sock), loop
         core = StreamCore.__new__(StreamCore)
-        core.set_up(loop, self, sock, server)
+        core.set_up(loop, self, sock, server, context)
         self._core = core
         core.set_protocol(protocol)
         loop._transports[core.fd] = self

@@ -75,6 +75,13 @@ def _held(sock: socket.socket) -> Iterator[None]:
         sock._decref_socketios()
 
 
+def _hand_over(reader: Any, tls: Any) -> None:
+    """What a client has sent behind its STARTTLS is the handshake's, as of Python 3.14."""
+    if reader is not None and reader._buffer:
+        tls._incoming.write(reader._buffer)
+        reader._buffer.clear()
+
+
 def _has_child_watcher() -> bool:
     """Whether the policy has what asyncio waits for processes with; since 3.14 it needs none."""
     if sys.version_info < (3, 14):
@@ -119,13 +126,14 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
         *,
         extra: Any = None,
         server: Any = None,
+        context: Any = None,
         **options: Any,
     ) -> asyncio.Transport:
         from gopoll.embed.aio._sslproto import SSLProtocol  # which wants ssl
 
         self._ensure_fd_no_transport(rawsock)
         tls = SSLProtocol(self, protocol, sslcontext, waiter, **options)
-        SocketTransport(self, rawsock, tls, extra=extra, server=server)
+        SocketTransport(self, rawsock, tls, extra=extra, server=server, context=context)
         transport: asyncio.Transport = tls._app_transport
         return transport
 
@@ -166,6 +174,8 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         transport.pause_reading()  # nothing is to come before connection_made()
+        if server_side and isinstance(protocol, asyncio.StreamReaderProtocol):
+            _hand_over(getattr(protocol, "_stream_reader", None), tls)
         transport.set_protocol(tls)
         begin = [
             self.call_soon(tls.connection_made, transport),
