@@ -219,7 +219,7 @@ def test_a_python_subclass_is_refused_where_it_is_awaited(scripted):
     async def wait():
         await Own((YIELD, 1))
 
-    with pytest.raises(TypeError, match="non-iterator of type 'Own'|must return an iterator"):
+    with pytest.raises(TypeError, match=r"non-iterator of type 'Own'|must return an iterator"):
         wait().send(None)
 
 
