@@ -162,12 +162,9 @@ def number(k, size):
     return bytes([k]) * size
 
 
-def relaxed(examples, kind):
-    """Settings for so many *examples*; a quarter over TLS, whose ends wait to say goodbye."""
+def relaxed(examples):
     return settings(
-        max_examples=examples // 4 if kind == "tls" else examples,
-        deadline=None,
-        suppress_health_check=[HealthCheck.too_slow],
+        max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
 
 
@@ -175,7 +172,7 @@ def relaxed(examples, kind):
 def test_what_arrives_is_a_prefix_of_what_was_sent(run, kind):
     """On one P, where who ends an operation first is also the first to say so."""
 
-    @relaxed(200, kind)
+    @relaxed(200)
     @given(scripts)
     def play_one(script):
         ends = run(functools.partial(play, kind, script, noise), procs=1, handoff=False)
@@ -188,7 +185,7 @@ def test_what_arrives_is_a_prefix_of_what_was_sent(run, kind):
 
 @pytest.mark.parametrize(("kind", "procs"), [("tcp", 2), ("tcp", 4), ("unix", 2), ("tls", 2)])
 def test_what_arrives_was_sent_and_sent_once_on_many_ps(run, kind, procs):
-    @relaxed(100, kind)
+    @relaxed(100)
     @given(scripts)
     def play_one(script):
         ends = run(functools.partial(play, kind, script, number), procs=procs)
@@ -265,7 +262,7 @@ async def write_and_read(kind, script):
 def test_writes_do_not_mix_and_those_of_one_goroutine_keep_their_order(run, kind, procs):
     """Whole, or cut where .written says; those of several goroutines in any order."""
 
-    @relaxed(60, kind)
+    @relaxed(60)
     @given(writers)
     def play_one(script):
         scripts, wrote, came = run(write_and_read, kind, script, procs=procs)
