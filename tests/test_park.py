@@ -4,6 +4,7 @@ K1: the caller of commit keeps its own reference; what travels with the word is 
 """
 
 import inspect
+import sys
 import threading
 import weakref
 
@@ -219,7 +220,9 @@ def test_a_python_subclass_is_refused_where_it_is_awaited(scripted):
     async def wait():
         await Own((YIELD, 1))
 
-    with pytest.raises(TypeError, match=r"non-iterator of type 'Own'|must return an iterator"):
+    new = sys.version_info >= (3, 15)
+    text = r"Own\.__await__\(\) must return an iterator" if new else "non-iterator of type 'Own'"
+    with pytest.raises(TypeError, match=text):
         wait().send(None)
 
 

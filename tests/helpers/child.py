@@ -10,15 +10,16 @@ import textwrap
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-# fork() beside other threads: since 3.15 the warning is raised in the parent.
-FORKS = "ignore:This process (pid=:DeprecationWarning"
+WARNINGS = ["-W", "error"]
+if sys.version_info >= (3, 15):  # which raises this in the parent; before, it was only printed
+    WARNINGS += ["-W", "ignore:This process (pid=:DeprecationWarning"]
 
 
 def run_python(code: str, *args: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run *code* in an interpreter like this one, which sees the same gopoll and these helpers."""
     path = [str(HERE), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
-        [sys.executable, "-W", "error", "-W", FORKS, "-c", textwrap.dedent(code), *map(str, args)],
+        [sys.executable, *WARNINGS, "-c", textwrap.dedent(code), *map(str, args)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -77,11 +78,6 @@ def eventfd_count(fd: int) -> int:
 def open_fds() -> set[int]:
     """Return this process's open descriptors."""
     return {int(name) for name in os.listdir("/proc/self/fd")} - {_listing()}
-
-
-def links() -> list[str]:
-    """Return what they stand for, as the kernel has it."""
-    return [os.readlink(f"/proc/self/fd/{fd}") for fd in sorted(open_fds())]
 
 
 def _listing() -> int:
