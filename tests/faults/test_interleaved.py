@@ -141,9 +141,12 @@ async def play(kind, script, payload):
         for i, todo in script:
             goroutines.append(gopoll.go(ends[i].follow, todo, goroutines, begin))
         begin.done()
-        await wait_until(lambda: all(g.state in ("waiting", "dead") for g in goroutines))
+        closes = []
         for conn in conns:
-            await conn.close()
+            await wait_until(lambda: all(g.state in ("waiting", "dead") for g in goroutines))
+            closes.append(conn.close())  # over TLS it may wait for the other end's
+        for closed in closes:
+            await closed
         for g in goroutines:
             try:
                 await g
