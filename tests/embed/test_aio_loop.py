@@ -14,11 +14,13 @@ import socket
 import sys
 import threading
 import warnings
+import weakref
 
 import pytest
 
 from embed.loops import loop, pair, spin  # noqa: F401  (fixtures)
 from gopoll.embed import aio
+from plugins.header import FREE_THREADED
 
 # ruff: noqa: F811
 
@@ -95,6 +97,115 @@ def test_handles_are_asyncios(loop):
     spin(loop)
     assert handle.cancelled()
     assert timer.cancelled()
+
+
+def identities(loop, schedule):
+    """Let *schedule* have the loop call something ten times; return the handles' identities."""
+    seen = []
+
+    async def main():
+        for _ in range(10):
+            called = loop.create_future()
+            seen.append(id(schedule(called.set_result, None)))
+            await called
+            await asyncio.sleep(0)  # the handle is done with only when it has been called
+
+    loop.run_until_complete(main())
+    return seen
+
+
+@pytest.mark.parametrize("delay", [None, 0.0])
+def test_what_a_handle_had_goes_when_it_has_been_called(loop, delay):
+    """It may be kept for the next one, out of the collector's sight."""
+
+    class Something:
+        def __call__(self, argument):
+            pass
+
+    def begin(*call, context=None):
+        if delay is None:
+            return loop.call_soon(*call, context=context)
+        return loop.call_later(delay, *call, context=context)
+
+    kinds = {asyncio.Handle, asyncio.TimerHandle}
+    before = sum(type(thing) in kinds for thing in gc.get_objects())
+    callback, argument, context = Something(), Something(), contextvars.copy_context()
+    gone = [weakref.ref(thing) for thing in (callback, argument, context)]
+    for _ in range(20):  # more than the turns to come take again
+        begin(callback, argument, context=context)
+    del callback, argument, context
+    loop.run_until_complete(asyncio.sleep(0.001))
+    assert [ref() for ref in gone] == [None, None, None]
+    assert sum(type(thing) in kinds for thing in gc.get_objects()) == before
+    assert (len(set(identities(loop, begin))) < 10) is not FREE_THREADED
+
+
+def test_a_handle_that_somebody_has_is_not_used_for_another(loop):
+    seen = []
+    kept = [loop.call_soon(seen.append, 0)]
+    spin(loop)
+    kept += [loop.call_soon(seen.append, n) for n in range(1, 4)]
+    spin(loop)
+    kept[0].cancel()
+    loop.call_soon(seen.append, 4)
+    spin(loop)
+    assert seen == [0, 1, 2, 3, 4]
+    assert len({id(handle) for handle in kept}) == 4
+    assert kept[0].cancelled()
+    assert not any(handle.cancelled() for handle in kept[1:])
+
+
+def test_a_handle_that_has_been_called_keeps_no_loop():
+    loop = aio.new_event_loop()
+    gone = weakref.ref(loop)
+    for _ in range(20):
+        loop.call_soon(int)
+    spin(loop)
+    loop.close()
+    del loop
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_weak_reference_to_a_handle_ends_with_it(loop):
+    for _ in range(3):
+        handle = weakref.ref(loop.call_soon(int))
+        timer = weakref.ref(loop.call_later(0, int))
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert (handle(), timer()) == (None, None)
+
+
+def test_more_handles_at_once_than_are_kept(loop):
+    seen = []
+    for at_once in (1000, 10, 300):
+        for n in range(at_once):
+            loop.call_soon(seen.append, n)
+        spin(loop)
+        assert seen == list(range(at_once))
+        seen.clear()
+
+
+def test_what_a_handle_had_calls_back_when_it_goes(loop):
+    """In the midst of being put away for the next, which it asks for."""
+    left = 500
+
+    class Last:
+        def __call__(self):
+            pass
+
+        def __del__(self):
+            nonlocal left
+            left -= 1
+            if left > 0:
+                for _ in range(3):
+                    loop.call_soon(int)
+                loop.call_soon(Last())
+
+    for _ in range(200):
+        loop.call_soon(int)
+    loop.call_soon(Last())
+    while left > 0:
+        spin(loop)
 
 
 def test_callbacks_run_in_order_and_in_their_context(loop):

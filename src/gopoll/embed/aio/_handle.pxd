@@ -7,3 +7,4 @@ cdef double when_of(object timer) except? -1.0
 cdef int unschedule(object timer) except -1
 cdef bint is_ours(object handle) noexcept
 cdef int call_handle(object handle) except -1
+cdef int use_again(object handle) except -1

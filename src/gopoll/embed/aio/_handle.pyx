@@ -6,8 +6,11 @@ and _run do costs a third of a callback, so it is done here: their __slots__ are
 type's own descriptors say that they are. Where those are not what we know, __init__ and the
 attributes are used instead.
 
+A handle that has been called, and that nobody else has, is kept and used again: as an object of
+the collector's that it does not see, without a reference to anything of the program's.
+
 Without a GIL another thread may cancel a handle that is about to be called: what it takes away is
-read through the descriptors there, which hold on to it.
+read through the descriptors there, which hold on to it; and none is used again.
 """
 
 import asyncio
@@ -36,8 +39,29 @@ cdef extern from *:
       Py_INCREF(v);
       Py_XSETREF(GOPOLL_SLOT(o, at), v);
     }
-    static PyObject *gopoll_alloc(PyObject *type) {
-      return PyType_GenericAlloc((PyTypeObject *)type, 0);
+    /* Handles of one type that nobody has. */
+    typedef struct { int n; PyObject *kept[128]; } gopoll_spares;
+    static PyObject *gopoll_alloc(gopoll_spares *spares, PyObject *type) {
+      PyObject *o;
+      if (spares->n == 0) return PyType_GenericAlloc((PyTypeObject *)type, 0);
+      o = spares->kept[--spares->n];
+      PyObject_GC_Track(o);
+      return o;
+    }
+    /* Whether *o*, of which the caller has a reference, is nobody else's; out of the collector's
+       sight then, for the caller to empty and to put away. */
+    static int gopoll_hide(PyObject *o) {
+      PyTypeObject *type = Py_TYPE(o);
+      if (GOPOLL_SHARED || Py_REFCNT(o) != 1 || type->tp_finalize != NULL) return 0;
+      if (GOPOLL_SLOT(o, type->tp_weaklistoffset) != NULL) return 0;
+      PyObject_GC_UnTrack(o);
+      return 1;
+    }
+    static void gopoll_drop(PyObject *o, Py_ssize_t at) { Py_CLEAR(GOPOLL_SLOT(o, at)); }
+    static void gopoll_put_away(gopoll_spares *spares, PyObject *o) {
+      if (spares->n == (int)Py_ARRAY_LENGTH(spares->kept)) return;
+      Py_INCREF(o);
+      spares->kept[spares->n++] = o;
     }
     /* Call *callback* with the tuple *args* in *context*; NULL with the error set. */
     static PyObject *gopoll_call_in(PyObject *context, PyObject *callback, PyObject *args) {
@@ -53,7 +77,12 @@ cdef extern from *:
     Py_ssize_t gopoll_slot_offset(object type, object name) except? -1
     PyObject *SLOT "GOPOLL_SLOT"(object o, Py_ssize_t at)
     void put "gopoll_put"(object o, Py_ssize_t at, object v)
-    object gopoll_alloc(object type)
+    ctypedef struct Spares "gopoll_spares":
+        pass
+    object gopoll_alloc(Spares *spares, object type)
+    bint gopoll_hide(object o)
+    void gopoll_drop(object o, Py_ssize_t at)
+    void gopoll_put_away(Spares *spares, object o)
     object gopoll_call_in(object context, object callback, object args)
 
 
@@ -61,6 +90,7 @@ cdef object Handle = asyncio.Handle
 cdef object TimerHandle = asyncio.TimerHandle
 cdef Py_ssize_t CALLBACK, ARGS, CANCELLED, LOOP, TRACEBACK, REPR, CONTEXT, SCHEDULED, WHEN
 cdef bint known = True                 # the slots are where and what we think
+cdef Spares handles, timers
 
 
 cdef Py_ssize_t _find(cls, str name):
@@ -84,9 +114,9 @@ known = known and set(Handle.__slots__) == {
     "__weakref__"} and set(TimerHandle.__slots__) == {"_scheduled", "_when"}
 
 
-cdef object _filled(cls, callback, tuple args, loop, context):
+cdef object _filled(Spares *spares, cls, callback, tuple args, loop, context):
     """Return a new handle of *cls* with the slots of Handle.__init__, without debug."""
-    cdef object handle = gopoll_alloc(cls)
+    cdef object handle = gopoll_alloc(spares, cls)
     put(handle, CALLBACK, callback)
     put(handle, ARGS, args)
     put(handle, CANCELLED, False)
@@ -101,14 +131,14 @@ cdef object new_handle(callback, tuple args, loop, context):
     """Return Handle(callback, args, loop, context), for a loop that is not in debug mode."""
     if not known:
         return Handle(callback, args, loop, context)
-    return _filled(Handle, callback, args, loop, context)
+    return _filled(&handles, Handle, callback, args, loop, context)
 
 
 cdef object new_timer(when, callback, tuple args, loop, context):
     """Return TimerHandle(when, callback, args, loop, context), as new_handle; it is scheduled."""
     cdef object timer
     if known:
-        timer = _filled(TimerHandle, callback, args, loop, context)
+        timer = _filled(&timers, TimerHandle, callback, args, loop, context)
         put(timer, WHEN, when)
         put(timer, SCHEDULED, True)
     else:
@@ -143,6 +173,22 @@ cdef int unschedule(timer) except -1:
 cdef bint is_ours(handle) noexcept:
     """Whether call_handle() knows what *handle* is."""
     return known and (type(handle) is Handle or type(handle) is TimerHandle)
+
+
+cdef int use_again(handle) except -1:
+    """Keep *handle*, which has been called, for another, if nobody but the caller has it.
+
+    *handle* is one of is_ours().
+    """
+    cdef Spares *spares = &handles if type(handle) is Handle else &timers
+    if not gopoll_hide(handle):
+        return 0
+    gopoll_drop(handle, CALLBACK)                # this and the next may run the program's code
+    gopoll_drop(handle, ARGS)
+    gopoll_drop(handle, LOOP)
+    gopoll_drop(handle, CONTEXT)
+    gopoll_put_away(spares, handle)
+    return 0
 
 
 cdef int call_handle(handle) except -1:

@@ -30,7 +30,7 @@ from gopoll._epoll cimport (EPOLLET, EPOLLIN, EPOLLOUT, epoll_event, netpollarm,
 from gopoll._timers cimport nanotime
 from gopoll.embed._selector cimport SelectorCore
 from gopoll.embed.aio._handle cimport (call_handle, is_cancelled, is_ours, new_handle,
-                                       new_timer, unschedule, when_of)
+                                       new_timer, unschedule, use_again, when_of)
 from gopoll.embed.aio._timerheap cimport pop, push, rebuild
 
 
@@ -388,6 +388,7 @@ cdef class LoopCore:
             raise
         except BaseException as exc:
             self._handle_failed(handle, exc)
+        use_again(handle)
         return 0
 
     cdef int _trim_timers(self) except -1:
