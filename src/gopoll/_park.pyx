@@ -287,7 +287,8 @@ cdef class ParkRequest:
     def abort(self, waiter):
         """Take back *waiter*, the very object that was committed, if nothing wakes it yet.
 
-        False if it is being woken and will come out of netpoll.
+        False if it is being woken and will come out of netpoll. Of one that has come out already it
+        knows nothing: once the next wait is announced, that one is taken back.
         """
         cdef int rc = self.abort_word(<PyObject *>waiter)
         if rc == 1:

@@ -543,5 +543,15 @@ def test_a_block_that_was_not_entered_cannot_be_left(run):
             await block.__aexit__(None, None, None)
         async with block:
             await gopoll.gosched()
+        with pytest.raises(RuntimeError, match=text.replace("not been entered", "been left")):
+            await block.__aexit__(None, None, None)
+        group = gopoll.Group()
+        text_of_group = r"^the block of the Group has not been entered, or has been left$"
+        with pytest.raises(RuntimeError, match=text_of_group):
+            await group.__aexit__(None, None, None)
+        async with group:
+            await gopoll.gosched()
+        with pytest.raises(RuntimeError, match=text_of_group):
+            await group.__aexit__(None, None, None)
 
     run(main)

@@ -9,7 +9,7 @@ from libc.math cimport NAN
 from gopoll._atomic cimport load_word, store_int
 from gopoll._park cimport Awaitable, give, running_loop, thread_words
 from gopoll.runtime._context cimport Context, ambient_of, step_over_block, up_of
-from gopoll.runtime._g cimport GBase
+from gopoll.runtime._g cimport GBase, copied
 from gopoll.runtime._waitq cimport DONE
 
 from gopoll.errors import Canceled, DeadlineExceeded
@@ -130,9 +130,12 @@ cdef class Deadline:
 
     def __aexit__(self, kind, exc, traceback):
         cdef Context ctx = self.ctx
-        if ctx is None:
-            raise RuntimeError("the block of timeout() or deadline() has not been entered")
-        if leave_block(ctx, self.g):
+        cdef GBase g = self.g
+        if g is None:
+            how = "not been entered" if ctx is None else "been left"
+            raise RuntimeError(f"the block of timeout() or deadline() has {how}")
+        self.g = None                # whose error may lead to us by its traceback
+        if leave_block(ctx, g):
             cause = ctx._cause
             ctx.finish(None, NAN)
         else:
@@ -141,6 +144,17 @@ cdef class Deadline:
         # Its own expiry, not that of a context above: they share the cause, which is one object.
         if (isinstance(exc, Canceled) and isinstance(cause, DeadlineExceeded)
                 and exc.cause is cause and cause is not up_of(ctx)._cause):
-            cause.written = exc.written
-            raise cause from exc
+            raise _told(cause, exc.written) from exc
         return DONE
+
+
+cdef object _told(cause, written):
+    """Return *cause* for a block to raise, as another object: the Canceled in the block has the
+    first one, and would be in a cycle with it, and so would all that its traceback leads to.
+    """
+    if type(cause) is DeadlineExceeded:
+        made = DeadlineExceeded(cause.strerror)
+    else:
+        made = copied(cause)
+    made.written = written
+    return made

@@ -202,6 +202,7 @@ async def blocking(fn: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) ->
         raise
     finally:
         awaits.pop(g, None)
+        del g  # no cycle through the traceback: it may end with this error
     if job.error is not None:
         try:
             raise job.error

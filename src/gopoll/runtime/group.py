@@ -38,10 +38,11 @@ class Group(GroupBase):
     when all have ended. Used once.
     """
 
-    __slots__ = ("_body", "_cancel", "_ctx", "_errors", "_g", "_lock", "_sched")
+    __slots__ = ("_body", "_cancel", "_ctx", "_errors", "_g", "_is_new", "_lock", "_sched")
 
     def __init__(self) -> None:
         """Nothing runs yet."""
+        self._is_new = True
         self._ctx: Context | None = None
         # Guards what follows. A signal handler or a finaliser may take it again.
         self._lock = threading.RLock()
@@ -96,7 +97,7 @@ class Group(GroupBase):
         self._cancel(error)
 
     async def __aenter__(self) -> Self:
-        if self._ctx is not None:
+        if not self._is_new:
             raise RuntimeError("Group objects are used once")
         self._g, self._body = step_in("Group", self._begin)
         return self
@@ -106,6 +107,7 @@ class Group(GroupBase):
         self._open()
         self._sched: Scheduler = current_sched()
         ctx, self._cancel = with_cancel(outer)
+        self._is_new = False
         self._ctx = ctx  # last: go() on another thread begins as soon as it sees that
         body = Context(ctx)
         body._look_up_in(outer)
@@ -117,6 +119,8 @@ class Group(GroupBase):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        if self._ctx is None:
+            raise RuntimeError("the block of the Group has not been entered, or has been left")
         # Now only what comes from outside of the group ends a wait, not its own cancellation.
         if not step_out(self._body, self._g):  # nor the waits of what goes on under it
             self._body._move_up()
@@ -141,7 +145,10 @@ class Group(GroupBase):
             if canceled is not None and exc is None:
                 raise canceled
         finally:
-            del errors, exits, others, canceled, exc  # no cycle through the traceback
+            # No cycle through the traceback, which leads to who has us in a variable.
+            del errors, exits, others, canceled, exc
+            del self._cancel, self._g, self._body
+            self._ctx = None
         return False
 
     async def _wait(self) -> Canceled | None:
@@ -153,6 +160,7 @@ class Group(GroupBase):
             return await self._wait_for_children()
         finally:
             awaits.pop(g, None)
+            del g  # no cycle through the traceback
 
     async def _wait_for_children(self) -> Canceled | None:
         try:
@@ -165,11 +173,14 @@ class Group(GroupBase):
         except BaseException as err:  # a Ctrl-C
             canceled = None
             self._fail(err)
-        async with shield():
-            while True:
-                try:
-                    self._leave(None)
-                    await self._ended()
-                    return canceled
-                except BaseException as err:
-                    self._fail(err)
+        try:
+            async with shield():
+                while True:
+                    try:
+                        self._leave(None)
+                        await self._ended()
+                        return canceled
+                    except BaseException as err:
+                        self._fail(err)
+        finally:
+            del canceled  # its traceback leads here

@@ -49,11 +49,13 @@ class shield:  # noqa: N801  (used as a function: async with shield():)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        if step_out(self._ctx, self._g):
-            self._ctx._over(self._g)
+        g, ctx = self._g, self._ctx
+        del self._g, self._ctx  # whose error may lead to us by its traceback
+        if step_out(ctx, g):
+            ctx._over(g)
             return
-        self._ctx._move_up()  # what is below goes on without it
-        if self._g is current_g():
-            self._ctx._over(self._g)
+        ctx._move_up()  # what is below goes on without it
+        if g is current_g():
+            ctx._over(g)
         else:
-            interrupt(self._g)  # it may have been cancelled, and wait
+            interrupt(g)  # it may have been cancelled, and wait
