@@ -410,10 +410,13 @@ cdef class SendMsgOp(VecOp):
         cdef size_t room = 0
         cdef msghdr msg
         cdef cmsghdr *cmsg
-        for item in ancdata:
-            level, kind, data = item
-            data = bytes(memoryview(data))
-            items.append((<int>level, <int>kind, data))
+        try:
+            for level, kind, data in ancdata:
+                items.append((<int>level, <int>kind, bytes(memoryview(data))))
+        except (TypeError, ValueError):
+            raise TypeError("ancillary data must be a list of tuples (level, type, data), two ints "
+                            "and bytes") from None
+        for _, _, data in items:
             room += CMSG_SPACE(len(<bytes>data))
             if room > INT_MAX:
                 raise OSError("too much ancillary data")

@@ -1,6 +1,7 @@
 """Channels from plain threads, other loops and other runs; and Go's own tests of channels."""
 
 import asyncio
+import functools
 import signal
 import threading
 
@@ -73,8 +74,11 @@ def test_a_thread_waits_as_long_as_it_says():
         chan.recv_sync(0.01)
     with pytest.raises(TimeoutError, match=r"Chan.send\(\) is not done after 0 s"):
         chan.send_sync(1, 0)
-    with pytest.raises(ValueError, match="nan"):
-        chan.recv_sync(float("nan"))
+    for call in (chan.recv_sync, functools.partial(chan.send_sync, 1)):
+        with pytest.raises(ValueError, match=r"^timeout must not be nan$"):
+            call(float("nan"))
+        with pytest.raises(TypeError, match=r"^timeout must be seconds, not str$"):
+            call("x")
     assert chan.try_recv() == (None, False)
     assert not chan.try_send(1)
 

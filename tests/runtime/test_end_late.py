@@ -187,6 +187,35 @@ def test_a_goroutine_that_memory_runs_out_for_is_not_waited_for():
     assert done.stdout == "40 True True\n"
 
 
+HANDLE = """
+import builtins, sys
+import gopoll
+
+async def child():
+    {does}
+
+async def main():
+    g = gopoll.go(child)
+    await gopoll.sleep({waits})
+    return g
+
+{where}.kept = gopoll.run(main)
+"""
+
+
+@pytest.mark.parametrize("where", ["sys", "builtins"])
+def test_a_cancelled_goroutine_says_nothing_in_the_interpreters_last_moments(where):
+    """Its handle goes when Python's own names, isinstance among them, have gone."""
+    done = run_python(HANDLE.format(does="await gopoll.sleep(3600)", waits=0, where=where))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_an_error_that_nobody_has_awaited_is_told_even_then():
+    done = run_python(HANDLE.format(does="raise ValueError('seen')", waits=0.01, where="builtins"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.endswith("ValueError: seen\n")
+
+
 def test_who_is_left_behind_can_start_nothing_more():
     done = run_python(TOO_LATE)
     text = "gopoll.run() has ended: nothing can be started in it any more"

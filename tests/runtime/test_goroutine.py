@@ -4,6 +4,7 @@ Go: runtime/proc.go; handles, states and results are ours.
 """
 
 import contextvars
+import math
 import re
 import traceback
 
@@ -264,6 +265,9 @@ def test_result_gives_up_after_its_timeout(run):
         g = gopoll.go(gopoll.sleep, 3600)
         with pytest.raises(TimeoutError, match=rf"^goroutine {g.id} has not ended within 0\.01 s$"):
             await gopoll.blocking(g.result, 0.01)
+        for wrong, text in (("x", "^timeout must be seconds, not str$"), (math.nan, "not be nan$")):
+            with pytest.raises((TypeError, ValueError), match=text):
+                await gopoll.blocking(g.result, wrong)
         g.cancel()
         with pytest.raises(Canceled):
             await g

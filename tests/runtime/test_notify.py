@@ -210,6 +210,10 @@ def test_what_is_no_signal_is_refused():
     with pytest.raises(OSError, match="Invalid argument"):
         signal_notify(USR1, USR2, signal.SIGKILL)
     signal_stop(gopoll.Chan())
+    for wrong in ([], 5):
+        text = rf"^signal_stop\(\) takes a Chan, not {type(wrong).__name__}$"
+        with pytest.raises(TypeError, match=text):
+            signal_stop(wrong)
 
 
 def test_a_real_time_signal_comes_as_a_number(run):

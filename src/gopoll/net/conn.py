@@ -422,7 +422,7 @@ class TCPConn(FDConn):
         """Send small writes at once (True, the default) or gather them. Raises OpError."""
         if not isinstance(no_delay, int):
             raise TypeError(f"no_delay must be a bool, not {type(no_delay).__name__}")
-        self._set_option(lambda s: set_no_delay(s, no_delay))
+        self._set_option(lambda s: set_no_delay(s, bool(no_delay)))
 
     def set_keep_alive(self, config: KeepAlive | bool) -> None:
         """Set how silence is probed: a KeepAliveConfig, or seconds, or on and off. OpError."""

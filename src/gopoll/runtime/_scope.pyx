@@ -13,7 +13,7 @@ from gopoll.runtime._g cimport GBase, copied
 from gopoll.runtime._waitq cimport DONE
 
 from gopoll.errors import Canceled, DeadlineExceeded
-from gopoll.runtime.context import check_when
+from gopoll.runtime.report import check_when
 
 
 cdef GBase who_enters(str what):

@@ -41,6 +41,7 @@ from gopoll.runtime._g cimport GBase
 from gopoll.runtime._sched cimport ready_g
 
 from gopoll.errors import Canceled
+from gopoll.runtime.report import check_when
 
 
 cdef int init_op(WaitOp op, WaitQ *q, int *lock) noexcept:
@@ -384,9 +385,8 @@ cdef object run_sync(WaitOp op, timeout):
     cdef int64_t end_ns = 0
     op.phase = ENDED
     if timeout is not None:
-        if timeout != timeout:
-            raise ValueError("timeout must not be nan")
-        end_ns = nanotime() + <int64_t>(min(max(timeout, 0.0), 4e9) * 1e9)
+        check_when("timeout", timeout)
+        end_ns = nanotime() + <int64_t>(min(max(float(timeout), 0.0), 4e9) * 1e9)
     if thread_words().owner != NULL:
         raise RuntimeError("recv_sync() and send_sync() would block the goroutines: await recv() "
                            "or send() instead")

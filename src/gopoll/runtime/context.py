@@ -7,10 +7,8 @@ Go: context/context.go (go1.27).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Hashable
-from typing import Any
 
 from gopoll.runtime._context import (
     Context,
@@ -20,12 +18,12 @@ from gopoll.runtime._context import (
     root,
     with_value_of,
 )
+from gopoll.runtime.report import check_when
 
 __all__ = [
     "Context",
     "ambient",
     "background",
-    "check_when",
     "current_context",
     "with_cancel",
     "with_deadline",
@@ -91,17 +89,3 @@ def _check_parent(parent: object) -> None:
 def without_cancel(parent: Context) -> Context:
     """Return a context with the values of *parent* and without its end. Go: WithoutCancel."""
     return Shielded(parent)
-
-
-def check_when(name: str, when: Any) -> None:
-    """Raise if *when* is no number of seconds."""
-    try:
-        nan = math.isnan(when)
-    except TypeError:
-        kind = type(when).__name__
-        hint = " (with_cancel() has no deadline)" if when is None else ""
-        raise TypeError(f"{name} must be seconds, not {kind}{hint}") from None
-    except OverflowError:
-        raise ValueError(f"{name} must be seconds: {name} is too large") from None
-    if nan:
-        raise ValueError(f"{name} must not be nan")

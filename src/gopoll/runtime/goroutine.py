@@ -21,6 +21,7 @@ from gopoll.runtime._sched import current_g, current_sched, is_scheduler_thread
 from gopoll.runtime._waits import Gosched, Sleep
 from gopoll.runtime.context import Context, ambient, background
 from gopoll.runtime.debug import check_environment, wait_reason, warn_once
+from gopoll.runtime.report import check_when
 from gopoll.runtime.sched import Scheduler, name_of
 
 __all__ = [
@@ -77,6 +78,8 @@ class Goroutine(Handle, Generic[_T]):
         has left it behind, as awaiting it in another run does.
         """
         g = self._g
+        if timeout is not None:
+            check_when("timeout", timeout)
         if not g.done:
             if is_scheduler_thread():
                 raise RuntimeError("result() would block the goroutines: await the handle instead")
@@ -84,7 +87,7 @@ class Goroutine(Handle, Generic[_T]):
             ended.acquire()
             release = ended.release  # one object: abort() takes back the one that was committed
             join = Join(g)
-            wait = -1 if timeout is None else min(max(timeout, 0), threading.TIMEOUT_MAX)
+            wait = -1 if timeout is None else min(max(float(timeout), 0.0), threading.TIMEOUT_MAX)
             late = join.commit(release) and not ended.acquire(timeout=wait)
             if late and join.abort(release):
                 raise TimeoutError(f"goroutine {g.id} has not ended within {timeout} s")

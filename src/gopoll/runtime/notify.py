@@ -191,6 +191,8 @@ def signal_stop(chan: Chan[Any]) -> None:
 
     What is buffered can still be received. Nothing happens if it gets none. Any thread.
     """
+    if not isinstance(chan, Chan):
+        raise TypeError(f"signal_stop() takes a Chan, not {type(chan).__name__}")
     if chan in _owners:
         _ask(_remove, chan)
 

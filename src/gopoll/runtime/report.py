@@ -7,26 +7,48 @@ stall reports, on any thread.
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 import traceback
 from typing import Any
 
 
-def tell(error: BaseException, module: Any = sys, show: Any = traceback.print_exception) -> None:
+def tell(
+    error: BaseException,
+    module: Any = sys,
+    show: Any = traceback.print_exception,
+    every: type[BaseException] = BaseException,
+    usual: type[Exception] = Exception,
+) -> None:
     """Give *error* to sys.excepthook; if that raises, print both errors, as the interpreter does.
 
-    Raises nothing. It may come when the interpreter ends and the globals of this module are gone.
+    Raises nothing. It may come when the interpreter ends and the globals of this module, and
+    then Python's own names, are gone.
     """
     try:
-        module.excepthook(type(error), error, error.__traceback__)
-    except BaseException as failed:  # SystemExit too: who calls us has more to do
+        module.excepthook(error.__class__, error, error.__traceback__)
+    except every as failed:  # SystemExit too: who calls us has more to do
         try:
             module.stderr.write("Error in sys.excepthook:\n")
             show(failed)
             module.stderr.write("\nOriginal exception was:\n")
             show(error)
-        except Exception:
+        except usual:
             pass  # stderr is closed, or there is none
+
+
+def check_when(name: str, when: Any) -> None:
+    """Raise if *when* is no number of seconds."""
+    try:
+        nan = math.isnan(when)
+    except TypeError:
+        kind = type(when).__name__
+        hint = " (with_cancel() has no deadline)" if when is None else ""
+        raise TypeError(f"{name} must be seconds, not {kind}{hint}") from None
+    except OverflowError:
+        raise ValueError(f"{name} must be seconds: {name} is too large") from None
+    if nan:
+        raise ValueError(f"{name} must not be nan")
 
 
 def check_plain(what: str, fn: Any) -> None:

@@ -151,13 +151,16 @@ class Scheduler(ExecBase):
         for m in list(self.allm):
             yield from list(m.gs.values())
 
-    def unwaited(self, g: GBase, canceled: type = Canceled, told: Any = tell) -> None:
+    def unwaited(
+        self, g: GBase, canceled: type = Canceled, told: Any = tell, is_a: Any = isinstance
+    ) -> None:
         """Nobody can see the error of *g* any more: end run() with it (E2). Any thread.
 
-        It may come when the interpreter ends, and the globals of this module are gone.
+        It may come when the interpreter ends, and the globals of this module, and then Python's
+        own names, are gone.
         """
         error = g.error
-        if error is None or g.system or isinstance(error, canceled) or not g.claim():
+        if error is None or g.system or is_a(error, canceled) or not g.claim():
             return
         what = f"goroutine {g.id} ({g.name}) ended with"
         if not self.is_finished:

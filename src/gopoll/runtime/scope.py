@@ -11,7 +11,7 @@ from typing import Self
 from gopoll.runtime._context import Shielded
 from gopoll.runtime._sched import current_g, interrupt
 from gopoll.runtime._scope import Deadline, step_in, step_out
-from gopoll.runtime.context import check_when
+from gopoll.runtime.report import check_when
 
 __all__ = ["deadline", "shield", "step_in", "step_out", "timeout"]
 
