@@ -524,3 +524,41 @@ async def test_a_process_by_its_protocol(loop, say):
     say(transport.get_returncode())
     transport.close()
     await turns()
+
+
+class Counted(socket.socket):
+    """Counts what is called: a class with a way of its own to send and receive."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.sent = self.received = 0
+
+    def send(self, *args):
+        self.sent += 1
+        return super().send(*args)
+
+    def recv(self, *args):
+        self.received += 1
+        return super().recv(*args)
+
+
+@same
+async def test_a_socket_that_sends_and_receives_in_its_own_way_is_asked_to(loop, say):
+    for secure in (False, True):
+        options = {"ssl": certs().server_context()} if secure else {}
+        server = await asyncio.start_server(echo, "127.0.0.1", 0, **options)
+        sock = Counted()
+        sock.connect(server.sockets[0].getsockname())
+        options = {"ssl": certs().client_context(), "server_hostname": "localhost"}
+        reader, writer = await asyncio.open_connection(sock=sock, **(options if secure else {}))
+        writer.write(b"hello")
+        say(secure, await reader.readexactly(5), sock.sent > 0, sock.received > 0)
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+
+async def echo(reader, writer):
+    """Answer the first bytes."""
+    writer.write(await reader.read(100))
+    writer.close()

@@ -17,6 +17,7 @@ import pytest
 
 from embed.same import pair as pairs
 from gopoll.embed import aio
+from gopoll.embed.aio._transport import SocketTransport
 
 
 class Record(asyncio.Protocol):
@@ -591,3 +592,20 @@ def test_in_debug_mode_the_same(run):
         assert await protocol.lost is None
 
     assert run(test, debug=True) == []
+
+
+class Named(socket.socket):
+    """A class of its own that does nothing in its own way."""
+
+
+def test_a_socket_that_is_only_named_differently_has_our_transport():
+    async def main():
+        sock = Named()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            sock.connect(listener.getsockname())
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
+            assert type(transport) is SocketTransport
+            transport.abort()
+
+    aio.run(main())

@@ -85,6 +85,16 @@ cdef int _accepted(LoopCore loop, protocol_factory, conn, address, server, conte
     return 0
 
 
+cdef bint _has_own_calls(sock) except -1:
+    """Whether the class of *sock* has a way of its own to send or receive, as a proxy's may."""
+    kind = type(sock)
+    if kind is not socket_type:
+        for name in ("recv", "recv_into", "send", "sendmsg"):
+            if getattr(kind, name, None) is not getattr(socket_type, name):
+                return True
+    return False
+
+
 class NetCalls:
     """The calls of a loop that make connections."""
 
@@ -129,6 +139,10 @@ class NetCalls:
 
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None,
                                context=None):
+        if _has_own_calls(sock):
+            options = {} if context is None else {"context": context}
+            return super()._make_socket_transport(sock, protocol, waiter, extra=extra,
+                                                  server=server, **options)
         self._ensure_fd_no_transport(sock)
         return SocketTransport(self, sock, protocol, waiter, extra, server, context)
 

@@ -133,7 +133,7 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
 
         self._ensure_fd_no_transport(rawsock)
         tls = SSLProtocol(self, protocol, sslcontext, waiter, **options)
-        SocketTransport(self, rawsock, tls, extra=extra, server=server, context=context)
+        self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         transport: asyncio.Transport = tls._app_transport
         return transport
 
