@@ -134,7 +134,7 @@ def test_what_a_handle_had_goes_when_it_has_been_called(loop, delay):
     for _ in range(20):  # more than the turns to come take again
         begin(callback, argument, context=context)
     del callback, argument, context
-    loop.run_until_complete(asyncio.sleep(0.001))
+    spin(loop)
     assert [ref() for ref in gone] == [None, None, None]
     assert sum(type(thing) in kinds for thing in gc.get_objects()) == before
     assert (len(set(identities(loop, begin))) < 10) is not FREE_THREADED
@@ -171,7 +171,7 @@ def test_a_weak_reference_to_a_handle_ends_with_it(loop):
     for _ in range(3):
         handle = weakref.ref(loop.call_soon(int))
         timer = weakref.ref(loop.call_later(0, int))
-        loop.run_until_complete(asyncio.sleep(0.001))
+        spin(loop)
         assert (handle(), timer()) == (None, None)
 
 

@@ -15,6 +15,7 @@ import gopoll
 from gopoll import Canceled, Chan, ChanClosed, Cond, Group, Mutex, Reader, WaitGroup
 from net.tlstools import tls_pair
 from net.tools import pair
+from plugins.guard import wait_parked
 from plugins.header import FREE_THREADED
 
 CASES = {}
@@ -141,7 +142,7 @@ async def deadline_of_a_connection(held):
 async def connection_that_is_closed(held):
     async with pair() as (conn, _):
         reading = [gopoll.go(through, held, conn.read())]
-        await gopoll.sleep(0.001)
+        await wait_parked(*reading)
         conn.close()
         await ends_with(gopoll.ClosedError, reading)
 
@@ -175,7 +176,7 @@ async def goroutine_that_fails(held):
 @case
 async def goroutine_that_is_cancelled(held):
     g = [gopoll.go(through, held, gopoll.sleep(3600))]
-    await gopoll.gosched()
+    await wait_parked(*g)
     g[0].cancel()
     await ends_with(Canceled, g)
 
@@ -190,7 +191,7 @@ async def context_that_ends(held):
 async def channel_that_is_closed(held):
     channel = Chan()
     receiving = [gopoll.go(through, held, channel.recv())]
-    await gopoll.sleep(0.001)
+    await wait_parked(*receiving)
     channel.close()
     await ends_with(ChanClosed, receiving)
 
@@ -223,7 +224,7 @@ async def group_that_is_cancelled_in_its_wait(held):
 
     await ends_with(TimeoutError, cut(held, body(held)))
     g = [gopoll.go(body, held)]
-    await gopoll.sleep(0.001)
+    await wait_parked(*g)
     g[0].cancel()
     await ends_with(Canceled, g)
 
@@ -236,8 +237,8 @@ async def function_that_fails(held):
     if not FREE_THREADED:  # there it waits for the thread that has made it, which sleeps
         await ends_with(ZeroDivisionError, gopoll.blocking(fails, held))
         await ends_with(ZeroDivisionError, [gopoll.go(gopoll.blocking, fails, held)])
-    g = [gopoll.go(gopoll.blocking, time.sleep, 0.01)]
-    await gopoll.sleep(0.001)
+    g = [gopoll.go(through, held, gopoll.blocking(time.sleep, 0.1))]
+    await wait_parked(*g)
     g[0].cancel()
     await ends_with(Canceled, g)
 
