@@ -20,8 +20,6 @@ cdef class ContextBase:
     cdef uintptr_t owner               # the thread that has its lock, 0 for none; atomic
     cdef int depth                     # how often; the owner's own
 
-cdef object copied(object error)
-
 cdef void take(ContextBase c) noexcept
 cdef void drop(ContextBase c) noexcept
 

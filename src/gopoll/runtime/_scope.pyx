@@ -9,7 +9,7 @@ from libc.math cimport NAN
 from gopoll._atomic cimport load_word, store_int
 from gopoll._park cimport Awaitable, give, running_loop, thread_words
 from gopoll.runtime._context cimport Context, ambient_of, step_over_block, up_of
-from gopoll.runtime._g cimport GBase, copied
+from gopoll.runtime._g cimport GBase
 from gopoll.runtime._waitq cimport DONE
 
 from gopoll.errors import Canceled, DeadlineExceeded
@@ -144,17 +144,9 @@ cdef class Deadline:
         # Its own expiry, not that of a context above: they share the cause, which is one object.
         if (isinstance(exc, Canceled) and isinstance(cause, DeadlineExceeded)
                 and exc.cause is cause and cause is not up_of(ctx)._cause):
-            raise _told(cause, exc.written) from exc
+            # Another object: *exc* has that one, and would be in a cycle with it, and so would all
+            # that its traceback leads to.
+            error = DeadlineExceeded(cause.strerror)
+            error.written = exc.written
+            raise error from exc
         return DONE
-
-
-cdef object _told(cause, written):
-    """Return *cause* for a block to raise, as another object: the Canceled in the block has the
-    first one, and would be in a cycle with it, and so would all that its traceback leads to.
-    """
-    if type(cause) is DeadlineExceeded:
-        made = DeadlineExceeded(cause.strerror)
-    else:
-        made = copied(cause)
-    made.written = written
-    return made

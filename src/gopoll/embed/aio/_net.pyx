@@ -139,11 +139,11 @@ class NetCalls:
 
     def _make_socket_transport(self, sock, protocol, waiter=None, *, extra=None, server=None,
                                context=None):
+        self._ensure_fd_no_transport(sock)
         if _has_own_calls(sock):
             options = {} if context is None else {"context": context}
             return super()._make_socket_transport(sock, protocol, waiter, extra=extra,
                                                   server=server, **options)
-        self._ensure_fd_no_transport(sock)
         return SocketTransport(self, sock, protocol, waiter, extra, server, context)
 
     def create_connection(self, protocol_factory, host=None, port=None, **options):

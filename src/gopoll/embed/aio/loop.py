@@ -131,7 +131,6 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
     ) -> asyncio.Transport:
         from gopoll.embed.aio._sslproto import SSLProtocol  # which wants ssl
 
-        self._ensure_fd_no_transport(rawsock)
         tls = SSLProtocol(self, protocol, sslcontext, waiter, **options)
         self._make_socket_transport(rawsock, tls, extra=extra, server=server, context=context)
         transport: asyncio.Transport = tls._app_transport
