@@ -88,7 +88,8 @@ def test_handles_are_asyncios(loop):
     handle = loop.call_soon(print, 1)
     timer = loop.call_later(10, print, 2)
     assert type(handle) is asyncio.Handle
-    assert type(timer) is asyncio.TimerHandle
+    assert isinstance(timer, asyncio.TimerHandle)  # of a class with a compiled cancel()
+    assert type(timer).__name__ == "TimerHandle"
     assert "print(1)" in repr(handle) or "print" in repr(handle)
     assert timer.when() > loop.time()
     assert isinstance(handle.get_context() if hasattr(handle, "get_context") else None, object)
@@ -127,8 +128,7 @@ def test_what_a_handle_had_goes_when_it_has_been_called(loop, delay):
             return loop.call_soon(*call, context=context)
         return loop.call_later(delay, *call, context=context)
 
-    kinds = {asyncio.Handle, asyncio.TimerHandle}
-    before = sum(type(thing) in kinds for thing in gc.get_objects())
+    before = sum(isinstance(thing, asyncio.Handle) for thing in gc.get_objects())
     callback, argument, context = Something(), Something(), contextvars.copy_context()
     gone = [weakref.ref(thing) for thing in (callback, argument, context)]
     for _ in range(20):  # more than the turns to come take again
@@ -136,8 +136,66 @@ def test_what_a_handle_had_goes_when_it_has_been_called(loop, delay):
     del callback, argument, context
     spin(loop)
     assert [ref() for ref in gone] == [None, None, None]
-    assert sum(type(thing) in kinds for thing in gc.get_objects()) == before
+    assert sum(isinstance(thing, asyncio.Handle) for thing in gc.get_objects()) == before
     assert (len(set(identities(loop, begin))) < 10) is not FREE_THREADED
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_timer_is_cancelled_as_asyncios_is(debug):
+    """Of the same layout, state and words, whatever it was and is."""
+
+    def told(make):
+        loop = make()
+        counted = []
+
+        class Loop(type(loop)):
+            def _timer_handle_cancelled(self, handle):
+                counted.append(handle)
+                super()._timer_handle_cancelled(handle)
+
+        loop.close()
+        loop = Loop()
+        heard = []
+        timer, held = loop.call_at(1e9, heard.append, 1), loop.call_at(0.0, heard.append, 2)
+        spin(loop)
+        loop.set_debug(debug)
+        out = [heard[:], repr(timer), timer.cancelled(), loop._timer_cancelled_count]
+        for handle in (timer, timer, held):
+            out += [handle.cancel(), handle.cancelled(), loop._timer_cancelled_count]
+        out += [handle._callback for handle in counted] + [handle._args for handle in counted]
+        out += [repr(timer), repr(held), timer.when(), len(counted)]
+        kind = type(timer)
+        for wrong in (lambda: kind.cancel(7), lambda: kind.__new__(kind).cancel()):
+            with pytest.raises((TypeError, AttributeError)) as caught:
+                wrong()
+            out.append(caught.type)
+        spin(loop)
+        loop.close()
+        return out
+
+    assert told(aio.new_event_loop) == told(asyncio.new_event_loop)
+
+
+def test_a_timer_that_was_cancelled_is_used_again_only_if_nobody_has_it(loop):
+    class Something:
+        pass
+
+    something = Something()
+    gone = weakref.ref(something)
+    context = contextvars.copy_context()
+    context.run(contextvars.ContextVar("something").set, something)
+    loop.call_later(1000, print, context=context).cancel()
+    del something, context
+    spin(loop)
+    assert gone() is None
+    kept = [loop.call_later(1000, print) for _ in range(3)]
+    for timer in kept:
+        timer.cancel()
+    spin(loop)
+    assert loop._scheduled == []
+    fresh = loop.call_later(1000, print)
+    assert not any(fresh is timer for timer in kept)
+    assert all(timer.cancelled() for timer in kept)
 
 
 def test_a_handle_that_somebody_has_is_not_used_for_another(loop):

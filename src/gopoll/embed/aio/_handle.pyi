@@ -1,1 +1,4 @@
-# gopoll.embed.aio._handle: its functions are cdef, nothing here is visible to Python.
+import asyncio
+
+class TimerHandle(asyncio.TimerHandle):
+    def cancel(self) -> None: ...

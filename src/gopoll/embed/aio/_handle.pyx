@@ -4,13 +4,14 @@ Called by _loop on the loop's thread; new_handle also by call_soon_threadsafe, o
 are asyncio's: isinstance, repr, cancel and the task machinery see nothing new. What their __init__
 and _run do costs a third of a callback, so it is done here: their __slots__ are written where the
 type's own descriptors say that they are. Where those are not what we know, __init__ and the
-attributes are used instead.
+attributes are used instead. A timer is of a subclass, for its cancel(): most are, and never called.
 
-A handle that has been called, and that nobody else has, is kept and used again: as an object of
-the collector's that it does not see, without a reference to anything of the program's.
+A handle that is done with, and that nobody else has, is kept and used again: as an object of the
+collector's that it does not see, without a reference to anything of the program's.
 
 Without a GIL another thread may cancel a handle that is about to be called: what it takes away is
-read through the descriptors there, which hold on to it; and none is used again.
+read through the descriptors there, which hold on to it; and none is used again. Timers are
+asyncio's own then.
 """
 
 import asyncio
@@ -87,7 +88,6 @@ cdef extern from *:
 
 
 cdef object Handle = asyncio.Handle
-cdef object TimerHandle = asyncio.TimerHandle
 cdef Py_ssize_t CALLBACK, ARGS, CANCELLED, LOOP, TRACEBACK, REPR, CONTEXT, SCHEDULED, WHEN
 cdef bint known = True                 # the slots are where and what we think
 cdef Spares handles, timers
@@ -107,11 +107,35 @@ LOOP = _find(Handle, "_loop")
 TRACEBACK = _find(Handle, "_source_traceback")
 REPR = _find(Handle, "_repr")
 CONTEXT = _find(Handle, "_context")
-SCHEDULED = _find(TimerHandle, "_scheduled")
-WHEN = _find(TimerHandle, "_when")
+SCHEDULED = _find(asyncio.TimerHandle, "_scheduled")
+WHEN = _find(asyncio.TimerHandle, "_when")
 known = known and set(Handle.__slots__) == {
     "_callback", "_args", "_cancelled", "_loop", "_source_traceback", "_repr", "_context",
-    "__weakref__"} and set(TimerHandle.__slots__) == {"_scheduled", "_when"}
+    "__weakref__"} and set(asyncio.TimerHandle.__slots__) == {"_scheduled", "_when"}
+
+
+class TimerHandle(asyncio.TimerHandle):
+    """asyncio's, with the same cancel() compiled; made where `known` and with a GIL only."""
+
+    __slots__ = ()
+
+    def cancel(self):
+        """Let the callback not be called; a second time does nothing."""
+        cdef object loop
+        if type(self) is not Timer or SLOT(self, CANCELLED) == NULL or SLOT(self, LOOP) == NULL:
+            return asyncio.TimerHandle.cancel(self)                # which tells what is wrong
+        if <object>SLOT(self, CANCELLED):
+            return
+        loop = <object>SLOT(self, LOOP)
+        loop._timer_handle_cancelled(self)
+        put(self, CANCELLED, True)
+        if loop.get_debug():
+            put(self, REPR, repr(self))          # the callback is in it
+        put(self, CALLBACK, None)
+        put(self, ARGS, None)
+
+
+cdef object Timer = asyncio.TimerHandle if SHARED or not known else TimerHandle
 
 
 cdef object _filled(Spares *spares, cls, callback, tuple args, loop, context):
@@ -138,11 +162,11 @@ cdef object new_timer(when, callback, tuple args, loop, context):
     """Return TimerHandle(when, callback, args, loop, context), as new_handle; it is scheduled."""
     cdef object timer
     if known:
-        timer = _filled(&timers, TimerHandle, callback, args, loop, context)
+        timer = _filled(&timers, Timer, callback, args, loop, context)
         put(timer, WHEN, when)
         put(timer, SCHEDULED, True)
     else:
-        timer = TimerHandle(when, callback, args, loop, context)
+        timer = Timer(when, callback, args, loop, context)
         timer._scheduled = True
     return timer
 
@@ -172,11 +196,11 @@ cdef int unschedule(timer) except -1:
 
 cdef bint is_ours(handle) noexcept:
     """Whether call_handle() knows what *handle* is."""
-    return known and (type(handle) is Handle or type(handle) is TimerHandle)
+    return known and (type(handle) is Handle or type(handle) is Timer)
 
 
 cdef int use_again(handle) except -1:
-    """Keep *handle*, which has been called, for another, if nobody but the caller has it.
+    """Keep *handle*, which is done with, for another, if nobody but the caller has it.
 
     *handle* is one of is_ours().
     """

@@ -251,6 +251,11 @@ cdef class LoopCore:
         push(self._scheduled, timer)
         return timer
 
+    def _timer_handle_cancelled(self, handle):
+        """Count *handle*, which is about to be cancelled, if it is in the heap."""
+        if handle._scheduled:
+            self._timer_cancelled_count += 1
+
     def _write_to_self(self):
         """Wake the loop. Any thread; nothing happens after close()."""
         cdef SelectorCore selector = self.selector
@@ -395,6 +400,7 @@ cdef class LoopCore:
         """Take cancelled timers out: all if they are many, else those that are first."""
         cdef list timers = self._scheduled
         cdef Py_ssize_t n = len(timers)
+        cdef object timer
         if n > FEW_TIMERS and 2 * self._timer_cancelled_count > n:
             self._scheduled = []
             for timer in timers:
@@ -407,7 +413,10 @@ cdef class LoopCore:
         else:
             while timers and is_cancelled(timers[0]):
                 self._timer_cancelled_count -= 1
-                unschedule(pop(timers))
+                timer = pop(timers)
+                unschedule(timer)
+                if is_ours(timer):
+                    use_again(timer)
         return 0
 
     cdef bint is_due(self) except -1:
