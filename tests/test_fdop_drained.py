@@ -49,11 +49,11 @@ async def read_short(fd, peer):
 
 
 def test_a_message_of_64_kib_is_followed_by_a_wait(run):
-    """By itself a read asks for more than that, where the one before was large too."""
+    """By itself a read asks for more than that."""
 
     async def main():
         with plain_pair() as (fd, peer):
-            for _ in range(2):
+            for _ in range(2):  # through the stack, and straight into the result
                 sender = threading.Thread(target=peer.sendall, args=(bytes(65536),))
                 sender.start()
                 sender.join()

@@ -11,7 +11,7 @@ cdef enum:
     HOPEFUL = 4096             # a write of so much finds room, as a rule
     AMPLE = 69632              # what a read asks for by itself: 64 KiB of one message end it short
     DIRECT = 8192              # a read goes straight into its result where the last gave so much
-    SMALL = 65536              # up to here the GIL is kept and a read goes through the stack (B3)
+    SMALL = 65536              # up to here the GIL is kept (B3), but for read(): AMPLE
 
     NEW = 0                    # phases: not awaited yet
     QUEUED = 1                 # waits for the direction's lock

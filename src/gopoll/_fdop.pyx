@@ -393,13 +393,12 @@ cdef class ReadOp(Op):
         return DONE
 
     cdef int attempt(self, PyObject **out) except -1:
-        cdef char small[SMALL]
+        cdef char small[AMPLE]                       # all that is asked for: a message would be cut
         cdef char *at
         cdef Py_ssize_t n
         cdef PyObject *data
         cdef Py_ssize_t asked = self.size
         if asked <= AMPLE and self.fd.last_read < DIRECT:
-            asked = min(asked, <Py_ssize_t>SMALL)
             n = read_some(self.fd, small, asked)
             if n < 0:
                 self.err = errno

@@ -98,6 +98,26 @@ def test_packets_keep_their_bounds(run, path):
     run(main)
 
 
+@pytest.mark.parametrize("network", ["unixpacket", "unixgram"])
+def test_a_message_is_as_long_as_the_read_allows(run, path, network):
+    """One of more than 64 KiB was cut, unless the read before had given much."""
+
+    async def main():
+        if network == "unixgram":
+            b = await listen_packet(network, path)
+            a = await dial(network, path)
+        else:
+            async with await listen(network, path) as ln:
+                a = await dial(network, path)
+                b = await ln.accept()
+        async with a, b:
+            for _ in range(2):
+                await a.write(bytes(66_000))
+                assert len(await b.read()) == 66_000
+
+    run(main)
+
+
 def test_a_dial_starts_from_its_local_address(run, path):
     """Row 62."""
 
