@@ -106,6 +106,8 @@ def test_a_closed_poller_registers_nothing():
         with pytest.raises(TypeError):
             fd.init(None)
         fd.close()
+        assert fd.fileno() == -1, "a reference is left"
+        assert peer.recv(1) == b""
 
 
 def test_addresses_are_noted_and_shown(pair):

@@ -142,6 +142,24 @@ def test_one_that_is_not_registered_is_detached_too():
         assert peer.recv(1) == b""
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_one_that_a_poller_has_refused_is_detached_too(raw):
+    """It was given out as a copy, and then closed: from_fd() says that it stays its owner's."""
+    refusing = gopoll.Poller(raw=raw)
+    if not raw:
+        refusing.close()
+    ours, peer = socket.socketpair()
+    with peer:
+        number = ours.detach()
+        fd = FD(number, "unix")
+        with pytest.raises((ClosedError, RuntimeError), match=r"[Pp]oller"):
+            fd.init(refusing)
+        assert fd.detach() == number
+        del fd
+        os.close(number)
+    refusing.close()
+
+
 def test_while_it_is_in_use_a_copy_is_detached(poller, pair):
     """D1: who is in the middle of a call never meets what the caller does with the number."""
     fd, peer = pair

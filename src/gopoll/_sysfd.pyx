@@ -95,16 +95,16 @@ cdef class SysFD:
         """init, once it is known how."""
         cdef pollDesc *pd = NULL
         cdef int rc
-        self.incref("open")
         poller.enter_python()
         try:
+            self.incref("open")
             with nogil:
                 rc = poll_runtime_pollOpen(poller.ps, self.sysfd, reg, &pd)
                 if rc != 0 and pd != NULL:
                     pollDiscard(poller.ps, pd)
+            self.decref()
         finally:
             poller.leave()
-            self.decref()
         if rc < 0:
             throw(rc)
         if rc == EPERM:
