@@ -161,6 +161,31 @@ def test_a_large_sendall_waits_for_room(loop, pair):
     assert loop.run_until_complete(asyncio.wait_for(main(), 60)) == [None, data]
 
 
+def test_what_sendall_still_has_to_send_cannot_be_resized(loop, pair):
+    """It went on at its place in a buffer that had become shorter, and sent what lies behind."""
+    a, b = pair
+    data = bytearray(4 << 20)
+    size = len(data)
+
+    async def main():
+        task = asyncio.create_task(loop.sock_sendall(a, data))
+        await asyncio.sleep(0)
+        with pytest.raises(BufferError):
+            data.pop()
+        got = 0
+        while got < size:
+            got += len(await loop.sock_recv(b, 65536))
+        await task
+        data.pop()  # although the task is there still
+        cut = asyncio.create_task(loop.sock_sendall(a, data))
+        await asyncio.sleep(0)
+        cut.cancel()
+        await asyncio.wait([cut])
+        data.clear()
+
+    loop.run_until_complete(asyncio.wait_for(main(), 60))
+
+
 def test_add_reader_takes_a_descriptor_over_from_sock_recv(loop, pair):
     a, b = pair
 
@@ -234,6 +259,27 @@ def test_an_operation_is_awaited_once(loop, pair):
             await op
 
     loop.run_until_complete(main())
+
+
+def test_who_awaits_an_operation_second_is_refused(loop, pair):
+    """Both were cancelled."""
+    a, b = pair
+
+    async def main():
+        op = loop.sock_recv(a, 10)
+
+        async def wait():
+            return await op
+
+        tasks = [asyncio.create_task(wait()) for _ in range(2)]
+        await asyncio.sleep(0)
+        b.send(b"x")
+        first, second = await asyncio.gather(*tasks, return_exceptions=True)
+        assert first == b"x"
+        assert isinstance(second, RuntimeError)
+        assert str(second) == "coroutine is being awaited already"
+
+    loop.run_until_complete(asyncio.wait_for(main(), 30))
 
 
 @pytest.mark.parametrize(

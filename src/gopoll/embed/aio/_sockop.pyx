@@ -109,6 +109,8 @@ cdef class SockOp(Awaitable):
         if self.done:
             raise RuntimeError("cannot reuse already awaited coroutine")
         if self.future is not None:
+            if not self.future.done():
+                raise RuntimeError("coroutine is being awaited already")
             self._unlist()
         try:
             fd = self.sock.fileno()
@@ -326,6 +328,8 @@ cdef class SendallOp(SockOp):
         if n < 0 and err != EAGAIN:
             raise os_error(err)
         if n < 0:
+            if type(self.data) is not bytes:
+                self.data = memoryview(self.data)        # held: where it goes on must stay there
             return 0
         return give(None, out)
 
@@ -339,6 +343,7 @@ cdef class SendallOp(SockOp):
         return future
 
     cdef int _let_go(self) except -1:
+        self.data = None                         # a task that has ended keeps the operation
         if self.line is not None:
             self._leave()
         return SockOp._let_go(self)
