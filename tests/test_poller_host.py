@@ -12,7 +12,7 @@ import time
 import pytest
 
 from gopoll import READ
-from helpers.child import eventfd_count
+from helpers.child import eventfd_count, run_python
 from helpers.polls import FAR, drain, is_readable, park, retire, wait_readable
 
 
@@ -238,6 +238,28 @@ def test_a_stopped_timer_leaves_the_host_alone(poller):
     assert timer.stop()
     assert drain(poller) == []
     assert not is_readable(fd)
+
+
+def test_a_timerfd_that_cannot_be_had_says_why():
+    """As the poller's other descriptors do; a second call tries again."""
+    done = run_python(
+        """
+        import resource
+        import gopoll
+
+        poller = gopoll.Poller()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (poller.fileno() + 2, hard))
+        try:
+            poller.enable_timerfd()
+        except gopoll.OpError as exc:
+            print(exc)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        poller.enable_timerfd()
+        poller.close()
+        """
+    )
+    assert done.stdout == "timerfd_create: too many open files (limit 5; raise RLIMIT_NOFILE)\n"
 
 
 def test_a_break_is_one_word_of_the_kernel(poller, probe):

@@ -86,7 +86,7 @@ cdef class Poller(PollerBase):
             self.leave()
 
     def enable_timerfd(self):
-        """Make fileno() readable at deadlines too, for hosts that have no timers. OSError."""
+        """Make fileno() readable at deadlines too, for hosts that have no timers. OpError."""
         cdef int fd, rc
         self.fileno()
         self.enter()
@@ -96,7 +96,7 @@ cdef class Poller(PollerBase):
                     return
                 fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
                 if fd < 0:
-                    raise OSError(errno, "timerfd_create")
+                    raise op_error("timerfd_create", "", None, None, errno)
                 # Edge-triggered and never read: setting it again re-arms it (A2).
                 rc = netpollopen(&self.ps.ep, fd, EPOLLIN | EPOLLET, 1)
                 if rc != 0:
