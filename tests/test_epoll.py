@@ -39,7 +39,7 @@ def test_a_descriptor_is_registered_once_for_everything_edge_triggered(server):
 
 
 def test_an_edge_registration_is_never_modified(server):
-    """C6: park, deadline and wake-up leave the registration as pollOpen made it."""
+    """Park, deadline and wake-up leave the registration as pollOpen made it."""
     a, b = socket.socketpair()
     with a, b:
         _, desc = server.open(a.fileno())

@@ -1,6 +1,6 @@
 """FD and SysFD: registration, closing, deadlines, and what becomes of one that nobody closes.
 
-Go: internal/poll/fd_poll_runtime.go, fd_unix.go; go-reference rows 17, 26-30, 36-47, 50, 78.
+Go: internal/poll/fd_poll_runtime.go, fd_unix.go; rows 17, 26-30, 36-47, 50, 78.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Operations on an FD: the retry loop, its lock and its errors.
 
 Every way to leave one: test_fdop_leave.py.
-Go: internal/poll/fd_unix.go; go-reference 2.4, rows 21, 29, 30, 44, 45, 53-55.
+Go: internal/poll/fd_unix.go; rows 21, 29, 30, 44, 45, 53-55.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """netpoll in C: what it returns, in which order, how long it waits, and how it fails.
 
 What it does for a Poller is in test_poller.py; the sleeping protocol (P5, P6) in every
-interleaving in test_interleavings.py. Go: netpoll, runtime/netpoll_epoll.go; go-reference 1.7.
+interleaving in test_interleavings.py. Go: netpoll, runtime/netpoll_epoll.go.
 """
 
 import errno

@@ -77,7 +77,7 @@ def scripted(request, probe):
 
 @pytest.mark.parametrize("value", VALUES, ids=repr)
 def test_a_value_comes_out_whole(scripted, value):
-    """B1: the C tp_iternext. A tuple or an exception must not be unpacked on the way."""
+    """The C tp_iternext. A tuple or an exception must not be unpacked on the way."""
 
     async def wait():
         return await scripted((END, value))

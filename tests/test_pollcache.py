@@ -253,7 +253,7 @@ def test_an_error_alone_is_told_to_a_reader_that_has_tried_since(server, desc):
 
 
 def test_every_reuse_to_65536_has_a_generation_of_its_own(server, fd):
-    """Go's 32-bit word loses eventErr from here on (go-reference 1.3)."""
+    """Go's 32-bit word loses eventErr from here on."""
     for seq in range(1, 65_534):
         rc, desc = server.open(fd)
         assert (rc, desc.fdseq) == (0, seq)

@@ -14,7 +14,7 @@ CORRUPTED = -10015
 
 modes = st.sampled_from([READ, WRITE])
 pick = st.integers(0, 3)
-# What Linux delivers for our registration (go-reference 1.7), and PRI, which concerns nobody.
+# What Linux delivers for our registration, and PRI, which concerns nobody.
 masks = st.sampled_from(
     [0x1, 0x2, 0x4, 0x5, 0x8, 0x10, 0x11, 0x14, 0x2001, 0x2005, 0x2015, 0x201D, 0xC, 0xD]
 )

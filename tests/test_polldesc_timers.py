@@ -1,4 +1,4 @@
-"""Timer and Note: waits without a descriptor. Rulings C4, C5."""
+"""Timer and Note: waits without a descriptor."""
 
 import gc
 import inspect

@@ -1,6 +1,6 @@
 """Poller as a loop sees it: what comes out of netpoll, when, how often, and what the host is told.
 
-docs/api.md, "The poller, for loops"; rulings A2, A3.
+docs/api.md, "The poller, for loops".
 """
 
 import contextlib

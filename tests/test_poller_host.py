@@ -1,6 +1,6 @@
 """Poller as a host sees it: one descriptor, fileno(), that says when netpoll has something.
 
-Rulings A2; docs/api.md, fileno and enable_timerfd. The hosts: poll(2), and an epoll that watches
+P9; docs/api.md, fileno and enable_timerfd. The hosts: poll(2), and an epoll that watches
 ours level-triggered and edge-triggered.
 """
 
@@ -103,7 +103,7 @@ REASONS = {
 
 @pytest.mark.parametrize(("reason", "found"), REASONS.values(), ids=REASONS)
 def test_a_host_is_told_of_every_reason_and_of_nothing_else(poller, pair, host, reason, found):
-    """A2: who has taken everything is left alone, or a host would spin."""
+    """P9: who has taken everything is left alone, or a host would spin."""
     reason(poller, *pair)
     assert host.is_told(), "the host sleeps over it"
     assert poller.netpoll(0) == found

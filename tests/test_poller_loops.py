@@ -1,6 +1,6 @@
 """Poller.fileno() inside the loops people have: nothing is lost, and an idle one does not spin.
 
-Rulings A2; docs/embedding.md, the table of hosts. Each host watches the descriptor and nothing
+P9; docs/embedding.md, the table of hosts. Each host watches the descriptor and nothing
 else: no timer of its own, so that the last wake-up can only come from the timerfd.
 """
 
@@ -187,7 +187,7 @@ def pairs():
 
 @pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.__name__)
 def test_a_loop_loses_nothing_and_does_not_spin(poller, pairs, host):
-    """A2. A level-triggered host polls once for each time it is told, an edge one to the end."""
+    """P9. A level-triggered host polls once for each time it is told, an edge one to the end."""
 
     if host in NEEDS:
         needs(NEEDS[host])

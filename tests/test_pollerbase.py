@@ -1,4 +1,4 @@
-"""PollerBase: the life of a poller, closed from any side, and forked. Ruling A9.
+"""PollerBase: the life of a poller, closed from any side, and forked (A9).
 
 K1 at its ends: what nobody takes out of netpoll any more is dropped, once.
 """

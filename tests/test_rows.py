@@ -1,7 +1,7 @@
 """The 101 behaviours that Go's own tests pin: each has a test here, or a reason why it has none.
 
-They are the numbered rows of go-reference.md, section 5. A test says which it is for, in its
-docstring ("Row 7.", "Rows 42 and 43", "Rows 58-60") or in its name (test_row_7_...). What does
+They are the numbered rows of a list that is not in this repository. A test says which it is for, in
+its docstring ("Row 7.", "Rows 42 and 43", "Rows 58-60") or in its name (test_row_7_...). What does
 not apply stands in docs/source-map.md, under HEADING, as "- Row 7: why".
 """
 

@@ -1,6 +1,7 @@
 """The house rules that a program can check, over every file of the tree the tests stand in."""
 
 import ast
+import collections
 import re
 import runpy
 import subprocess
@@ -269,6 +270,23 @@ def functions(path):
                     break
                 end = number
         yield end - start + 1, head[2]
+
+
+def strays(design, texts):
+    """Return the numbers in *texts* that have no row in *design*, and rows that are named once.
+
+    An invariant is named at its writer and at its reader.
+    """
+    rows = re.findall(r"^\| ([A-Z]\d+) \|", design, re.MULTILINE)
+    assert len(rows) == len(set(rows)), "a number has two rows"
+    named = collections.Counter(n for text in texts for n in re.findall(r"\b[A-Z]\d{1,2}\b", text))
+    return sorted(named.keys() - set(rows)), sorted(n for n in rows if named[n] < 2)
+
+
+def test_what_a_comment_names_has_a_row_in_design_md():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    assert strays(design, [path.read_text(encoding="utf-8") for path in SOURCES]) == ([], [])
+    assert strays("| P1 | a |\n| P2 | b |\n", ["P1, P1: P3", "# P2"]) == (["P3"], ["P2"])
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=relative)

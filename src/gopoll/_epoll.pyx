@@ -115,8 +115,8 @@ cdef int _create() noexcept nogil:
 cdef int netpollinit(Epoll *ep) noexcept nogil:
     """Create the epoll instance and its break eventfd; 0 or a Throw code.
 
-    epfd is published last, after everything has succeeded (go-reference, lesson 5). On failure
-    nothing is left open and the call may be tried again. Go: netpollinit.
+    epfd is published last, after everything has succeeded. On failure nothing is left open and the
+    call may be tried again. Go: netpollinit.
     """
     cdef epoll_event ev
     cdef int rc = 0
@@ -178,7 +178,7 @@ cdef int netpollopen(Epoll *ep, int fd, uint32_t events, uint64_t data) noexcept
 cdef int netpollarm(Epoll *ep, int fd, uint32_t events, uint64_t data) noexcept nogil:
     """Change what a level-triggered or one-shot *fd* waits for; 0 or an errno.
 
-    Edge-triggered registrations are never modified (C6). Go: netpollarm, unused on Linux there.
+    Edge-triggered registrations are never modified. Go: netpollarm, unused on Linux there.
     """
     return _ctl(ep, EPOLL_CTL_MOD, fd, events, data)
 

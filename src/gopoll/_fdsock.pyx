@@ -176,7 +176,7 @@ cdef class ConnectOp(Op):
         if code != 0 and code != EISCONN:
             self.err = code
             return AGAIN
-        # SO_ERROR 0 alone is no proof: a wake-up may be spurious (go-reference, lesson 8).
+        # SO_ERROR 0 alone is no proof: a wake-up may be spurious.
         size = sizeof(addr)
         if getpeername(self.fd.sysfd, <sockaddr *>&addr, &size) != 0:
             self.err = EAGAIN if errno == ENOTCONN else errno

@@ -1,7 +1,7 @@
 """Awaits in the tasks of a host: the operation is parked with a future of the host's kind.
 
 Made by Awaitable.__await__ on the thread of a host that a guest is attached to, outside of the
-guest's goroutines. No goroutine is made for an operation (A11). Go: none; there is one scheduler.
+guest's goroutines. No goroutine is made for an operation. Go: none; there is one scheduler.
 
 Q1: a future of the host's is settled on the host's thread alone. A waiter that is called elsewhere
     posts itself to the guest's poller, and is called again by the guest when that is polled.

@@ -10,6 +10,8 @@ P6: the break is taken back (wakesig cleared) before the lists are looked at, so
 P8: a host that polls in a turn of its own sets `watched` to 2: it need not be told. At the end it
     sets it to 1, then looks at the ready list and the first deadline (netpollrest). Who adds to
     either does so first and reads `watched` afterwards (netpollwake).
+P9: a poll that does not block leaves the break to the one that does; where a host watches, every
+    poll takes it back, or the descriptor would stay readable for ever.
 """
 
 from libc.errno cimport EINTR
@@ -219,7 +221,7 @@ cdef int _apply(pollServer *ps, epoll_event *events, int k, uintptr_t *out, int 
             if events[i].events != EPOLLIN:
                 tally.thrown = THROW_EVENTFD_UNEXPECTED
             # A poll that does not block leaves the break for the one that does, unless a host
-            # watches: then every poll takes it back (A2, P6).
+            # watches: then every poll takes it back (P9, P6).
             if blocking or load_int(&ps.watched):
                 _taken_back(ps, tally)
             tally.broken = True

@@ -37,7 +37,7 @@ cdef extern from *:
       int64_t spent_bytes; } gopoll_thread;
 
     /* Awaitables hand their value over without a traceback: Cython's `raise StopIteration(v)`
-       costs 187 ns on 3.11 and 301 on 3.13, this 58 and 113 (rulings, B1). */
+       costs 187 ns on 3.11 and 301 on 3.13, this 58 and 113. */
     typedef int (*gopoll_step)(PyObject *, PyObject **);
 
     /* What a function or a signal handler of the program's has raised in a step: a StopIteration
@@ -387,7 +387,7 @@ cdef class Awaitable(ParkRequest):
     def __await__(self):
         cdef ThreadWords *tw = thread_words()
         if tw.current == NULL and tw.host != NULL:
-            return (<HostBase>tw.host).awaiting(self)    # in a task of the host (A11)
+            return (<HostBase>tw.host).awaiting(self)    # in a task of the host
         return self
 
     def __iter__(self):

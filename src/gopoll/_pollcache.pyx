@@ -198,7 +198,7 @@ cdef uint32_t pollmask(int reg, int interest) noexcept nogil:
     if reg == regPlain:
         return EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET
     if reg == regExclusive:
-        # A10: with RDHUP it is EINVAL. OUT: how others pass a connection on (L3, _fdsock).
+        # With RDHUP it is EINVAL. OUT: how others pass a connection on (L3, _fdsock).
         return EPOLLIN | EPOLLOUT | EPOLLET | EPOLLEXCLUSIVE
     if interest & modeRead:
         events |= EPOLLIN | EPOLLRDHUP
@@ -411,7 +411,7 @@ cdef bint netpollblockcommit(
     After True the waiter belongs to whoever wakes it; do not touch it. Go: netpollblockcommit.
     """
     # Counted before it can be seen, so that the count is never below the truth by more than
-    # the wakes under way (go-reference, lesson 4).
+    # the wakes under way.
     netpollAdjustWaiters(ps, 1)
     if cas_word(&pd.rg if mode == modeRead else &pd.wg, pdWait, waiter):
         return True

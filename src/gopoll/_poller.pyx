@@ -1,7 +1,7 @@
 """Poller: the poller as embedding loops and the scheduler see it. netpoll() is the one door out.
 
 Called by the scheduler, by guests and by embedding loops, on any thread. A Poller has no thread
-and no scheduler of its own: if nobody polls it, nothing wakes (A3).
+and no scheduler of its own: if nobody polls it, nothing wakes.
 Go: runtime/netpoll.go (go1.27).
 """
 
@@ -71,7 +71,7 @@ cdef class Poller(PollerBase):
         """Return the epoll descriptor: readable when netpoll(0) has something for the caller.
 
         Asking for it says that a host watches it from outside: from now on every netpoll takes
-        the break back (A2), and every post, eviction and earlier deadline makes it readable. The
+        the break back (P9), and every post, eviction and earlier deadline makes it readable. The
         first time it is readable at once; select.select([poller]) asks every time.
         """
         self.enter()
@@ -97,7 +97,7 @@ cdef class Poller(PollerBase):
                 fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
                 if fd < 0:
                     raise op_error("timerfd_create", "", None, None, errno)
-                # Edge-triggered and never read: setting it again re-arms it (A2).
+                # Edge-triggered and never read: setting it again re-arms it (P9).
                 rc = netpollopen(&self.ps.ep, fd, EPOLLIN | EPOLLET, 1)
                 if rc != 0:
                     close(fd)

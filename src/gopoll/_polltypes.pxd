@@ -35,7 +35,7 @@ cdef enum:                          # registration, constant while a descriptor 
     regExclusive = 3                # edge-triggered; of several pollers that wait one is woken
     regPlain = 4                    # edge-triggered, and told of urgent data (R1)
 
-cdef enum:                          # info: 64 bits, so that the whole tag fits (go-reference 1.3)
+cdef enum:                          # info: 64 bits, so that the whole tag fits
     infoClosing = 1
     infoEventErr = 2                # the last event was EPOLLERR alone
     infoReadExpired = 4

@@ -92,7 +92,7 @@ cdef inline int check_fork(SysFD fd) except -1:
 cdef inline Py_ssize_t read_some(SysFD fd, void *buf, Py_ssize_t n) noexcept nogil:
     if fd.is_stream and n > MAX_RW:
         n = MAX_RW
-    # DONTWAIT: whoever has a copy of the socket may have made both blocking (lesson 11).
+    # DONTWAIT: whoever has a copy of the socket may have made both blocking.
     return read(fd.sysfd, buf, n) if fd.is_file else recv(fd.sysfd, buf, n, MSG_DONTWAIT)
 
 

@@ -80,7 +80,7 @@ cdef class SysFD:
         """Register with *poller*: before anything that may wait. Go: FD.Init, pollDesc.init.
 
         exclusive: for a listener that several processes share: of those that wait one is woken
-        (EPOLLEXCLUSIVE; A10). It is registered only while somebody waits for it (L2).
+        (EPOLLEXCLUSIVE). It is registered only while somebody waits for it (L2).
         plain: a TCP socket that only we have set options on, or a listener for such: what a short
         read says about it can be relied on (R1).
         On an errno the pollDesc is unblocked and closed, then the OpError raised; the descriptor

@@ -2,7 +2,7 @@
 
 Called by _pollcache (under pd.lock, which is above Timers.lock) and _poller, on any thread,
 without the GIL. Times are monotonic nanoseconds. Go: runtime/time.go (go1.27), but one heap per
-poller (C5).
+poller.
 
 T1: key <= when for every armed node. A node that only moves later stores `when` and touches no
     heap: its key is then too early, which costs one look when it comes to the top. A node that

@@ -368,7 +368,7 @@ class InternalError(SystemError):
     """Corrupted state; the text is that of Go's throw."""
 
 
-# Classes per errno (F4). OSError.__new__ picks the builtin for an errno only for OSError itself,
+# Classes per errno. OSError.__new__ picks the builtin for an errno only for OSError itself,
 # so OpError and its subclasses get one class beside each builtin.
 
 _E = TypeVar("_E", bound=OpError)

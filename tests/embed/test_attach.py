@@ -1,7 +1,7 @@
 """attach(): goroutines in asyncio, uvloop and trio, and gopoll's awaitables in their tasks.
 
-Rulings A2, A3, A11, A12; docs/embedding.md. Cancellation: test_attach_cancel.py; what one host does
-its own way: test_attach_aio.py, test_trio.py.
+A12; docs/embedding.md. Cancellation: test_attach_cancel.py; what one host does its own way:
+test_attach_aio.py, test_trio.py.
 """
 
 import gc

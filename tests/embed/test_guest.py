@@ -88,7 +88,7 @@ def test_the_descriptor_alone_drives_timers_channels_contexts_groups_and_calls(g
 
 
 def test_with_nothing_left_the_descriptor_says_nothing(guest):
-    """A2."""
+    """P9."""
     settle(guest)
     assert not is_readable(guest)
     guest.wake()

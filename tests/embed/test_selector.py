@@ -271,7 +271,7 @@ def test_what_another_thread_registers_wakes_a_select(sel, pair):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_close_wakes_every_select(number):
-    """S2: each sleeper hands the break on, the last one closes the descriptor."""
+    """Z2: each sleeper hands the break on, the last one closes the descriptor."""
     sel = NetpollSelector()
     fd = sel.fileno()
     ends = []

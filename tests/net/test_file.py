@@ -140,7 +140,7 @@ def test_a_default_timeout_of_the_socket_module_changes_nothing(run):
 
 
 def test_a_forked_child_takes_a_listener_over():
-    """Ruling A9: detach works there, and what it gives is good for a run of the child's own."""
+    """A9: detach works there, and what it gives is good for a run of the child's own."""
     lines = said(
         """
         async def serve(ln):

@@ -39,7 +39,7 @@ def watched(fd):
 
 @pytest.mark.parametrize("network", ["tcp", "unix"])
 def test_it_is_watched_while_somebody_waits_for_a_connection(run, network):
-    """L2; ruling A10: not for a hang-up, with which the kernel takes no EXCLUSIVE."""
+    """L2: not for a hang-up, with which the kernel takes no EXCLUSIVE."""
 
     async def main():
         address = "127.0.0.1:0" if network == "tcp" else ""
@@ -184,7 +184,7 @@ def test_who_is_busy_leaves_the_next_connection_to_the_others(network, how):
 
 @pytest.mark.parametrize("how", ["one_by_one", "limited"])
 def test_many_at_once_strand_nobody(how):
-    """L3, ruling A10: who has been told of two connections and takes one passes the other on."""
+    """L3: who has been told of two connections and takes one passes the other on."""
     failed = []
 
     def client(shared, number):

@@ -499,7 +499,7 @@ def test_the_path_of_datagrams_stays(run, path):
 
 
 def test_a_close_in_a_forked_child_leaves_the_path(path):
-    """Ruling A9."""
+    """A9."""
     lines = said(
         f"""
         async def main():

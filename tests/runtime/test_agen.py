@@ -1,6 +1,6 @@
 """Async generators that are left half-consumed are closed, on whatever thread they are dropped.
 
-Python leaves it to the event loop (PEP 525); Go has nothing of the kind. Ruling A12.
+Python leaves it to the event loop (PEP 525); Go has nothing of the kind. A12.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""All goroutines are asleep: told where nothing can wake one, and nowhere else (ruling A4).
+"""All goroutines are asleep: told where nothing can wake one, and nowhere else.
 
 Go: TestSimpleDeadlock, TestInitDeadlock, TestLockedDeadlock, TestGoexitDeadlock and relatives,
 runtime/crash_test.go. Each program is a process of its own: a thread of the suite could wake it.

@@ -1,6 +1,6 @@
 """How a run ends: by an error that nobody awaits; and what is left is run to its end.
 
-Go: main, goexit0 and panics, runtime/proc.go and panic.go; the rule of errors is ruling E2.
+Go: main, goexit0 and panics, runtime/proc.go and panic.go; the rule of errors is E2.
 """
 
 import asyncio

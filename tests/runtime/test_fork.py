@@ -1,6 +1,6 @@
 """fork(): goroutines stay with the parent, the child may begin again, and neither harms the other.
 
-Ours (ruling A9); a Go program cannot fork. Each test forks in a process of its own, which has said
+Ours (A9); a Go program cannot fork. Each test forks in a process of its own, which has said
 what it saw before this one looks; parent and child write to one pipe.
 """
 

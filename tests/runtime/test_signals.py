@@ -1,6 +1,6 @@
 """Signals: Ctrl-C ends a run that sleeps, handlers run while it sleeps, and all is put back after.
 
-Go: os/signal and runtime/sigqueue.go; the rules are ruling A8. On the main thread, as pytest is.
+Go: os/signal and runtime/sigqueue.go. On the main thread, as pytest is.
 """
 
 import contextlib

@@ -6,8 +6,8 @@ from gopoll._epoll cimport Epoll, epoll_event
 
 cdef class SelectorCore:
     cdef Epoll ep
-    cdef int closed                # atomic (S2)
-    cdef int active                # threads inside; far below zero: ep is gone; atomic (S2)
+    cdef int closed                # atomic (Z2)
+    cdef int active                # threads inside; far below zero: ep is gone; atomic (Z2)
     cdef dict keys                 # fd -> SelectorKey; critical section
     cdef object map                # the KeyMap, once asked for
     cdef object __weakref__

@@ -3,9 +3,9 @@
 Called by the user of the selector: select on any thread, the rest on any other meanwhile.
 Descriptors are registered level-triggered in an epoll instance of the selector's own.
 
-S1: a key is in `keys` before its descriptor is in epoll, so no event finds it missing; where
+Z1: a key is in `keys` before its descriptor is in epoll, so no event finds it missing; where
     epoll refuses the descriptor, that very key is taken out again.
-S2: who uses the epoll instance counts itself in `active`, then looks at `closed`. close() stores
+Z2: who uses the epoll instance counts itself in `active`, then looks at `closed`. close() stores
     `closed` first and counts itself too: the last one out closes the descriptor, so nobody uses a
     number that is another's by then. Who leaves others behind wakes the next.
 """
@@ -145,7 +145,7 @@ cdef class SelectorCore:
         fd = self._lookup(fileobj)
         key = _new(_key_type, (fileobj, fd, events, data))
         with cython.critical_section(self):
-            there = self.keys.setdefault(fd, key)                # S1
+            there = self.keys.setdefault(fd, key)                # Z1
         if there is not key:
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         try:
@@ -158,7 +158,7 @@ cdef class SelectorCore:
             if rc != 0:
                 raise OSError(rc, os.strerror(rc))
         except BaseException:
-            self._forget(key)                                    # S1
+            self._forget(key)                                    # Z1
             raise
         return key
 
@@ -281,7 +281,7 @@ cdef class SelectorCore:
 
     def close(self):
         """Close the epoll instance and forget the keys; a second call does nothing."""
-        if cas_int(&self.closed, 0, 1):                          # S2
+        if cas_int(&self.closed, 0, 1):                          # Z2
             add_int(&self.active, 1)
             self._leave()
         with cython.critical_section(self):

@@ -103,7 +103,7 @@ class Plan(NamedTuple, Generic[F]):
 
     make: the class of the FD. tune: sets options on the new socket, before control, so that
     control has the last word. backlog: of a listener, None for the system's. exclusive: register
-    a listener so that a connection wakes few of the processes that share it (ruling A10).
+    a listener so that a connection wakes few of the processes that share it (L2).
     """
 
     make: Callable[[int, str], F]

@@ -160,7 +160,7 @@ def coroutine_of(fn: Any, args: tuple[Any, ...], what: str) -> Coroutine[Any, An
 
 
 def _usable_cpus() -> int:
-    """Return how many CPUs this process may use: its affinity and its cgroup's quota (E12)."""
+    """Return how many CPUs this process may use: its affinity and its cgroup's quota."""
     cpus = len(os.sched_getaffinity(0))
     try:
         with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:

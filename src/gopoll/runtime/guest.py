@@ -86,7 +86,7 @@ class GuestScheduler(Scheduler):
         return has_work(self)
 
     def check_dead(self) -> None:
-        """Do nothing: the host may wake whoever waits (A4)."""
+        """Do nothing: the host may wake whoever waits."""
 
     def check_close(self) -> None:
         """RuntimeError where close() cannot be called: on another thread, and inside a turn."""
