@@ -121,7 +121,6 @@ def _new_file(sysfd: int, network: str, *, stream: bool, name: str) -> File:
 
 def _kind_of(fd: int, exclusive: bool) -> tuple[str, Callable[[int, str], FDConn | Listener]]:
     """Return the network of a socket and what makes its FD. Raises OpError. Go: newFileFD."""
-    blocking = None
     try:
         blocking = os.get_blocking(fd)
         s = socket.socket(fileno=fd)

@@ -197,7 +197,7 @@ cdef class Context(ContextBase):
         self.up = up
 
     def _move_up(self):
-        """End with what _up is from now on, not with the parent."""
+        """End from now on with `up`, where values are looked for, and not with the parent."""
         cdef Context parent, outer
         take(self)
         parent, outer = self.parent, self.up.scope()

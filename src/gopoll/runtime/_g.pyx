@@ -10,7 +10,7 @@ G1: cancellation is a state. Who cancels sets it first and then aborts the park;
 G2: who reads the stack of a goroutine counts itself in `looked`, then looks at `mid`; who resumes
     one sets mid, then looks at looked, and waits. Nobody reads a coroutine that runs.
 G3: who leaves a block out of order says so in its context (`left`), then looks whether the
-    goroutine that entered it has ended (_entered_by); who ends says that, then looks whether its
+    goroutine that entered it has ended (entered_by); who ends says that, then looks whether its
     blocks have been left. One of them ends the context, which would stay with that above for ever.
 J1: who waits for the end lists itself under jlock, where it sees whether the end has come; the end
     is marked and the list taken under the same lock. Every joiner is woken, once.
