@@ -4,7 +4,9 @@ In order: test_timeout.py, test_cancel.py, test_group.py. Go: none; contexts are
 """
 
 import asyncio
+import collections
 import contextlib
+import operator
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ import gopoll
 from gopoll import Canceled, DeadlineExceeded
 from gopoll.runtime._sched import current_g
 from plugins.guard import wait_parked, wait_until
+from plugins.header import FREE_THREADED
 from runtime.tools import ONE
 
 BLOCKS = {
@@ -553,5 +556,36 @@ def test_a_block_that_was_not_entered_cannot_be_left(run):
             await gopoll.gosched()
         with pytest.raises(RuntimeError, match=text_of_group):
             await group.__aexit__(None, None, None)
+
+    run(main)
+
+
+def test_others_may_look_which_context_is_ambient(run):
+    """Without a GIL it could end under their hands, and the process with it.
+
+    The end of a run looks. Here two threads do while goroutines go from block to block.
+    """
+
+    async def change(over):
+        while not over.is_set():
+            async with gopoll.timeout(60):
+                await gopoll.gosched()
+
+    def look(gs, over):
+        for _ in range(200_000 if FREE_THREADED else 100):
+            collections.deque(map(operator.attrgetter("context"), gs), maxlen=0)
+        over.set()
+
+    async def main():
+        over = threading.Event()
+        changing = [gopoll.go(change, over) for _ in range(8)]
+        gs = [handle._g for handle in changing]
+        looking = [threading.Thread(target=look, args=(gs, over)) for _ in range(2)]
+        for thread in looking:
+            thread.start()
+        for handle in changing:
+            await handle
+        for thread in looking:
+            thread.join()
 
     run(main)

@@ -249,8 +249,7 @@ cdef class Context(ContextBase):
                 scope.goroutines.add(g)
         finally:
             drop(scope)
-        g.context = self
-        return 0
+        return g.set_context(self)
 
     cdef int leave(self, GBase g) except -1:
         cdef Context scope = self.scope()
@@ -527,7 +526,7 @@ cdef int64_t to_ns(double when) noexcept:
 # -- blocks: the ambient context of a goroutine ----------------------------------------------------
 
 cdef Context ambient_of(GBase g):
-    cdef Context ctx = g.context
+    cdef Context ctx = g.context_
     return ctx._in_force(g) if load_int(&ctx.left_) else ctx
 
 

@@ -115,7 +115,7 @@ cdef class ExecBase(FindBase):
 
     def start_g(self, GBase g not None, bint wake=True):
         """Queue a new goroutine. RuntimeError if the run is over (J3): its coroutine is closed."""
-        cdef Context context = <Context>g.context
+        cdef Context context = <Context>g.context_
         if not context.root:
             context.enter(g)
         if not self.register(g, wake):
@@ -284,8 +284,8 @@ cdef class ExecBase(FindBase):
         try:
             wake_joins(joins)
         finally:
-            if not (<ContextBase>g.context).root:
-                (<Context>g.context).gone(g)
+            if not (<ContextBase>g.context_).root:
+                (<Context>g.context_).gone(g)
             if error is not None or g is self.main or load_int(&self.words.ending):
                 self.goexit(g, error)
         return 0
@@ -360,7 +360,7 @@ cdef class ExecBase(FindBase):
                 self.kick()
             return 0
         park = <ParkRequest>request
-        context = g.context
+        context = g.context_
         g.parked = True
         poke_int(&g.state, G_WAITING)
         poke_i64(&g.since_ns, coarsetime())

@@ -27,7 +27,7 @@ cdef class GBase:
     cdef readonly object sched
     cdef readonly object coro          # None once it has ended
     cdef readonly object vars          # its contextvars.Context
-    cdef public object context         # its ambient gopoll Context; changed by itself alone
+    cdef object context_               # its ambient Context; changed by itself alone, under plock
     cdef readonly object name
     cdef readonly int64_t id           # 0: the runtime's own
     cdef int64_t since_ns              # when it got into its state, by words.now; atomic
@@ -57,6 +57,7 @@ cdef class GBase:
     cdef public bint closes            # the runtime's own, and closes an async generator
     cdef bint parked                   # it comes back from a park: look at cancellation
     cdef object __weakref__
+    cdef int set_context(self, object context) except -1
     cdef bint cancelled_now(self) noexcept
     cdef object why_canceled(self)
     cdef int add_pending(self, exc) except -1

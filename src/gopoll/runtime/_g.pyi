@@ -15,7 +15,6 @@ class ContextBase:
 
 @disjoint_base
 class GBase:
-    context: Any
     closes: bool
     def __init__(
         self,
@@ -32,6 +31,8 @@ class GBase:
     def coro(self) -> Any: ...
     @property
     def vars(self) -> Any: ...
+    @property
+    def context(self) -> Any: ...
     @property
     def name(self) -> Any: ...
     @property

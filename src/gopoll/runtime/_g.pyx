@@ -132,7 +132,7 @@ cdef class GBase:
         self.sched = sched
         self.coro = coro
         self.vars = PyContext_CopyCurrent()
-        self.context = context
+        self.context_ = context
         self.id = number
         self.name = name
         self.home = home
@@ -142,13 +142,29 @@ cdef class GBase:
         Py_XDECREF(self.park)
         Py_XDECREF(<PyObject *>self.pending)
 
+    @property
+    def context(self):
+        """Its ambient Context. Any thread: by the time that others have it, it may have another."""
+        gil_lock(&self.plock)
+        context = self.context_
+        gil_unlock(&self.plock)
+        return context
+
+    cdef int set_context(self, object context) except -1:
+        """Make *context* ambient. By itself."""
+        cdef object _was = self.context_     # so that none ends under the lock (A5)
+        gil_lock(&self.plock)
+        self.context_ = context
+        gil_unlock(&self.plock)
+        return 0
+
     # -- cancellation (G1)
 
     cdef bint cancelled_now(self) noexcept:
         """Whether a park of this goroutine must raise, unless why_canceled() knows better."""
         return ((load_int(&self.canceled) == 2
-                 and (not self.shielded or load_int(&(<ContextBase>self.context).left_)))
-                or load_int(&(<ContextBase>self.context).ended))
+                 and (not self.shielded or load_int(&(<ContextBase>self.context_).left_)))
+                or load_int(&(<ContextBase>self.context_).ended))
 
     cdef object why_canceled(self):
         """What a park raises now: the cause of the goroutine's own cancel, else the context's.
@@ -156,13 +172,13 @@ cdef class GBase:
         None if it has only been under blocks that were left out of order: it is not any more, and
         parks again. By its M, between two slices.
         """
-        if load_int(&(<ContextBase>self.context).left_):
-            self.context._in_force(self)
+        if load_int(&(<ContextBase>self.context_).left_):
+            self.context_._in_force(self)
             if not self.cancelled_now():
                 return None
         if load_int(&self.canceled) == 2 and not self.shielded:
             return Canceled(self.cancel_cause)
-        return Canceled(self.context.cause)
+        return Canceled(self.context_.cause)
 
     def set_canceled(self, cause):
         """Mark it cancelled; False if it is already. The caller aborts the park after."""

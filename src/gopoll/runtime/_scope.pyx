@@ -49,7 +49,7 @@ cdef bint leave_block(Context ctx, GBase g) except -1:
     So it is where the block is in an async generator: that is left when the generator is closed,
     which others may do, and in the midst of a block of theirs.
     """
-    if <PyObject *>g != thread_words().current or g.context is not ctx:
+    if <PyObject *>g != thread_words().current or g.context_ is not ctx:
         store_int(&ctx.left_, True)
         if load_word(&ctx.entered_by) == 0:          # G3: *g* has ended, nothing of it is below
             ctx.finish(None, NAN)
