@@ -35,14 +35,17 @@ cdef class WriterBase:
     @property
     def buffered(self):
         """How many bytes wait for a flush. Go: Writer.Buffered."""
-        return PyByteArray_GET_SIZE(self.buffer)
+        with cython.critical_section(self):
+            return PyByteArray_GET_SIZE(self.buffer)
 
     @property
     def available(self):
         """How many bytes a write may have to be no more than a copy. Go: Writer.Available."""
-        return self.room()
+        with cython.critical_section(self):
+            return self.room()
 
     cdef Py_ssize_t room(self) noexcept:
+        """The same. In a critical section."""
         return max(0, self.size - PyByteArray_GET_SIZE(self.buffer))
 
     def write(self, data):
