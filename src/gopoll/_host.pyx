@@ -146,7 +146,14 @@ cdef Turn TURN = Turn()
 
 
 cdef class HostAwait(Awaitable):
-    """One await of an operation in a task of the host, which steps it."""
+    """One await of an operation in a task of the host, which steps it.
+
+    The operation is its own (K2) until it goes: anext() with a default awaits anew at each turn.
+    """
+
+    def __dealloc__(self):
+        if self.op is not None:
+            self.op.let_go_of(<PyObject *>self)
 
     cdef int step(self, PyObject **out) except -1:
         cdef object value, found = None
@@ -177,8 +184,9 @@ cdef class HostAwait(Awaitable):
         return 0
 
     cdef int turn(self, PyObject **out) except -1:
-        """Step the operation until it is done or parked."""
+        """Step the operation until it is done or parked, as its only awaiter (K2)."""
         cdef ThreadWords *tw = thread_words()
+        cdef PyObject *outer = tw.awaiting
         cdef object request
         cdef int rc
         if ((tw.spent >= SLICE_OPS or tw.spent_bytes >= SLICE_BYTES)
@@ -186,7 +194,11 @@ cdef class HostAwait(Awaitable):
             if self.park(TURN, out):
                 return 0
         while True:
-            rc = self.op.step(out)
+            tw.awaiting = <PyObject *>self
+            try:                             # here: a function has a line in each traceback
+                rc = self.op.step(out)
+            finally:
+                tw.awaiting = outer
             if rc != 0 or not isinstance(<object>out[0], ParkRequest):
                 return rc                    # what it awaits waits by the host's own protocol
             request = <object>out[0]
@@ -258,16 +270,21 @@ cdef class HostAwait(Awaitable):
         return 0
 
     cdef int interrupt(self, object error, PyObject **out) except -1:
-        """*error* is thrown in: go on as the operation does with that."""
+        """*error* is thrown in: go on as the operation does with that (K2: as its awaiter)."""
+        cdef ThreadWords *tw = thread_words()
+        cdef PyObject *outer = tw.awaiting
         self.unpark()
         throw = getattr(self.op, "throw", None)
         if throw is None:
             raise error
+        tw.awaiting = <PyObject *>self
         try:
             request = throw(error)
         except StopIteration as stop:        # it had been done (H4)
             value = stop.value
             return give(value, out)
+        finally:
+            tw.awaiting = outer
         if not isinstance(request, ParkRequest):             # as in turn
             give(request, out)
             return 0
@@ -316,13 +333,19 @@ cdef class HostAwait(Awaitable):
         raise StopIteration(found)
 
     def close(self):
-        """Give the operation up."""
+        """Give the operation up (K2: as its awaiter)."""
+        cdef ThreadWords *tw = thread_words()
+        cdef PyObject *outer = tw.awaiting
         it, self.it = self.it, None
         self.unpark()
         if it is not None and hasattr(it, "close"):
             it.close()
         if hasattr(self.op, "close"):
-            self.op.close()
+            tw.awaiting = <PyObject *>self
+            try:
+                self.op.close()
+            finally:
+                tw.awaiting = outer
 
     def __await__(self):
         return self

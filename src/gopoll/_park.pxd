@@ -6,8 +6,9 @@ from libc.stdint cimport int64_t, uintptr_t
 
 # All borrowed, NULL where no scheduler runs. current: the goroutine that runs. owner: the
 # scheduler. m: the thread as the scheduler knows it. poller: the scheduler's. hosts: a goroutine
-# that has run a loop of asyncio here. host: the HostBase of a guest in this thread's loop. spent,
-# spent_bytes: what the slice has used of its budget without parking (A13).
+# that has run a loop of asyncio here. host: the HostBase of a guest in this thread's loop.
+# awaiting: the await in a task of that which is in its operation. spent, spent_bytes: what the
+# slice has used of its budget without parking (A13).
 cdef struct ThreadWords:
     PyObject *current
     PyObject *owner
@@ -15,6 +16,7 @@ cdef struct ThreadWords:
     PyObject *poller
     PyObject *hosts
     PyObject *host
+    PyObject *awaiting
     int spent
     int64_t spent_bytes
 
@@ -40,9 +42,10 @@ cdef class ParkRequest:
     cdef object refuse_task(self)
 
 cdef class Awaitable(ParkRequest):
-    cdef uintptr_t awaiter     # who awaits it, for good: a goroutine or a thread; atomic (K2)
+    cdef uintptr_t awaiter     # who awaits it, for good; atomic (K2)
     cdef bint seize(self) noexcept
     cdef bint seize_on(self, ThreadWords *tw) noexcept
+    cdef void let_go_of(self, PyObject *me) noexcept
     cdef int step(self, PyObject **out) except -1
     cdef int take(self, PyObject *value) except -1
 

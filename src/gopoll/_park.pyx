@@ -7,9 +7,9 @@ Go: gopark and its unlock function, runtime/proc.go (go1.27).
 K1: commit_word is given one reference to the waiter. True: it is parked, and the reference
     travels with the word until netpoll hands it out or abort_word gives it back. False: it never
     left, go on. After True the caller touches neither waiter nor request (P3 decides who may).
-K2: an operation belongs to who steps it first: a goroutine or, where none runs, a thread. One swap
-    of `awaiter` decides that; a step looks at nothing else of the operation before. Who is refused
-    has not been in it, and what the first has seen stays its own.
+K2: an operation belongs to who steps it first: a goroutine, an await in a task of a host or, where
+    neither is, a thread. One swap of `awaiter` decides that; a step looks at nothing else of the
+    operation before. Who is refused has not been in it, and what the first has seen stays its own.
 """
 
 import sys
@@ -19,7 +19,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uintptr_t
 
-from gopoll._atomic cimport add_int
+from gopoll._atomic cimport add_int, load_word, store_word
 
 
 cdef extern from *:
@@ -32,7 +32,7 @@ cdef extern from *:
     #define GOPOLL_TLS
     #endif
     static __thread GOPOLL_TLS struct {
-      PyObject *current, *owner, *m, *poller, *hosts, *host;
+      PyObject *current, *owner, *m, *poller, *hosts, *host, *awaiting;
       int spent;
       int64_t spent_bytes; } gopoll_thread;
 
@@ -361,12 +361,17 @@ cdef class Awaitable(ParkRequest):
     """
 
     cdef bint seize(self) noexcept:
-        """Take it for the calling goroutine, or thread: False if it is another's (K2)."""
+        """Take it for who is calling: False if it is another's (K2)."""
         return self.seize_on(thread_words())
 
     cdef bint seize_on(self, ThreadWords *tw) noexcept:
-        return gopoll_seize(&self.awaiter,
-                            <uintptr_t>(tw.current if tw.current != NULL else <PyObject *>tw))
+        cdef PyObject *me = tw.current if tw.current != NULL else tw.awaiting
+        return gopoll_seize(&self.awaiter, <uintptr_t>(me if me != NULL else <PyObject *>tw))
+
+    cdef void let_go_of(self, PyObject *me) noexcept:
+        """*me*, which may have it, is going: it is whoever's steps it next (K2)."""
+        if load_word(&self.awaiter) == <uintptr_t>me:
+            store_word(&self.awaiter, 0)
 
     cdef int step(self, PyObject **out) except -1:
         raise NotImplementedError

@@ -335,7 +335,7 @@ told, outcomes = [], []
 sys.unraisablehook = lambda what: told.append(what.exc_type)
 error = KeyError("cut")
 with Guest(Recorder()):
-    for at in range(30):
+    for at in range(60):
         chan = gopoll.Chan()
         steps = chan.recv().__await__()
         next(steps)
