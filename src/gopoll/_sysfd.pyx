@@ -393,7 +393,9 @@ cdef class SysFD:
             self.decref()
             raise op_error("set", self.network, None, self.local_addr,
                            "file type does not support deadline")
+        self.poller.hold()                           # it may wake who sleeps there, or the host
         rc = poll_runtime_pollSetDeadline(self.ps, self.pd, when_ns, mode)
+        self.poller.leave()
         self.decref()
         if rc != 0:
             throw(rc)
