@@ -301,8 +301,8 @@ def test_an_unawaited_error_cancels_main_and_runs_its_finally_block():
         gopoll.go(fails, ValueError("the reason"))
         try:
             await forever()
-        except Canceled:
-            seen.append("canceled")
+        except Canceled as err:
+            seen.append(err.cause)
             raise
         finally:
             async with gopoll.shield():
@@ -311,7 +311,7 @@ def test_an_unawaited_error_cancels_main_and_runs_its_finally_block():
 
     with pytest.raises(ValueError, match="the reason"):
         gopoll.run(main)
-    assert seen == ["canceled", "cleaned up"]
+    assert seen == ["the run ends with an error", "cleaned up"]
 
 
 # -- goroutines that are left ----------------------------------------------------------------------

@@ -222,6 +222,117 @@ def test_who_is_left_behind_can_start_nothing_more():
     assert (done.stdout, done.stderr) == (f"['{text}']\n", "")
 
 
+ON_ITS_OWN = """
+import os, threading, time, warnings
+import gopoll
+from gopoll.runtime import sched
+
+sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**7
+told, gs, never = [], [], threading.Event()
+warnings.simplefilter("always")
+warnings.showwarning = lambda message, *args: told.append(str(message).splitlines()[0])
+ours = threading.get_ident()
+
+async def elsewhere():
+    never.wait(60)
+
+async def here(then):
+    assert threading.get_ident() == ours
+    end = time.monotonic() + 30
+    while not told and time.monotonic() < end:
+        time.sleep(0.2)
+    time.sleep(0.2)
+    return await then()
+
+async def fails():
+    raise LookupError("lost")
+
+async def forgotten():
+    gs.clear()
+    raise LookupError("lost")
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "says"),
+    [
+        ("lambda: gopoll.Chan(1).send(1)", "None dead None"),
+        ("lambda: gopoll.sleep(9)", "None dead Canceled('the main goroutine has ended')"),
+        ("fails", "None dead LookupError('lost')"),
+        ("forgotten", "LookupError('lost')"),
+    ],
+)
+def test_who_is_stuck_on_the_thread_of_run_is_waited_for_and_ends_as_any_other(then, says):
+    """E10: run() cannot return before it, so nothing of it need be lost."""
+    done = run_python(
+        f"""{ON_ITS_OWN}
+async def main():
+    gs.append(gopoll.go(here, {then}))
+    await gopoll.sleep(0.05)  # the thread is lost to that one
+
+said = []
+try:
+    said.append(gopoll.run(main, procs=1))
+except LookupError as err:
+    said.append(repr(err))
+for g in gs:
+    said.append(g.state)
+    try:
+        said.append(g.result(0))
+    except BaseException as err:
+        said.append(repr(err))
+print(*said)
+print(*told)
+"""
+    )
+    told = "goroutine 2 (here) is stuck since main has ended: run() waits for it"
+    assert done.stdout == f"{says}\n{told}\n", done.stderr
+
+
+def test_main_that_is_stuck_when_an_error_ends_the_run_has_not_ended():
+    done = run_python(
+        f"""{ON_ITS_OWN}
+async def main():
+    gopoll.go(fails)
+    try:
+        await here(lambda: gopoll.sleep(9))
+    finally:
+        print("cleaned up")
+
+try:
+    gopoll.run(main, procs=1)
+except LookupError as err:
+    print(repr(err), *told)
+"""
+    )
+    told = "goroutine 1 (main) is stuck since an error has ended the run: run() waits for it"
+    assert done.stdout == f"cleaned up\nLookupError('lost') {told}\n", done.stderr
+
+
+def test_what_else_is_stuck_is_left_behind_when_the_thread_of_run_has_come_back():
+    done = run_python(
+        f"""{ON_ITS_OWN}
+async def main():
+    gopoll.go(here, fails, name="a")
+    await gopoll.sleep(0.05)
+    gopoll.go(elsewhere, name="b")
+    await gopoll.sleep(0.05)
+
+try:
+    gopoll.run(main, procs=1)
+except LookupError as err:
+    print(repr(err), *told, sep="\\n", flush=True)
+os._exit(0)
+"""
+    )
+    since = "is stuck since main has ended:"
+    assert done.stdout.splitlines() == [
+        "LookupError('lost')",
+        f"goroutine 2 (a) {since} run() waits for it",
+        f"goroutine 3 (b) {since} it is left behind",
+    ], done.stderr
+
+
 # Globals die when the interpreter is about to be no more: no thread gets the GIL after that.
 AT_THE_END = """
 import os, sys, threading, time, warnings

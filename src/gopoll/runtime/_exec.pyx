@@ -93,6 +93,8 @@ cdef uint64_t begin_slice(MBase m) noexcept:
 cdef class ExecBase(FindBase):
     """FindBase and the switch loop."""
 
+    why_ending = "the main goroutine has ended"   # what goroutines are told at the end of the run
+
     def goexit(self, g, error):
         """Called when the coroutine of *g* has ended; its outcome is stored."""
         raise NotImplementedError
@@ -123,7 +125,7 @@ cdef class ExecBase(FindBase):
             g.coro.close()
             raise RuntimeError("gopoll.run() has ended: nothing can be started in it any more")
         if load_int(&self.words.ending) and g.id != 0:   # after it has been registered: one of us
-            self.cancel(g, "the main goroutine has ended")                       # sees it
+            self.cancel(g, self.why_ending)                                      # sees it
 
     cdef bint register(self, GBase g, bint wake) except -1:
         """Count a new goroutine and queue it on the P of this thread, or for all. Go: newproc.

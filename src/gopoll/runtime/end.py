@@ -5,7 +5,8 @@ Called by sched.py, on the thread of an M. Go: none; what is left there dies wit
 E10: what is left is left behind when two looks find every goroutine of it where it was: in the same
     slice at the same spot, or in the same wait that nothing can end but what is stuck. A wait for
     something else may be ended by a descriptor, a timer, a signal or a thread of the program: while
-    there is one of those, it is waited for.
+    there is one of those, it is waited for. So is all while one has run()'s own thread, on which
+    run() returns.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Leftovers:
         # its call of blocking(). Each step on it is atomic.
         self.awaits: dict[GBase, Collection[object]] = {}
         self._signs: dict[object, object] = {}
+        self._kept_by: GBase | None = None  # who has run()'s own thread, and has been told of
 
     def are_stuck(self, left: list[GBase], hopeless: bool) -> bool:
         """Look at *left*; report whether it is stuck where it was at the last look.
@@ -82,6 +84,22 @@ class Leftovers:
         whom = found.copy() if isinstance(found, set) else found  # one step: children end meanwhile
         return bool(whom) and stuck.issuperset(whom or ()) and g.context.deadline is None
 
+    def keep_run(self, left: list[GBase]) -> bool:
+        """Report whether one of *left* has the thread that run() is to return on; warn of it, once.
+
+        run() waits for that one, so it may end as any other: it is told that it is cancelled, and
+        its error ends the run.
+        """
+        sched = self._sched
+        for g in left:
+            if g.state_name == "running" and sched.m_of(g) is sched.m0:
+                if self._kept_by is not g:
+                    self._kept_by = g
+                    found = stacks.of_threads().get(sched.m0.ident, traceback.StackSummary())
+                    self._warn(g, "is stuck", "run() waits for it", found.format())
+                return True
+        return False
+
     def leave(self, left: list[GBase]) -> None:
         """Warn that *left* is left behind, with its stacks."""
         sched = self._sched
@@ -89,16 +107,17 @@ class Leftovers:
         self._signs = {}
         found = stacks.of_threads()
         for g in left:
-            what, fate = "waits for ever", "it is left behind"
             stack = stacks.of_goroutine(g)
+            what = "is stuck" if stack is None else "waits for ever"
             if stack is None:
-                what = "is stuck"
-                ident = sched.thread_of(g)
-                if ident == sched.m0.ident:
-                    fate = "run() waits for it"
-                stack = found.get(ident, traceback.StackSummary()).format()
-            text = f"goroutine {g.id} ({g.name}) {what} since main has ended: {fate}"
-            warnings.warn(f"{text}\n{''.join(stack)}", RuntimeWarning, stacklevel=3)
+                stack = found.get(sched.thread_of(g), traceback.StackSummary()).format()
+            self._warn(g, what, "it is left behind", stack)
+
+    def _warn(self, g: GBase, what: str, fate: str, stack: list[str]) -> None:
+        ended = self._sched.main.state_name == "dead"
+        since = "main has ended" if ended else "an error has ended the run"
+        text = f"goroutine {g.id} ({g.name}) {what} since {since}: {fate}"
+        warnings.warn(f"{text}\n{''.join(stack)}", RuntimeWarning, stacklevel=4)
 
 
 def _sign(spot: object, clock: int) -> object:

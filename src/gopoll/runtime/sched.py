@@ -391,7 +391,7 @@ class Scheduler(ExecBase):
         self._look_after(PATIENCE_NS)
         for g in self.goroutines():
             if not g.system:
-                self.cancel(g, "the main goroutine has ended")
+                self.cancel(g, self.why_ending)
         if self.live == 0:  # the last may have ended before, and nobody have seen that it was (E1)
             try:
                 self.poller.post(self.check_end)
@@ -414,7 +414,7 @@ class Scheduler(ExecBase):
                 self._close_dropped()
                 return
             for g in self.goroutines():
-                self.cancel(g, "the main goroutine has ended")
+                self.cancel(g, self.why_ending)
             if self.system_live or not self.end_if_last():  # J3
                 return
         self.finish_all()
@@ -436,8 +436,8 @@ class Scheduler(ExecBase):
         left = [g for g in self.goroutines() if not g.system or g.closes]
         if all(g.closes for g in left) and time.monotonic_ns() - self._closing_ns >= PATIENCE_NS:
             for g in left:
-                self.cancel(g, "the main goroutine has ended")
-        if self.leftovers.are_stuck(left, hopeless):
+                self.cancel(g, self.why_ending)
+        if self.leftovers.are_stuck(left, hopeless) and not self.leftovers.keep_run(left):
             try:
                 self.leftovers.leave(left)
             finally:
@@ -484,7 +484,7 @@ class Scheduler(ExecBase):
 
     def _condemn(self, error: BaseException, what: str, too: str = "") -> None:
         if self.fatal is None:
-            self.fatal = error
+            self.fatal, self.why_ending = error, "the run ends with an error"
         elif self.fatal is not error:
             note(self.fatal, what, error, too)
 
