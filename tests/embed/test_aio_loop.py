@@ -37,6 +37,24 @@ def test_run_returns_the_result_and_closes_the_loop():
     assert loop.is_closed()
 
 
+def test_run_in_a_running_loop_is_refused_before_there_is_another():
+    async def never():
+        raise AssertionError
+
+    async def main():
+        coro = never()
+        try:
+            with pytest.raises(RuntimeError, match=r"^aio\.run\(\) cannot be called"):
+                aio.run(coro)
+        finally:
+            coro.close()
+
+    fds = len(os.listdir("/proc/self/fd"))
+    aio.run(main())
+    asyncio.run(main())
+    assert len(os.listdir("/proc/self/fd")) == fds
+
+
 def test_run_in_debug_mode():
     async def main():
         loop = asyncio.get_running_loop()

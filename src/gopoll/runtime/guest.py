@@ -28,6 +28,7 @@ class GuestScheduler(Scheduler):
     """What one Guest is. There is no main goroutine: it lasts until it is closed."""
 
     is_guest = True
+    why_ending = "the guest has been closed, or the block of attach() left"
 
     def __init__(self) -> None:
         super().__init__(1, handoff=False)

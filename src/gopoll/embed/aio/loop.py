@@ -324,5 +324,7 @@ def new_event_loop() -> EventLoop:
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     """Run the coroutine *main* on a new EventLoop and return its result, as asyncio.run() does."""
+    if asyncio._get_running_loop() is not None:  # or the Runner fails, and then its close() does
+        raise RuntimeError("aio.run() cannot be called from a running event loop: await main there")
     with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
         return runner.run(main)
