@@ -400,6 +400,16 @@ def test_a_slow_client_does_not_keep_the_others_waiting(run):
     run(main)
 
 
+def test_dial_tls_refuses_what_is_no_context_by_its_name_and_does_not_dial(run):
+    async def main():
+        async with local_listener() as listener:
+            nobody = listener.addr
+        with pytest.raises(TypeError, match=r"^ssl_context must be an ssl\.SSLContext, not str$"):
+            await gopoll.dial_tls("tcp", nobody, ssl_context="cert.pem")
+
+    run(main)
+
+
 def test_a_listener_has_a_deadline(run):
     async def main():
         async with local_listener() as below:

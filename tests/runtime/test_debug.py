@@ -252,6 +252,11 @@ def dumped():
     return out.getvalue()
 
 
+def test_a_dump_to_the_name_of_a_file_is_refused():
+    with pytest.raises(TypeError, match=r"^file must be an open text file, not str$"):
+        gopoll.dump("dump.txt")
+
+
 def entry(text, name):
     """Return (state, stack) of the goroutine *name* in the text of a dump."""
     (found,) = re.findall(

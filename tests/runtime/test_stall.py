@@ -424,6 +424,13 @@ def test_a_threshold_of_nothing_is_refused(threshold):
         gopoll.on_stall(print, threshold)
 
 
+@pytest.mark.parametrize("threshold", ["50ms", None])
+def test_a_threshold_that_is_no_number_is_told_by_name(threshold):
+    text = f"^threshold must be seconds, not {type(threshold).__name__}$"
+    with pytest.raises(TypeError, match=text):
+        gopoll.on_stall(print, threshold)
+
+
 @pytest.mark.parametrize(
     ("setting", "prints"),
     [("stall=50ms", 1), ("stall=0.05s", 1), ("stall=50", 1), ("schedtrace=0,stall=50ms", 1),

@@ -104,6 +104,8 @@ async def dial_tls(
     dial() raises, and OpError "handshake", which is a DeadlineExceeded when the time is over.
     """
     check_server_hostname(server_hostname)
+    if ssl_context is not None:
+        _check_context(ssl_context, "ssl_context")
     if timeout is not None:
         check_seconds("timeout", timeout)
     when = None if timeout is None else time.monotonic() + timeout
@@ -284,9 +286,9 @@ def _check_conn(conn: object) -> None:
         raise TypeError(f"conn must be a Conn, not {type(conn).__name__}")
 
 
-def _check_context(ctx: ssl.SSLContext) -> ssl.SSLContext:
+def _check_context(ctx: ssl.SSLContext, name: str = "ctx") -> ssl.SSLContext:
     if not isinstance(ctx, ssl.SSLContext):
-        raise TypeError(f"ctx must be an ssl.SSLContext, not {type(ctx).__name__}")
+        raise TypeError(f"{name} must be an ssl.SSLContext, not {type(ctx).__name__}")
     return ctx
 
 

@@ -157,7 +157,12 @@ def on_stall(fn: Hook, threshold: float = 0.05) -> Callable[[], None]:
     """
     if not callable(fn):
         raise TypeError(f"on_stall() wants a function, not {type(fn).__name__}")
-    if not threshold > 0:
+    try:
+        is_above = threshold > 0
+    except TypeError:
+        kind = type(threshold).__name__
+        raise TypeError(f"threshold must be seconds, not {kind}") from None
+    if not is_above:
         raise ValueError(f"threshold must be above 0 seconds, not {threshold}")
     entry = (fn, max(1, int(min(threshold, _NEVER_NS / 1e9) * 1e9)))
     _change(lambda hooks: (*hooks, entry))
@@ -292,6 +297,8 @@ def dump(file: IO[str] | None = None) -> None:
     wait reason, age in that state and Python stack. SIGQUIT does the same. Any thread.
     """
     stream = sys.stderr if file is None else file
+    if not (file is None or hasattr(file, "write")):
+        raise TypeError(f"file must be an open text file, not {type(file).__name__}")
     for sched in list(running.values()):
         print(f"gopoll: {sched.live} goroutines\n\n{describe(sched)}", file=stream, flush=True)
 
