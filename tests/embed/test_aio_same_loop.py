@@ -472,6 +472,31 @@ async def test_tasks_of_sock_calls(loop, say):
 
 
 @same
+async def test_who_takes_a_socket_from_a_sock_call_keeps_it(loop, say):
+    """Y12: the call took it back in the next turn, and the callback was never made again."""
+    for sends in (False, True):
+        a, b = socket.socketpair()
+        with a, b:
+            a.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while sends:
+                    a.send(bytes(65536))
+            waits = loop.create_task(loop.sock_sendall(a, b"x") if sends else loop.sock_recv(a, 9))
+            await asyncio.sleep(0)
+            (loop.add_writer if sends else loop.add_reader)(a, say, "ready")
+            await turns(2)
+            waits.cancel()
+            await say.wait(waits)
+            say("now")
+            b.send(b"x")
+            with contextlib.suppress(BlockingIOError):
+                while sends:
+                    b.recv(1 << 20, socket.MSG_DONTWAIT)
+            await turns(2)
+            say(loop.remove_writer(a) if sends else loop.remove_reader(a))
+
+
+@same
 async def test_task_factories(loop, say):
     say.call(loop.set_task_factory, 3)
     made = []

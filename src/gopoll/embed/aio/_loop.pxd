@@ -51,5 +51,5 @@ cdef class Watcher:
     cdef uint32_t sequence             # tells it from who had the slot before (Y1)
     cdef bint is_pending
     cdef int turn(self, uint32_t events) except -1
-    cdef int forsake(self) except -1
+    cdef int forsake(self, int taken) except -1
     cdef bint succeed(self, Watcher other) except -1

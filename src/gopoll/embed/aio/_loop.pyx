@@ -69,8 +69,8 @@ cdef class Watcher:
         """Handle *events* of epoll; 0 if it is pending. Raises what is to end the loop."""
         return 0
 
-    cdef int forsake(self) except -1:
-        """Its registration is somebody else's from now on."""
+    cdef int forsake(self, int taken) except -1:
+        """Its registration is somebody else's, who waits for *taken*: READS, WRITES, both or 0."""
         return 0
 
     cdef bint succeed(self, Watcher other) except -1:
@@ -107,7 +107,7 @@ cdef class LoopCore:
         self._check_closed()
         other = self.socks.pop(w.fd, None)
         if other is not None:
-            other.forsake()
+            other.forsake(0)
             if other.slot >= 0 and not mask & ~other.mask and w.succeed(other):       # Y9
                 w.slot, w.sequence, w.mask = other.slot, other.sequence, other.mask
                 other.slot = -1
@@ -169,19 +169,19 @@ cdef class LoopCore:
         for w in self.slots:
             if w is not None:
                 (<Watcher>w).slot = -1
-                (<Watcher>w).forsake()
+                (<Watcher>w).forsake(0)
         self.slots.clear()
         self.spare.clear()
         self.socks.clear()
         self.pending.clear()
         self.n_events = self.next_event = 0
 
-    def _give_up_sock(self, int fd):
-        """Let a level-triggered registration have *fd*, which sock_* may have used (_Selector)."""
+    def _give_up_sock(self, int fd, int events):
+        """Let _Selector register *fd*, which sock_* may have used, for *events* of a selector."""
         cdef Watcher w = self.socks.pop(fd, None)
         if w is not None:
             self.unwatch(w)
-            w.forsake()
+            w.forsake(events)
 
     # -- callbacks
 

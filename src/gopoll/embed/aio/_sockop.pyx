@@ -12,6 +12,8 @@ Y5: a socket that an operation waits for is open, and its number its own: whoeve
 Y8: of the sock_sendall under way on a socket only the first sends, until it has ended; it wakes the
     next then. So each one's bytes stay together, in the order of the calls.
 Y10: a wake-up says nothing: a socket is connected when it has no error and a peer.
+Y12: who waits for what add_reader() or add_writer() takes is not woken: it would take that back.
+    As in asyncio, it waits until it is cancelled.
 """
 
 import weakref
@@ -37,6 +39,10 @@ from gopoll.embed.aio._loop cimport BUFFER, LoopCore, Watcher
 
 cdef extern from *:
     int PySys_Audit(const char *event, const char *format, ...) except -1
+
+cdef enum:                             # as in selectors
+    READS = 1
+    WRITES = 2
 
 cdef object _connect = _socket.socket.connect
 cdef object _ref = weakref.ref
@@ -74,10 +80,11 @@ cdef class SockWatcher(Watcher):
                 future.set_result(None)
         return 0
 
-    cdef int forsake(self) except -1:
+    cdef int forsake(self, int taken) except -1:
         if not self.loop._closed:
-            self._wake(self.readers)
-            return self._wake(self.writers)
+            if not taken & READS:                                # Y12
+                self._wake(self.readers)
+            return 0 if taken & WRITES else self._wake(self.writers)
         for op in self.readers + self.writers:                   # there is nobody to wake them
             (<SockOp>op).done = True
             (<SockOp>op)._let_go()

@@ -54,7 +54,8 @@ class _Selector(NetpollSelector):
     ) -> selectors.SelectorKey:
         if self.loop is not None:
             with contextlib.suppress(AttributeError, TypeError, ValueError):  # it says so itself
-                self.loop._give_up_sock(fileobj if isinstance(fileobj, int) else fileobj.fileno())
+                fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+                self.loop._give_up_sock(fd, events)
         return super().register(fileobj, events, data)
 
     def close(self) -> None:
