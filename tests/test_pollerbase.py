@@ -3,9 +3,11 @@
 K1 at its ends: what nobody takes out of netpoll any more is dropped, once.
 """
 
+import contextlib
 import gc
 import os
 import signal
+import socket
 import threading
 import time
 import weakref
@@ -13,9 +15,9 @@ import weakref
 import pytest
 
 import gopoll
-from gopoll import READ, ClosedError, Poller
+from gopoll import READ, WRITE, ClosedError, Poller
 from helpers.child import open_fds, registrations, run_forking, run_python
-from helpers.polls import FAR, Running, Waiter, eventfd, park, references, until
+from helpers.polls import FAR, Running, Waiter, eventfd, park, references, retire, until
 
 
 def blocked(probe, poller):
@@ -203,6 +205,47 @@ def test_a_refused_post_keeps_no_reference():
     with pytest.raises(ClosedError, match="use of closed poller"):
         poller.post(waiter)
     assert references(waiter) == before
+
+
+@pytest.fixture
+def unbreakable(poller):
+    """A watched poller whose eventfd somebody has closed: its number is /dev/null's, read only."""
+    epfd = poller.fileno()
+    assert poller.netpoll(0) == []
+    [efd] = [n for n in range(epfd + 1, epfd + 9) if poller.is_poll_descriptor(n)]
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, efd)
+    os.close(null)
+    return poller
+
+
+def test_a_post_that_tells_nobody_is_listed_and_keeps_one_reference(unbreakable):
+    """K1: both the list and who had posted dropped the waiter, which crashed."""
+    waiter = Waiter()
+    before = references(waiter)
+    for _ in range(2):  # the first has not been told of, so the second says so too
+        with pytest.raises(gopoll.InternalError, match="netpollBreak write failed"):
+            unbreakable.post(waiter)
+    assert references(waiter) == before + 2
+    assert unbreakable.netpoll(0) == [waiter, waiter]
+    assert references(waiter) == before
+
+
+def test_an_evict_that_tells_nobody_wakes_both_sides(unbreakable):
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        ours.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(65536))
+        desc = unbreakable.open(ours.fileno())
+        unbreakable.netpoll(0)
+        for mode in (READ, WRITE):
+            park(desc, mode, mode)
+        with pytest.raises(gopoll.InternalError, match="netpollBreak write failed"):
+            desc.evict()
+        assert sorted(unbreakable.netpoll(0)) == [READ, WRITE]
+        retire(desc)
 
 
 def test_posts_from_many_threads_all_come_out_in_their_thread_s_order():

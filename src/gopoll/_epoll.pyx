@@ -197,7 +197,10 @@ cdef int netpollBreak(Epoll *ep) noexcept nogil:
     """
     if not cas_int(&ep.wakesig, 0, 1):
         return 0
-    return THROW_BREAK_WRITE if gopoll_signal(ep.eventfd) != 0 else 0
+    if gopoll_signal(ep.eventfd) != 0:
+        store_int(&ep.wakesig, 0)        # else the next one took it for done, and nobody were told
+        return THROW_BREAK_WRITE
+    return 0
 
 
 cdef void netpolldrain(Epoll *ep) noexcept nogil:

@@ -29,7 +29,7 @@ from gopoll._pollcache cimport (infoEventErr, infoEventTried, modeRead, modeWrit
 from gopoll._polldeadline cimport netpolldeadlineimpl
 from gopoll._pollserver cimport (netpollAdjustWaiters, netpollGenericInit, ready_push,
                                  ready_take)
-from gopoll._throw cimport THROW_EVENTFD_UNEXPECTED, THROW_NETPOLL, THROW_OUT_OF_MEMORY
+from gopoll._throw cimport THROW_EVENTFD_UNEXPECTED, THROW_NETPOLL
 from gopoll._timers cimport Due, TIMER_WAITER, nanotime, timers_due, timers_next
 
 
@@ -125,13 +125,15 @@ cdef struct Tally:                   # what one netpoll call has seen
 cdef int _emit(pollServer *ps, uintptr_t *out, int n, int cap, uintptr_t *got, int k,
                Tally *tally) noexcept nogil:
     """Append *k* words, the ones that do not fit to the ready list; the new length."""
-    cdef int i
+    cdef int i, rc
     for i in range(k):
         if n < cap:
             out[n] = got[i]
             n += 1
-        elif ready_push(ps, got[i]) != 0:
-            tally.thrown = THROW_OUT_OF_MEMORY
+        else:
+            rc = ready_push(ps, got[i])
+            if rc != 0:
+                tally.thrown = rc
     return n
 
 

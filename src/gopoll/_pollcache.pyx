@@ -322,13 +322,13 @@ cdef int pollDiscard(pollServer *ps, pollDesc *pd) noexcept nogil:
 
 cdef int pollwake(pollServer *ps, uintptr_t reader, uintptr_t writer) noexcept nogil:
     """Put unblocked waiters on the ready list, then count them; 0 or a Throw code. No lock held."""
-    cdef int rc = 0
+    cdef int rc = 0, other = 0
     if reader:
         rc = ready_push(ps, reader)
-    if writer and rc == 0:
-        rc = ready_push(ps, writer)
+    if writer:
+        other = ready_push(ps, writer)
     netpollAdjustWaiters(ps, -((reader != 0) + (writer != 0)))
-    return rc
+    return rc if rc != 0 else other
 
 
 # -- wait, commit, abort, resume -------------------------------------------------------------------

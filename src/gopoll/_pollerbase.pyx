@@ -21,7 +21,7 @@ from gopoll._pollcache cimport (poll_runtime_pollUnblock, pollBlockSize, pollDes
                                 pollServer)
 from gopoll._pollserver cimport (netpollGenericInit, pollserver_fini, pollserver_forked,
                                  pollserver_init, ready_push, ready_take)
-from gopoll._throw cimport THROW_EPOLLCREATE, THROW_EVENTFD, throw
+from gopoll._throw cimport THROW_BREAK_WRITE, THROW_EPOLLCREATE, THROW_EVENTFD, throw
 from gopoll._timers cimport TIMER_WAITER, Due, timers_pop_any
 
 from gopoll.errors import ClosedError, op_error
@@ -155,11 +155,14 @@ cdef class PollerBase:
         return bool(load_int(&self.closed))
 
     cdef int post_word(self, uintptr_t waiter) except -1:
-        """Post a word whose reference the caller gives away."""
+        """Post an object whose reference the caller gives away; where this raises he keeps one."""
         cdef int rc
         self.enter_python()
+        Py_INCREF(<object><PyObject *>waiter)    # listed, it may be taken out and dropped by now
         rc = ready_push(self.ps, waiter)
         self.leave()
+        if rc != THROW_BREAK_WRITE:              # where that fails the list has the caller's
+            Py_DECREF(<object><PyObject *>waiter)
         if rc != 0:
             throw(rc)
         return 0

@@ -126,7 +126,10 @@ cdef int netpollwake(pollServer *ps) noexcept nogil:
 
 
 cdef int ready_push(pollServer *ps, uintptr_t waiter) noexcept nogil:
-    """Append *waiter*, which the next netpoll returns, and wake a sleeper; 0 or a Throw code."""
+    """Append *waiter*, which the next netpoll returns, and wake a sleeper; 0 or a Throw code.
+
+    THROW_BREAK_WRITE says that it is listed and that the sleeper was not told.
+    """
     cdef readyList *r = &ps.ready
     cdef uintptr_t *grown
     cdef size_t cap, n, i
