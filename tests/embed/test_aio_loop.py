@@ -20,6 +20,7 @@ import pytest
 
 from embed.loops import loop, pair, spin  # noqa: F401  (fixtures)
 from gopoll.embed import aio
+from helpers.child import run_python
 from plugins.header import FREE_THREADED
 
 # ruff: noqa: F811
@@ -627,6 +628,35 @@ def test_a_server_without_descriptors_serves_when_there_are_some_again(loop):
 
     loop.run_until_complete(asyncio.wait_for(main(), 30))
     assert set(told) == {"socket.accept() out of system resource"}
+
+
+def test_a_loop_that_cannot_be_made_leaves_nothing():
+    code = """
+        import gc, os, resource
+        from gopoll.embed import aio
+        from helpers.child import open_fds
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        before = open_fds()
+        lowest = os.dup(0)
+        os.close(lowest)
+        for made in range(20):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + made, hard))
+            try:
+                loop = aio.new_event_loop()
+            except OSError as exc:
+                assert "Too many open files" in str(exc), exc
+            else:
+                break
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            assert open_fds() == before
+        assert made > 2
+        loop.close()
+        assert open_fds() == before
+    """
+    done = run_python(code)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 # -- datagrams

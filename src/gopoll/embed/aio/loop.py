@@ -103,9 +103,15 @@ class EventLoop(NetCalls, SockCalls, LoopCore, unix_events._UnixSelectorEventLoo
     """
 
     def __init__(self) -> None:
+        self._closed = True  # for __del__, which would close what is not there yet
         selector = _Selector()
         selector.loop = self
-        super().__init__(selector)
+        try:
+            super().__init__(selector)
+        except BaseException:
+            self._closed = True
+            selector.close()
+            raise
         self._transports = Transports()
 
     def close(self) -> None:
