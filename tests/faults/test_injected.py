@@ -314,3 +314,37 @@ def test_a_descriptor_that_epoll_refuses_is_closed_again(inject, error, nth):
     print("ok")
     """
     assert inject([f"epoll_ctl:error={error}:when={nth}"], code) == 1
+
+
+@pytest.mark.parametrize("fault", ["recvfrom:error=EINTR:when=2", "sendto:error=EINTR:when=2"])
+def test_interrupted_calls_of_the_asyncio_loop_are_made_again(inject, fault):
+    """Its edge has been told already: who waited for the next one waited for good."""
+    code = """
+    import asyncio, socket
+    from gopoll.embed import aio
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, listener.getsockname())
+            peer, _ = listener.accept()
+            with peer:
+                reads = loop.create_task(loop.sock_recv(client, 1))
+                await asyncio.sleep(0)
+                peer.send(b"ab")
+                assert await reads == b"a"
+                assert await loop.sock_recv(client, 1) == b"b"
+                transport, _ = await loop.create_connection(asyncio.Protocol, sock=client)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                transport.write(b"back")
+                peer.setblocking(False)
+                assert await loop.sock_recv(peer, 9) == b"back"
+                transport.close()
+                await asyncio.sleep(0)
+
+    aio.run(asyncio.wait_for(main(), 10))
+    print("ok")
+    """
+    assert inject([fault], code) == 1

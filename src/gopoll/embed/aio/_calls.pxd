@@ -19,8 +19,6 @@ cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
         MSG_NOSIGNAL
-    Py_ssize_t recv(int fd, void *buf, size_t n, int flags)
-    Py_ssize_t send(int fd, const void *buf, size_t n, int flags)
     Py_ssize_t recvfrom(int fd, void *buf, size_t n, int flags, sockaddr *addr, socklen_t *size)
     Py_ssize_t sendto(int fd, const void *buf, size_t n, int flags, const sockaddr *addr,
                       socklen_t size)
@@ -38,6 +36,25 @@ cdef extern from "<sys/socket.h>" nogil:
         SOCK_DGRAM
         SOL_SOCKET
         SO_ERROR
+
+# None of these blocks, and no edge says when one that was interrupted is to be made again: at once.
+cdef extern from * nogil:
+    """
+    #include <errno.h>
+    #include <sys/socket.h>
+    static inline ssize_t gopoll_aio_recv(int fd, void *buf, size_t n, int flags) {
+      ssize_t got;
+      do got = recv(fd, buf, n, flags); while (got < 0 && errno == EINTR);
+      return got;
+    }
+    static inline ssize_t gopoll_aio_send(int fd, const void *buf, size_t n, int flags) {
+      ssize_t sent;
+      do sent = send(fd, buf, n, flags); while (sent < 0 && errno == EINTR);
+      return sent;
+    }
+    """
+    Py_ssize_t recv "gopoll_aio_recv"(int fd, void *buf, size_t n, int flags)
+    Py_ssize_t send "gopoll_aio_send"(int fd, const void *buf, size_t n, int flags)
 
 cdef extern from "<sys/ioctl.h>" nogil:
     enum:

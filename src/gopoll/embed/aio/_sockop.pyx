@@ -211,7 +211,7 @@ cdef class SockOp(Awaitable):
         if err == EAGAIN:
             if w is not None:
                 w.readable = False                               # Y3
-        elif err != EINTR:
+        else:
             raise os_error(err)
         return 0
 
@@ -465,7 +465,7 @@ cdef int _send_all(int fd, const char *data, Py_ssize_t size, Py_ssize_t *at, in
             at[0] += n
             if at[0] >= size:
                 return 0
-        elif errno != EINTR:
+        else:
             err[0] = errno
             return -1
 

@@ -243,8 +243,6 @@ cdef class StreamCore(TransportCore):
             return 1
         if err == EAGAIN:
             self.readable = False                                # Y3
-        elif err == EINTR:
-            self.loop.pend(self)                                 # Y2
         else:
             self.readable = False
             self.fatal_error(os_error(err), "Fatal read error on socket transport")
@@ -311,7 +309,7 @@ cdef class StreamCore(TransportCore):
             err = errno                  # here: what releases the buffer may change it
             PyBuffer_Release(&view)
         if n < 0:
-            if err != EAGAIN and err != EINTR:
+            if err != EAGAIN:
                 self._broken(<int>err)
                 return 1
             n = 0
