@@ -81,6 +81,7 @@ def test_a_new_server_knows_no_descriptor(probe):
 
 
 def test_breaks_are_coalesced(server):
+    """P2: at most one break is under way."""
     for _ in range(5):
         assert server.brk() == 0
     assert eventfd_count(server.eventfd) == 1
@@ -88,6 +89,7 @@ def test_breaks_are_coalesced(server):
 
 
 def test_a_drained_break_can_be_sent_again(server):
+    """P2: who has taken it back makes room for the next."""
     server.brk()
     server.drain()
     assert (eventfd_count(server.eventfd), server.wakesig) == (0, 0)

@@ -195,6 +195,8 @@ def test_close_never_blocks_and_its_awaitable_is_done_with_the_real_close(run):
 
 
 def test_many_may_wait_for_the_real_close(run):
+    """C1: who waits has listed itself, and the real close takes the list."""
+
     async def main():
         with half_pair() as (fd, _):
             reader = gopoll.go(fd.read, 1)

@@ -224,7 +224,10 @@ def seconds(request):
 
 
 def test_one_holder_a_direction_whatever_the_load(mu, m, seconds):
-    """Row 20. Threads lock, queue, leave the queue and pass on; one holds, and one destroys."""
+    """Row 20. Threads lock, queue, leave the queue and pass on; one holds, and one destroys.
+
+    M1: without a GIL a count that changes outside of the lock leaves a waiter in its queue.
+    """
     rounds = 3000 * seconds
     holders = {READ: 0, WRITE: 0}
     faults = []

@@ -118,14 +118,14 @@ def test_no_value_and_no_wake_up_is_lost_or_doubled(name):
         ("leave the losers", "select", "ends in a queue"),
         ("leave the losers", "select, timeout", "ends in a queue"),
         ("leave the losers", "two selects, cancel", "ends in a queue"),
-        ("commit without a look", "send, receive", "a wake-up is lost"),
+        ("commit without a look", "send, receive", "a wake-up is lost"),  # H3
         ("commit without a look", "two receive, close", "a wake-up is lost"),
         ("commit without a look", "select", "a wake-up is lost"),
         ("enqueue one by one", "select, two send", "made runnable"),
         ("drop what is handed over", "send, receive, cancel the sender", "lost or doubled"),
         ("drop what is handed over", "buffered, cancel", "lost or doubled"),
         ("drop what is handed over", "select, cancel", "lost or doubled"),
-        ("leave the sender", "buffered", "a wake-up is lost"),
+        ("leave the sender", "buffered", "a wake-up is lost"),  # H5
         ("keep what is handed over", "a host cuts the receiver", "lost or doubled"),
         ("keep what is handed over", "a host cuts a select", "lost or doubled"),
         ("give back past who waits", "a host cuts one of two", "a wake-up is lost"),

@@ -51,7 +51,7 @@ def test_a_deadlock_is_told_where_there_is_one_and_nowhere_else(name):
         ("lastpoll before handing", "two that wait", "told that is none"),
         ("handing after the lists", "sysmon beside one thread", "told that is none"),
         ("sysmon counts late", "sysmon", "told that is none"),
-        ("settling is not seen", "without its P", "told that is none"),
+        ("settling is not seen", "without its P", "told that is none"),  # A4
         ("taken is not seen", "sysmon", "told that is none"),
         ("sysmon leaves in silence", "sysmon beside one that waits", "nobody tells"),
     ],

@@ -1,4 +1,4 @@
-"""A1, A2, S3 and S4 in every interleaving; and the checker sees the mistakes it is there for."""
+"""A1, A2, A7, S3 and S4 in every interleaving; and the checker sees the mistakes it is to see."""
 
 import functools
 
@@ -99,7 +99,7 @@ def test_a_p_has_one_owner_and_no_goroutine_is_lost_or_run_twice(name):
         ("leave without cas", "retake", "own one P|gives away"),
         ("leave without cas", "retake from one that readies", "own one P|gives away"),
         ("retake without cas", "retake", "own one P|gives away"),
-        ("no tick", "retake", "a slice is retaken that has just begun"),
+        ("no tick", "retake", "a slice is retaken that has just begun"),  # A7
         ("keep the lost P", "retake", "gives away"),
         ("enter without cas", "syscall and retake", "gives away"),
         (

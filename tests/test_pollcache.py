@@ -200,6 +200,7 @@ def test_a_freed_descriptor_is_the_next_one_used(server, fd):
 
 
 def test_descriptors_share_no_cache_line_and_blocks_are_never_returned(server):
+    """P4: the memory of a descriptor stays one's."""
     fds = [os.eventfd(0, os.EFD_CLOEXEC) for _ in range(40)]
     try:
         descs = [server.open(n)[1] for n in fds]
@@ -275,7 +276,7 @@ def test_an_error_is_reported_at_any_generation(server, desc, fd, seq):
 
 
 def test_an_event_of_an_earlier_generation_is_dropped_and_counted(server):
-    """close(2) before pollClose, with a dup left: the registration outlives its descriptor."""
+    """P4: close(2) before pollClose, with a dup left: the registration outlives its descriptor."""
     fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     rc, desc = server.open(fd)
     assert rc == 0
@@ -343,6 +344,17 @@ def test_a_deadline_that_is_moved_later_does_not_fire_at_its_old_time(server, de
     assert server.due(199) == []
     [entry] = server.due(200)
     assert server.deadline_impl(entry, 200) == [A]
+
+
+@pytest.mark.parametrize("to", [0, 50])
+def test_a_popped_deadline_that_is_another_by_then_is_ignored(server, desc, to):
+    """T2: it has been cleared, or armed again for an earlier time."""
+    park_word(desc, READ, A)
+    desc.set_deadline(100, READ)
+    [entry] = server.due(100)
+    desc.set_deadline(to, READ)
+    assert server.deadline_impl(entry, 100) == []
+    assert [server.deadline_impl(due, 100) for due in server.due(100)] == ([[A]] if to else [])
 
 
 def test_a_timer_moved_while_it_is_popped_is_armed_again_and_tells_a_sleeper(server, desc):

@@ -220,7 +220,10 @@ def translate(paths, folder):
 
 
 def test_cython_has_nothing_to_say(tmp_path):
-    """No warning, and no performance hint: a cdef without noexcept costs 40 ns a call."""
+    """No warning, and no performance hint: a cdef without noexcept costs 40 ns a call.
+
+    A5: nor an error, as where a function without the GIL has an object in its hands.
+    """
     modules = [p for p in CYTHON if p.suffix == ".pyx"]  # in one run, which parses each .pxd once
     assert translate(modules, tmp_path) == (0, "")
     assert len(list(tmp_path.iterdir())) == len(modules)
@@ -287,6 +290,33 @@ def test_what_a_comment_names_has_a_row_in_design_md():
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     assert strays(design, [path.read_text(encoding="utf-8") for path in SOURCES]) == ([], [])
     assert strays("| P1 | a |\n| P2 | b |\n", ["P1, P1: P3", "# P2"]) == (["P3"], ["P2"])
+
+
+def unheld(design, texts):
+    """Return the numbers that none of the tests in the last column of their row in *design* names.
+
+    texts: of each path, below the root of the tree. A folder stands for all that is in it.
+    """
+    rows = re.findall(r"^\| ([A-Z]\d+) \|.*\| ([^|]*) \|$", design, re.MULTILINE)
+    return [
+        number
+        for number, cell in rows
+        if not any(
+            f"/{name}/" in f"/{path}/" and re.search(rf"\b{number}\b", text)
+            for name in re.findall(r"`([^`]+)`", cell)
+            for path, text in texts.items()
+        )
+    ]
+
+
+def test_an_invariant_is_named_where_it_is_held():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    texts = {relative(path): path.read_text(encoding="utf-8") for path in EVERYTHING}
+    assert unheld(design, texts) == []
+    table = "| P1 | a | b | `test_a.py`, `tests/c` |\n| P2 | a | b | `b/test_b.py` |\n| A1 | a |\n"
+    texts = {"tests/b/test_a.py": "P2, P11", "tests/b/test_b.py": "P1", "tests/c/d.py": "P1"}
+    assert unheld(table, texts) == ["P2"]
+    assert unheld(table, texts | {"tests/c/d.py": "", "tests/b/test_b.py": "P2"}) == ["P1"]
 
 
 @pytest.mark.parametrize("path", EVERYTHING, ids=relative)

@@ -215,6 +215,7 @@ def test_a_cancelled_wait_for_an_answer_leaves_nothing(loop, full):
 
 
 def test_who_is_woken_for_something_else_is_not_connected(loop, full):
+    """Y10."""
     with socket.socket() as client:
         client.setblocking(False)
         task = loop.create_task(loop.sock_connect(client, full.getsockname()))
@@ -234,6 +235,8 @@ def test_who_is_woken_for_something_else_is_not_connected(loop, full):
 @pytest.mark.parametrize("end", [False, True])
 @pytest.mark.parametrize("turns", [0, 3])
 def test_what_has_come_before_the_transport_is_read(loop, listener, end, turns):
+    """Y9: its edge has come to the registration that the transport goes on with."""
+
     async def main():
         with socket.socket() as client:
             client.setblocking(False)

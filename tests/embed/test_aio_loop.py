@@ -375,6 +375,33 @@ def test_a_wait_that_is_interrupted_leaves_no_event_of_the_last_one(loop, pair):
     spin(loop)
 
 
+def test_an_event_of_a_socket_that_is_gone_is_not_for_who_has_its_slot(loop, pair):
+    """Y1: a copy keeps its registration going, and nobody could take that out."""
+    a, b = pair
+    number = a.fileno()
+    with a.dup():
+        task = loop.create_task(loop.sock_recv(a, 10))
+        spin(loop)
+        b.send(b"x")
+        assert loop.run_until_complete(task) == b"x"
+        c, d = socket.socketpair()
+        with d:
+            a.close()
+            with c:
+                again = socket.socket(fileno=os.dup2(c.fileno(), number, inheritable=False))
+            transport, asked = loop.run_until_complete(loop.create_connection(Asked, sock=again))
+            b.send(b"for the copy")
+            for _ in range(3):
+                spin(loop)
+            assert asked.asked == 0
+            d.send(b"data")
+            while not asked.got:
+                spin(loop)
+            assert asked.asked == 1
+            transport.abort()
+            spin(loop)
+
+
 class Collect(asyncio.Protocol):
     """Put what comes into a list."""
 

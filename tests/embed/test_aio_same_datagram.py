@@ -18,6 +18,7 @@ from embed.same import same, turns, until
 
 @same
 async def test_all_that_has_come_comes_in_order(loop, say):
+    """Y6: one edge for a burst, longer than a turn takes."""
     transport, protocol = await endpoint(say)
     with plain() as peer:
         for i in range(150):

@@ -68,6 +68,8 @@ if sys.version_info >= (3, 12):
 
 @same
 async def test_what_the_server_says_at_once_comes_after_create_connection(loop, say):
+    """Y2: who begins to read does so after the next poll."""
+
     class Greeted(asyncio.Protocol):
         def data_received(self, data):
             say("data", data)

@@ -251,6 +251,7 @@ async def test_pause_and_resume_within_data_received(loop, say):
 
 @same
 async def test_what_is_ready_runs_before_what_resume_reading_brings(loop, say):
+    """Y2: who resumes reads after the next poll."""
     for kind in ("tcp", "unix"):
         for seconds in (0.02, 0):  # a turn has told of the data before; this one's poll has
             transport, protocol, peer = await connect(say, kind=kind)

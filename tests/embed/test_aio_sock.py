@@ -53,7 +53,7 @@ def test_sock_recv_sees_the_end(loop, pair):
 
 
 def test_data_and_end_that_come_between_two_waits_are_seen(loop, pair):
-    """An edge comes once: what has been seen must not be waited for."""
+    """Y3: an edge comes once, and what has been seen must not be waited for."""
     a, b = pair
 
     async def main():
@@ -207,6 +207,8 @@ def test_add_reader_takes_a_descriptor_over_from_sock_recv(loop, pair):
 
 
 def test_a_reused_descriptor_is_another_socket(loop):
+    """Y4: the registration of the last one is of no use to it."""
+
     async def main():
         for i in range(20):
             a, b = socket.socketpair()
@@ -221,6 +223,7 @@ def test_a_reused_descriptor_is_another_socket(loop):
 
 
 def test_a_socket_that_is_waited_for_is_closed_afterwards(loop, pair):
+    """Y5."""
     a, b = pair
 
     async def main():

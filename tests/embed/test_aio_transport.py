@@ -318,6 +318,8 @@ def test_a_read_of_nothing_keeps_nothing(run):
 
 
 def test_what_came_while_paused_is_read_after(run):
+    """Y2: its edges have come; no other wakes a turn that sleeps over it."""
+
     async def test(protocol, transport, peer):
         transport.pause_reading()
         transport.pause_reading()
@@ -487,7 +489,7 @@ def test_what_a_buffer_does_when_it_goes_is_no_error_of_the_read(run):
 
 
 def test_descriptors_in_a_message_do_not_hide_what_follows():
-    """A message with descriptors cuts a read of a Unix socket short, and no event tells."""
+    """Y3: a message with descriptors cuts a read of a Unix socket short, and no event tells."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -506,6 +508,8 @@ def test_descriptors_in_a_message_do_not_hide_what_follows():
 
 
 def test_urgent_data_does_not_hide_what_follows():
+    """Y3: it cuts a read short, and an event has told of it."""
+
     async def main():
         loop = asyncio.get_running_loop()
         a, b = pairs("tcp")

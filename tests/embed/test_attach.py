@@ -431,6 +431,8 @@ def test_a_function_that_blocks_on_does_not_hold_the_host_up_at_the_end(host):
 
 
 def test_what_other_tasks_wait_in_fails_at_the_end(host):
+    """Q3: in whatever they are parked."""
+
     async def body():
         async with host.attach() as guest:
             a, b = await pair()

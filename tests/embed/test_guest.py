@@ -706,6 +706,22 @@ def test_awaits_go_by_the_hosts_own_protocol():
         assert stop.value.value == "a value"
 
 
+def test_a_future_is_settled_on_the_hosts_thread_alone():
+    """Q1: whoever wakes its waiter elsewhere has that posted to the guest."""
+    host = Recorder()
+    with Guest(host) as guest:
+        chan = gopoll.Chan()
+        steps = chan.recv().__await__()
+        assert next(steps) == "the host's own"
+        in_thread(chan.send_sync, "a value", 20).join()
+        assert steps.send(None) == "the host's own"
+        assert is_readable(guest)
+        guest.run_nowait()
+        with pytest.raises(StopIteration) as stop:
+            steps.send(None)
+        assert stop.value.value == "a value"
+
+
 def test_what_the_host_throws_in_takes_the_operation_back():
     host = Recorder()
     with Guest(host) as guest:

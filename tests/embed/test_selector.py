@@ -118,6 +118,7 @@ def test_registered_twice_is_a_key_error(pair):
 
 
 def test_a_regular_file_is_refused_and_not_kept(tmp_path):
+    """Z1: where epoll refuses it, its key is taken out again."""
     with open(tmp_path / "file", "w") as file:
         error = same_error(lambda s: s.register(file, READ))
         assert isinstance(error, PermissionError)

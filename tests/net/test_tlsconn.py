@@ -37,6 +37,8 @@ async def fill(conn):
 
 
 def test_both_directions_at_once(run):
+    """W1: without a GIL OpenSSL would read and write at once."""
+
     async def main():
         async with tls_pair() as (a, b):
             writers = [go(a.write, DATA * 4), go(b.write, DATA[::-1] * 4)]
@@ -113,6 +115,8 @@ def test_records_that_have_come_are_read_in_one_piece(run):
 
 
 def test_what_several_write_is_not_mixed(run):
+    """W2: the peer decrypts nothing that comes out of order."""
+
     async def main():
         async with tls_pair() as (a, b):
             size = 150_000
@@ -376,7 +380,7 @@ def test_close_announces_the_end_behind_what_the_peer_has_not_taken(run, shut):
 
 
 def test_a_second_close_does_not_overtake_the_first(run):
-    """Who is woken by the first closes as well, on another P before that has gone on."""
+    """W2: who is woken by the first closes as well, on another P before that has gone on."""
 
     async def main():
         async with tls_pair() as (b, a):
@@ -518,6 +522,8 @@ def test_a_reset_in_the_middle_of_a_write(run):
 
 
 def test_a_write_that_a_deadline_cuts_leaves_the_stream_whole(run):
+    """W2: what has not been taken goes in front of what follows."""
+
     async def main():
         async with tls_pair() as (a, b):
             taken, late = await fill(a)

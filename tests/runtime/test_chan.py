@@ -52,6 +52,8 @@ def test_a_receiver_waits_and_is_handed_the_value(run):
 
 @pytest.mark.parametrize("capacity", [1, 2, 5])
 def test_a_buffer_takes_as_much_as_it_holds_and_keeps_the_order(run, capacity):
+    """H5: who sends waits while it is full, and is let in by who takes."""
+
     async def main():
         chan = Chan(capacity)
         assert chan.capacity == capacity
@@ -185,6 +187,8 @@ def test_a_closed_channel_gives_what_is_left_and_then_raises(run):
 
 @pytest.mark.parametrize("capacity", [0, 2])
 def test_close_wakes_everybody(run, capacity):
+    """H3: whichever side waits."""
+
     async def main():
         chan = Chan(capacity)
         receivers = [gopoll.go(chan.recv) for _ in range(5)]

@@ -540,7 +540,7 @@ def test_stop_takes_back_its_own_registration_of_a_function_alone():
 
 
 def test_views_that_die_while_it_is_cancelled_do_not_disturb_it():
-    """Of with_value: on other threads, and without a GIL at any moment."""
+    """Of with_value: on other threads, and without a GIL at any moment (G4)."""
     over, contexts = threading.Event(), []
 
     def churn():
@@ -568,6 +568,7 @@ def test_views_that_die_while_it_is_cancelled_do_not_disturb_it():
 
 
 def test_a_chain_deeper_than_the_stack_goes():
+    """G4: a field of C is let go by recursion, a slot of Python's is not."""
     ctx = gopoll.background()
     for number in range(500_000):
         ctx = gopoll.with_value(ctx, "number", number)

@@ -249,7 +249,7 @@ def test_row_10_locking_is_counted(run):
 
 @pytest.mark.parametrize("procs", [1, 2])
 def test_row_11_a_thread_ends_with_the_goroutine_that_ends_locked(run, procs):
-    """[TestLockOSThreadExit] and gives its P on: with one, nobody could go on."""
+    """[TestLockOSThreadExit] and gives its P on (S6): with one, nobody could go on."""
     seen = []
 
     async def locked():

@@ -487,6 +487,8 @@ def test_a_bound_that_is_taken_off_while_it_passes_ends_nothing(run):
 
 @pytest.mark.parametrize("first", ["left", "ended"])
 def test_a_block_whose_goroutine_has_ended_leaves_nothing_with_the_context_above(run, block, first):
+    """G3: whichever of the two comes first, the other ends the context."""
+
     async def begins(agen):
         await anext(agen)
         if first == "left":

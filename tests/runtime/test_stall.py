@@ -152,7 +152,7 @@ def test_who_keeps_the_gil_in_c_is_told_after_it(run, heard, options):
 @pytest.mark.skipif(not GIL, reason="no GIL to hold")
 @pytest.mark.parametrize("options", MODES[:2], ids=str)
 def test_who_runs_when_the_gil_is_free_again_is_not_blamed(run, heard, options):
-    """The slice of the one that had it is over by then; that of another has begun."""
+    """S7: the slice of the one that had it is over by then; that of another has begun."""
     big = 7 ** big_enough(lambda n: 7**n, 0.04)
 
     async def holds():
@@ -171,7 +171,7 @@ def test_who_runs_when_the_gil_is_free_again_is_not_blamed(run, heard, options):
         return gopoll.stats().stalls
 
     stalls = run(main, **options)
-    assert "bystander" not in {stall.name for stall in heard}
+    assert {stall.name for stall in heard} <= {"holds", "main"}  # one that has ended keeps its name
     assert len(heard) <= stalls
 
 

@@ -703,7 +703,10 @@ async def compute(world, dice):
 
 
 async def look(world, dice):
-    """Look at everything from outside while it moves."""
+    """Look at everything from outside while it moves.
+
+    G2: a coroutine that runs while its stack is read ends the process, without a GIL.
+    """
     text = io.StringIO()
     gopoll.dump(text)
     assert "goroutine 1 " in text.getvalue()
