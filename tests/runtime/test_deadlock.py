@@ -247,7 +247,7 @@ def test_a_call_that_a_thread_makes_without_a_p_can_wake():
 
 
 def test_who_runs_on_a_p_too_many_is_not_dead():
-    """A4: between two slices it is in none."""
+    """Between two slices it is in none."""
     done = program(
         """
         for _ in range(300):
