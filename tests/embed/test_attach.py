@@ -1,6 +1,6 @@
 """attach(): goroutines in asyncio, uvloop and trio, and gopoll's awaitables in their tasks.
 
-A12; docs/embedding.md. Cancellation: test_attach_cancel.py; what one host does its own way:
+docs/embedding.md. Cancellation: test_attach_cancel.py; what one host does its own way:
 test_attach_aio.py, test_trio.py.
 """
 

@@ -225,23 +225,36 @@ def test_who_is_left_behind_can_start_nothing_more():
 ON_ITS_OWN = """
 import os, threading, time, warnings
 import gopoll
-from gopoll.runtime import sched
+from gopoll.runtime import end, sched
 
 sched.PATIENCE_NS = sched.LOOK_AGAIN_NS = 10**7
-told, gs, never = [], [], threading.Event()
+told, gs, never, begun, looks = [], [], threading.Event(), gopoll.Chan(2), []
 warnings.simplefilter("always")
 warnings.showwarning = lambda message, *args: told.append(str(message).splitlines()[0])
 ours = threading.get_ident()
+are_stuck = end.Leftovers.are_stuck
+
+def look(*args):
+    looks.append(args)
+    return are_stuck(*args)
+
+end.Leftovers.are_stuck = look
+
+def block_until(condition):
+    limit = time.monotonic() + 30
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.1)
 
 async def elsewhere():
+    begun.try_send("b")
     never.wait(60)
 
 async def here(then):
     assert threading.get_ident() == ours
-    end = time.monotonic() + 30
-    while not told and time.monotonic() < end:
-        time.sleep(0.2)
-    time.sleep(0.2)
+    begun.try_send("a")
+    block_until(lambda: told)
+    enough = len(looks) + 5
+    block_until(lambda: len(looks) >= enough)
     return await then()
 
 async def fails():
@@ -268,7 +281,7 @@ def test_who_is_stuck_on_the_thread_of_run_is_waited_for_and_ends_as_any_other(t
         f"""{ON_ITS_OWN}
 async def main():
     gs.append(gopoll.go(here, {then}))
-    await gopoll.sleep(0.05)  # the thread is lost to that one
+    await begun.recv()  # the thread is lost to that one
 
 said = []
 try:
@@ -314,9 +327,9 @@ def test_what_else_is_stuck_is_left_behind_when_the_thread_of_run_has_come_back(
         f"""{ON_ITS_OWN}
 async def main():
     gopoll.go(here, fails, name="a")
-    await gopoll.sleep(0.05)
+    assert await begun.recv() == "a"
     gopoll.go(elsewhere, name="b")
-    await gopoll.sleep(0.05)
+    assert await begun.recv() == "b"
 
 try:
     gopoll.run(main, procs=1)
