@@ -42,7 +42,7 @@ cdef class ParkRequest:
     cdef object refuse_task(self)
 
 cdef class Awaitable(ParkRequest):
-    cdef uintptr_t awaiter     # who awaits it, for good; atomic (K2)
+    cdef uintptr_t awaiter     # who awaits it, until that goes; atomic (K2)
     cdef bint seize(self) noexcept
     cdef bint seize_on(self, ThreadWords *tw) noexcept
     cdef void let_go_of(self, PyObject *me) noexcept

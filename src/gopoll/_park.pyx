@@ -10,6 +10,7 @@ K1: commit_word is given one reference to the waiter. True: it is parked, and th
 K2: an operation belongs to who steps it first: a goroutine, an await in a task of a host or, where
     neither is, a thread. One swap of `awaiter` decides that; a step looks at nothing else of the
     operation before. Who is refused has not been in it, and what the first has seen stays its own.
+    An await that goes gives back what it has: whoever is next finds out how far the operation is.
 """
 
 import sys

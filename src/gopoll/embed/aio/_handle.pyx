@@ -4,7 +4,7 @@ Called by _loop on the loop's thread; new_handle also by call_soon_threadsafe, o
 are asyncio's: isinstance, repr, cancel and the task machinery see nothing new. What their __init__
 and _run do costs a third of a callback, so it is done here: their __slots__ are written where the
 type's own descriptors say that they are. Where those are not what we know, __init__ and the
-attributes are used instead. A timer is of a subclass, for its cancel(): most are, and never called.
+attributes are used instead. A timer is of a subclass, for its cancel(): most end so, uncalled.
 
 A handle that is done with, and that nobody else has, is kept and used again: as an object of the
 collector's that it does not see, without a reference to anything of the program's.
