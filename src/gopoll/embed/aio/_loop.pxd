@@ -26,6 +26,7 @@ cdef class LoopCore:
     cdef object pending                # deque of Watchers that go on without an event
     cdef epoll_event *events           # of the last poll
     cdef int n_events, next_event
+    cdef bint turning                  # in _run_once, for run_forever
     cdef uint32_t polls                # how many there were; it may wrap
     cdef char *buffer                  # BUFFER bytes, shared by all transports
     cdef dict socks                    # fd -> SockWatcher
@@ -33,6 +34,8 @@ cdef class LoopCore:
     cdef int rewatch(self, Watcher w, uint32_t mask) except -1
     cdef int unwatch(self, Watcher w) except -1
     cdef int pend(self, Watcher w) except -1
+    cdef bint _has_own_turns(self) except -1
+    cdef int _turn(self) except -1
     cdef int _poll(self) except -1
     cdef int _sort(self) except -1
     cdef int _watcher_turn(self, Watcher w, uint32_t events) except -1

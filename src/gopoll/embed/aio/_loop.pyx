@@ -20,6 +20,7 @@ import asyncio
 import collections
 import os
 
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.tuple cimport PyTuple_GET_ITEM
 from libc.errno cimport EEXIST
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -36,6 +37,7 @@ from gopoll.embed.aio._timerheap cimport pop, push, rebuild
 
 cdef enum:
     BATCH = 256                        # events of one poll
+    TURNS = 64                         # of one call of _run_once
     FEW_TIMERS = 100                   # as in asyncio: fewer are not worth a cleaning
 
 cdef uint64_t OURS = 1ull << 63        # in an event: it is a Watcher's
@@ -269,6 +271,33 @@ cdef class LoopCore:
     # -- a turn
 
     def _run_once(self):
+        """Run some turns of run_forever(), or one where anybody else calls.
+
+        run_forever() calls it again and again, in Python: that costs as much as a callback. Signals
+        are looked after between the turns, as the interpreter does between the calls; there it also
+        sees who wants the GIL. A class or a test that has a _run_once of its own is called for each
+        turn, and calls this one for it.
+        """
+        cdef int n = TURNS
+        if self._thread_id is None or self.turning or not self._has_own_turns():
+            self._turn()
+            return
+        self.turning = True
+        try:
+            while True:
+                self._turn()
+                n -= 1
+                if n == 0 or self._stopping:
+                    break
+                PyErr_CheckSignals()
+        finally:
+            self.turning = False
+
+    cdef bint _has_own_turns(self) except -1:
+        """Whether _run_once is ours, and nobody's who wants to see each turn."""
+        return getattr(self._run_once, "__func__", None) is _run_once
+
+    cdef int _turn(self) except -1:
         """Run one turn of the loop."""
         cdef Py_ssize_t before, n, pending
         before = len(self._ready)
@@ -281,6 +310,7 @@ cdef class LoopCore:
         self._run_watchers(pending)
         if n > before:
             self._run_ready(n - before)
+        return 0
 
     cdef int _poll(self) except -1:
         """Wait for events, as long as nothing is ready or due, and sort what has come."""
@@ -431,3 +461,6 @@ cdef class LoopCore:
             unschedule(timer)
             _append(self._ready, timer)
         return 0
+
+
+cdef object _run_once = LoopCore._run_once
