@@ -4,6 +4,7 @@ What bench.report writes is held by test_report.py.
 """
 
 import importlib
+import operator
 import re
 import statistics
 from pathlib import Path
@@ -29,14 +30,12 @@ SINGLE = report.results(RESULTS, "micro")["operations"]
 
 
 def ratio(workload, one, other):
-    """Return the median over the rounds of CPU / CPU within the round, of the first result."""
-    cpu = {
-        (p["server"], p["round"]): p["cpu_us"]
-        for p in ECHO["points"]
-        if p["workload"] == workload and p["cpus"] == "one" and "error" not in p
-    }
-    rounds = range(1, ECHO["options"]["rounds"] + 1)
-    return statistics.median(cpu[one, n] / cpu[other, n] for n in rounds)
+    """Return the median of CPU / CPU within the slice, of the first result."""
+    by = {}
+    for p in ECHO["points"]:
+        if p["workload"] == workload and p["cpus"] == "one" and "error" not in p:
+            by.setdefault(p["server"], {})[p["round"]] = p
+    return macro.middle(macro.beside(by[one], by[other], macro.cpu_us, operator.truediv))
 
 
 def cells(first):
@@ -125,11 +124,15 @@ def test_what_a_kept_message_costs():
 
 
 def test_how_far_rounds_lie_apart():
-    (said,) = re.findall(r"spreads by (\d) to (\d) % over rounds there", BENCHMARKS)
+    (said,) = re.findall(r"Over rounds ± is (\d+) to (\d+) % of x c-et", BENCHMARKS)
     medians = [
-        100 * statistics.median(r.spread for r in macro.rows(result["points"], "one", workload))
+        statistics.median(
+            50 * r.to_floor_spread / r.to_floor
+            for r in macro.rows(result["points"], cpus, workload)
+            if r.to_floor_spread is not None
+        )
         for result in report.results(RESULTS).values()
-        if "one" in result["options"]["cpus"]
+        for cpus in result["options"]["cpus"]
         for workload in result["options"]["workloads"]
     ]
     assert said == (f"{min(medians):.0f}", f"{max(medians):.0f}")

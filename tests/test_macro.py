@@ -7,7 +7,9 @@ installed.
 import contextlib
 import functools
 import json
+import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -125,15 +127,17 @@ run = functools.partial(bench.run, RUN)
 
 
 def tiny(load, command, workload, **options):
-    """Measure one point for a moment."""
-    options = {"seconds": 0.1, "warmup": 0.0, "limit": 1000} | options
-    return measure.point(command, workload, measure.places("one"), load, **options)
+    """Measure one server for a moment."""
+    options = {"seconds": 0.1, "warmup": 0.0, "slices": 1, "limit": 1000} | options
+    contest = measure.Contest(measure.places("one"), load, **options)
+    return contest.run({"it": command}, workload)["it"]
 
 
 def test_a_run_measures_prints_and_keeps(load, marker, tmp_path):
     names = [name for name in WORKLOADS if name != "f0"]
     kept = tmp_path / "new" / "kept.json"
     options = ["--servers", "c-et,gopoll", "--rounds", 2, "--seconds", 0.1, "--warmup", 0]
+    options += ["--slices", 4]
     out, err = run(*options, "--workloads", ",".join(names), "--json", kept)
     result = json.loads(kept.read_text())
     assert (result["suite"], result["skipped"]) == ("macro", {})
@@ -154,6 +158,8 @@ def test_a_run_measures_prints_and_keeps(load, marker, tmp_path):
         assert 0 < p["cpu_us"] < 1e6
         assert 0 < p["p50_us"] <= p["p99_us"] <= p["p99.9_us"]
         assert p["rss_connected"] > 500_000
+        assert len(p["slices"]) == 4
+        assert all(0 < cpu_us < 1e6 and rate > 0 for cpu_us, rate in p["slices"])
     for name in names:
         assert f"\n{name}: {WORKLOADS[name].title}; one CPU, SCHED_BATCH; 2 rounds\n" in out
     assert out.count("\ngopoll ") == len(names)
@@ -167,8 +173,9 @@ def test_what_is_wrong_is_an_error(how, load, marker, tmp_path):
     script = tmp_path / "server.py"
     script.write_text(SERVER.format(wrong=wrong))
     patience = 0.5 if how == "is silent" else 20
-    with pytest.raises(processes.Failed, match=error):
-        tiny(load, [sys.executable, str(script)], WORKLOADS["a0"], seconds=5, patience=patience)
+    found = tiny(load, [sys.executable, str(script)], WORKLOADS["a0"], seconds=5, patience=patience)
+    assert found.keys() == {"error"}
+    assert re.search(error, found["error"])
 
 
 def test_a_server_that_cannot_be_started_fails(load, marker):
@@ -177,8 +184,7 @@ def test_a_server_that_cannot_be_started_fails(load, marker):
         ("false",): "false ended with status 1: nothing on stderr",
         ("echo", "hello"): "did not print its port",
     }.items():
-        with pytest.raises(processes.Failed, match=error):
-            tiny(load, list(command), WORKLOADS["a0"])
+        assert error in tiny(load, list(command), WORKLOADS["a0"])["error"]
 
 
 def test_one_that_fails_does_not_stop_the_others(load, marker, tmp_path):
@@ -192,6 +198,40 @@ def test_one_that_fails_does_not_stop_the_others(load, marker, tmp_path):
     assert by_name["c-et"]["messages"] > 0
 
 
+def test_all_stand_there_and_take_turns_and_who_fails_is_left_out(load, marker, tmp_path):
+    """Another one is first in each turn; one that dies in its first slice has no second."""
+    script, turns = tmp_path / "server.py", []
+    script.write_text(SERVER.format(wrong=WRONG["dies"][0]))
+    (floor,) = (r for r in rivals.ALL.values() if r.name == "c-et")
+    servers = {
+        "one": floor.command(),
+        "bad": [sys.executable, str(script)],
+        "none": ["false"],
+        "two": floor.command(),
+    }
+    take_slice = measure.Contestant.take_slice
+
+    def noted(contestant):
+        turns.append(contestant)
+        take_slice(contestant)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure.Contestant, "take_slice", noted)
+        contest = measure.Contest(measure.places("one"), load, 0.09, 0.0, 3, 1000)
+        found = contest.run(servers, Workload("few", "", 80))
+    assert list(found) == list(servers)
+    assert "out of luck" in found["bad"]["error"]
+    assert "false ended with status 1" in found["none"]["error"]
+    names = {turn: n for n, turn in enumerate(dict.fromkeys(turns))}
+    assert [names[turn] for turn in turns] == [0, 1, 2, 2, 0, 0, 2]
+    for name in ("one", "two"):
+        parts = found[name]["slices"]
+        assert len(parts) == 3
+        assert 0.09 <= found[name]["seconds"] < 10
+        rates = [rate for _, rate in parts]
+        assert min(rates) <= found[name]["per_second"] <= max(rates)
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_ended_leaves_no_process(how, load, marker):
     words = ["--servers", "c-et,gopoll", "--workloads", "a0", "--seconds", 60]
@@ -200,7 +240,7 @@ def test_a_run_that_is_ended_leaves_no_process(how, load, marker):
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
     ) as process:
         try:
-            until(lambda: sum("--server-pid" in line for line in left(marker)) == 1)
+            until(lambda: sum("--server-pid" in line for line in left(marker)) == 2)
             process.send_signal(how)
             assert process.wait(60) != 0
         finally:
@@ -243,11 +283,17 @@ def test_every_server_echoes(name, load, marker):
         assert tiny(load, command, workload, limit=72)["messages"] > 0
 
 
-def test_idle_connections_are_shared_out_among_processes():
+def test_idle_connections_are_shared_out_among_processes(monkeypatch):
     assert measure.holders(0, 1000) == []
     assert measure.holders(9936, 20_000) == [9936]
     assert measure.holders(9936, 4096) == [4032, 4032, 1872]
     assert measure.why_not(WORKLOADS["f0"], 20_000) is None
+    assert 0 < measure.available_bytes() < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(measure, "available_bytes", lambda: 1 << 30)
+    assert measure.why_not(WORKLOADS["f0"], 20_000, 5) is None
+    told = "6 servers with 9936 idle connections each want 1137 MiB and 1024 are available"
+    assert told in measure.why_not(WORKLOADS["f0"], 20_000, 6)
+    assert measure.why_not(WORKLOADS["a0"], 20_000, 100) is None
     assert "(raise RLIMIT_NOFILE)" in measure.why_not(WORKLOADS["f0"], 4096)
 
 
@@ -266,7 +312,9 @@ def test_the_load_runs_by_hand_with_a_part_active(load):
     assert "server_cpu_seconds" not in json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("words", ["", "--port 7 --depth 0", "--port 7 --churn --depth 2", "--no"])
+@pytest.mark.parametrize(
+    "words", ["", "--port 7 --depth 0", "--port 7 --churn --depth 2", "--no", "--port 7 --slices 0"]
+)
 def test_the_load_refuses_what_makes_no_sense(words, load):
     done = subprocess.run([load, *shlex.split(words)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1

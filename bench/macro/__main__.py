@@ -1,9 +1,9 @@
 """Echo servers of gopoll and of its rivals, measured beside each other: python -m bench.macro.
 
 Run by hand from the top of the tree, on a quiet machine, with the extra [bench]. Server and load
-share one CPU under SCHED_BATCH (--cpus two: one each), each point has a fresh server, and within a
-round all servers take turns. What the figures mean: docs/benchmarks.md. The status is 1 if a point
-failed or nothing could be measured.
+share one CPU under SCHED_BATCH (--cpus two: one each), each round has fresh servers, and within it
+all of them take turns, some 20 ms each. What the figures mean: docs/benchmarks.md. The status is 1
+if a point failed or nothing could be measured.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 from bench.macro import command, measure, rivals, table, where
 from bench.macro.build import compile_c
 from bench.macro.command import Refused, chosen, positive
-from bench.macro.processes import Failed
 from bench.macro.summary import Point, rows
 from bench.macro.workloads import WORKLOADS
 
@@ -47,6 +46,12 @@ def options() -> argparse.Namespace:
         type=positive(float),
         default=1.0,
         help="that are measured, for each point (default: 1)",
+    )
+    parser.add_argument(
+        "--slices",
+        type=positive(int),
+        default=50,
+        help="of these seconds, in which all servers take turns (default: 50)",
     )
     parser.add_argument(
         "--cpus",
@@ -83,7 +88,7 @@ def disturbed(points: list[Point]) -> str | None:
     )
 
 
-def found(point: Point) -> str:
+def told(point: Point) -> str:
     """Say what a point has found, for the progress."""
     what = f"{point['cpus']} cpu, {point['workload']}, {point['server']}"
     if "error" in point:
@@ -92,36 +97,25 @@ def found(point: Point) -> str:
 
 
 def run(opts, workloads, commands, load) -> list[Point]:
-    """Measure all points: in each round, each workload, each server; another one first each time.
+    """Measure all points: in each round and workload all servers in turn, another one first.
 
     Raises Failed if the machine has no two CPUs for --cpus two.
     """
     limit = measure.fd_limit()
     settings = {name: measure.places(name) for name in cpus_of(opts)}
-    names = list(commands)
     points: list[Point] = []
-    progress = command.Progress(opts.rounds * len(settings) * len(workloads) * len(names))
+    progress = command.Progress(opts.rounds * len(settings) * len(workloads) * len(commands))
     for n in range(opts.rounds):
+        in_turn = {name: commands[name] for name in measure.turned(list(commands), n)}
         for cpus, place in settings.items():
+            contest = measure.Contest(
+                place, load, opts.seconds, opts.warmup, opts.slices, limit, opts.patience
+            )
             for workload in workloads:
-                for server in names[n % len(names) :] + names[: n % len(names)]:
+                for server, found in contest.run(in_turn, workload).items():
                     what = {"cpus": cpus, "round": n + 1, "workload": workload.name}
-                    what["server"] = server
-                    try:
-                        what |= measure.point(
-                            commands[server],
-                            workload,
-                            place,
-                            load,
-                            seconds=opts.seconds,
-                            warmup=opts.warmup,
-                            limit=limit,
-                            patience=opts.patience,
-                        )
-                    except Failed as failed:
-                        what["error"] = str(failed)
-                    points.append(what)
-                    progress.say(what["round"], found(what))
+                    points.append(what | {"server": server} | found)
+                    progress.say(n + 1, told(points[-1]))
     return points
 
 
@@ -167,7 +161,8 @@ def measured(opts) -> int:
     load = str(compile_c("load"))
     commands, skipped = rivals.ready(servers)
     limit = measure.fd_limit()
-    skipped |= {w.name: why for w in workloads if (why := measure.why_not(w, limit))}
+    n = len(commands)
+    skipped |= {w.name: why for w in workloads if (why := measure.why_not(w, limit, n))}
     workloads = [w for w in workloads if w.name not in skipped]
     command.tell_skipped(skipped, file=sys.stderr)
     if opts.list:
@@ -178,6 +173,7 @@ def measured(opts) -> int:
     result["options"] = {
         "rounds": opts.rounds,
         "seconds": opts.seconds,
+        "slices": opts.slices,
         "warmup": opts.warmup,
         "cpus": list(cpus_of(opts)),
         "workloads": [w.name for w in workloads],

@@ -132,9 +132,16 @@ def keep(name: str, result: dict[str, Any] | None) -> None:
         if result is None:
             path.open("a").close()
         else:
-            path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            path.write_text(packed(result), encoding="utf-8")
     except OSError as exc:
         raise Refused(exc) from None
+
+
+def packed(result: dict[str, Any]) -> str:
+    """Return *result* as JSON, with a line for each point."""
+    head = json.dumps(result | {"points": []}, indent=1)
+    points = ",\n".join(f"  {json.dumps(point)}" for point in result["points"])
+    return head.replace('"points": []', f'"points": [\n{points}\n ]', 1) + "\n"
 
 
 def warn() -> None:

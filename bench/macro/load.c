@@ -7,7 +7,9 @@
    whole the next one is sent. With --churn a message has a connection of its own, which is closed
    by us when the echo is there; a latency then begins before the socket is made. After --warmup
    seconds the window opens; it closes after --seconds or --messages, with one message at least, and
-   what is on its way then is still waited for and checked.
+   what is on its way then is still waited for and checked. With --slices the window is so many
+   parts, each of which waits for a line on stdin, has a warm-up of its own and is told with a line,
+   so that others can be measured in between; the last line tells of all.
 
    With --rate the loop is open: each of the active connections sends so many messages a second, at
    times fixed beforehand, whatever has come back. A latency counts from the time a message was due,
@@ -15,7 +17,7 @@
    the messages that were due in it; those without an answer --patience seconds after its end are
    counted with the age they have by then, and told as "unanswered".
 
-   One line of JSON on stdout. Exit status: 1 usage or system call, 2 a wrong byte, 3 the server
+   A line of JSON on stdout. Exit status: 1 usage or system call, 2 a wrong byte, 3 the server
    closed or reset a connection, 4 no answer for --patience seconds. */
 
 #define _GNU_SOURCE
@@ -39,6 +41,8 @@
 
 enum { BATCH = 64, EVENTS = 256, PERIOD = 8191, RECV_BYTES = 1 << 18 };
 
+#define REWARM_SECONDS 0.004 /* of a slice: the caches are another server's */
+
 struct conn {
     int fd;
     void *ssl;         /* NULL: plain TCP */
@@ -57,6 +61,7 @@ static char *pattern, inbox[RECV_BYTES];
 static struct histogram hist;
 static uint64_t done, outstanding; /* messages that came back; that are on their way */
 static uint32_t opened;
+static bool counting; /* the window is open */
 static bool running; /* a message that has come back is followed by the next */
 static uint64_t schedule_ns; /* open loop: when the first message was due; 0 before that */
 static uint64_t window_ns, window_end_ns; /* open loop: whose messages count */
@@ -105,7 +110,7 @@ static uint64_t due_ns(const struct conn *c, uint64_t n)
 
 static void count(uint64_t due, uint64_t now)
 {
-    if (schedule_ns == 0 || (due >= window_ns && due < window_end_ns))
+    if (schedule_ns == 0 ? counting : due >= window_ns && due < window_end_ns)
         hist_add(&hist, now - due);
 }
 
@@ -332,11 +337,10 @@ static void open_all(void)
     }
 }
 
-/* Say that all is set up; return whether to go on. */
+/* Say that what is said is all for now; return whether to go on. */
 static bool told_to_go(void)
 {
     char c = 0;
-    printf("{\"ready\": %d}\n", opt.churn ? 0 : opt.connections);
     fflush(stdout);
     while (read(STDIN_FILENO, &c, 1) == 1)
         if (c == '\n')
@@ -397,7 +401,10 @@ static void tell(const struct histogram *window, uint64_t messages, struct readi
            (double)window->most / 1e3);
 }
 
-static void measure_closed(void)
+/* Have each connection send, wait for *warmup* seconds, and measure for *seconds*; what is on its way
+   then is waited for. Return how many messages came back in the window. */
+static uint64_t measure_part(double warmup, double seconds, struct reading *from,
+                             struct reading *to)
 {
     running = true;
     for (int i = 0; i < opt.active; i++) {
@@ -408,22 +415,43 @@ static void measure_closed(void)
             pump(&conns[i]);
         }
     }
-    for (uint64_t end = now_ns() + (uint64_t)(opt.warmup * 1e9); now_ns() < end;)
+    for (uint64_t end = now_ns() + (uint64_t)(warmup * 1e9); now_ns() < end;)
         turn();
-    struct reading from = take_reading();
-    memset(&hist, 0, sizeof hist);
+    *from = take_reading();
+    counting = true;
     done = 0;
-    uint64_t last = from.now + (uint64_t)(opt.seconds * 1e9), now = from.now;
+    uint64_t last = from->now + (uint64_t)(seconds * 1e9), now = from->now;
     while (done == 0 || (now < last && (opt.messages == 0 || done < opt.messages))) {
         turn();
         now = now_ns();
     }
-    struct reading to = take_reading();
-    struct histogram window = hist;
+    *to = take_reading();
     uint64_t messages = done;
+    counting = false;
     for (running = false; outstanding > 0;)
         turn();
-    tell(&window, messages, from, to);
+    return messages;
+}
+
+/* Measure all parts of the window; tell of each, if there are several, and of the whole. */
+static void measure_closed(void)
+{
+    struct reading from, to, sum = {0};
+    uint64_t messages = 0;
+    for (int part = 0; part < opt.slices && (part == 0 || told_to_go()); part++) {
+        double warmup = part == 0 ? opt.warmup : REWARM_SECONDS;
+        uint64_t n = measure_part(warmup, opt.seconds / opt.slices, &from, &to);
+        messages += n;
+        sum.now += to.now - from.now;
+        sum.server_ns += to.server_ns - from.server_ns;
+        sum.load_ns += to.load_ns - from.load_ns;
+        sum.preempted += to.preempted - from.preempted;
+        if (opt.slices > 1)
+            printf("{\"messages\": %llu, \"seconds\": %.6f, \"server_cpu_seconds\": %.6f}\n",
+                   (unsigned long long)n, (double)(to.now - from.now) / 1e9,
+                   opt.server > 0 ? (double)(to.server_ns - from.server_ns) / 1e9 : 0.0);
+    }
+    tell(&hist, messages, (struct reading){0}, sum);
 }
 
 /* Serve what comes until *end*, and send what is due up to then; without *sending* end with the last
@@ -459,7 +487,6 @@ static void measure_open(void)
     if (timer < 0 || timerfd_settime(timer, 0, &ticks, NULL) != 0 ||
         epoll_ctl(epfd, EPOLL_CTL_ADD, timer, &ev) != 0)
         die(FAILED, "timerfd: %s", strerror(errno));
-    memset(&hist, 0, sizeof hist);
     uint64_t turns = 0;
     schedule_ns = now_ns() + (uint64_t)interval_ns;
     window_ns = schedule_ns + (uint64_t)(opt.warmup * 1e9);
@@ -495,6 +522,8 @@ int main(int argc, char **argv)
         die(FAILED, "no TLS: %s", missing);
     if (!opt.churn)
         open_all();
+    if (opt.hold || opt.wait)
+        printf("{\"ready\": %d}\n", opt.churn ? 0 : opt.connections);
     if (opt.hold)
         told_to_go();
     else if (!opt.wait || told_to_go())

@@ -13,14 +13,14 @@ enum { FAILED = 1, WRONG = 2, CLOSED = 3, SILENT = 4 };
 
 static struct {
     const char *host;
-    int port, connections, active, size, depth, sources, source;
+    int port, connections, active, size, depth, sources, source, slices;
     bool churn, hold, wait, tls;
     double seconds, warmup, patience, rate;
     uint64_t messages;
     pid_t server;
 } opt = {
     .host = "127.0.0.1", .connections = 1, .active = -1, .size = 1024, .depth = 1, .sources = 1,
-    .seconds = 1, .patience = 10,
+    .slices = 1, .seconds = 1, .patience = 10,
 };
 
 static void die(int status, const char *format, ...)
@@ -41,7 +41,7 @@ static const struct option OPTIONS[] = {
     {"seconds", 1, 0, 't'},  {"warmup", 1, 0, 'W'},    {"messages", 1, 0, 'm'},
     {"patience", 1, 0, 'P'}, {"server-pid", 1, 0, 'S'}, {"source", 1, 0, 'o'},
     {"sources", 1, 0, 'O'},  {"rate", 1, 0, 'r'},      {"tls", 0, 0, 'T'},
-    {"help", 0, 0, '?'},     {0, 0, 0, 0},
+    {"slices", 1, 0, 'n'},   {"help", 0, 0, '?'},      {0, 0, 0, 0},
 };
 
 static const char USAGE[] =
@@ -49,6 +49,7 @@ static const char USAGE[] =
     "            [--depth 1] [--churn] [--seconds 1] [--warmup 0] [--messages NO LIMIT]\n"
     "            [--rate, an open loop of so many messages a second on each connection] [--tls]\n"
     "            [--patience 10] [--server-pid PID, for its CPU clock] [--wait]\n"
+    "            [--slices 1, each begun by a line on stdin but the first]\n"
     "            [--hold, open and echo once, then wait for a line on stdin]\n"
     "            [--source 0] [--sources 1]: from 127.0.0.(1 + source), so many addresses\n";
 
@@ -73,6 +74,7 @@ static void read_options(int argc, char **argv)
         case 'o': opt.source = atoi(optarg); break;
         case 'O': opt.sources = atoi(optarg); break;
         case 'r': opt.rate = atof(optarg); break;
+        case 'n': opt.slices = atoi(optarg); break;
         case 'T': opt.tls = true; break;
         default: fputs(USAGE, stderr); exit(FAILED);
         }
@@ -80,8 +82,8 @@ static void read_options(int argc, char **argv)
         opt.active = opt.connections;
     if (optind < argc || opt.port <= 0 || opt.port > 65535 || opt.connections < 1 || opt.size < 1 ||
         opt.active > opt.connections || opt.depth < 1 || opt.sources < 1 || opt.seconds <= 0 ||
-        opt.patience <= 0 || opt.rate < 0 || (opt.churn && (opt.depth > 1 || opt.tls)) ||
-        (opt.rate > 0 && (opt.churn || opt.depth > 1 || opt.messages > 0))) {
+        opt.patience <= 0 || opt.rate < 0 || opt.slices < 1 || (opt.churn && (opt.depth > 1 || opt.tls)) ||
+        (opt.rate > 0 && (opt.churn || opt.depth > 1 || opt.messages > 0 || opt.slices > 1))) {
         fputs(USAGE, stderr);
         exit(FAILED);
     }

@@ -25,6 +25,7 @@ COLUMNS: list[tuple[str, Callable[[Row], str]]] = [
     ("CPU us", lambda r: micros(r.cpu)),
     ("spread", lambda r: f"{r.spread:.0%}"),
     ("x c-et", lambda r: number(r.to_floor, 2)),
+    ("±", lambda r: "-" if r.to_floor_spread is None else f"{r.to_floor_spread / 2:.2f}"),
     ("x uvloop", lambda r: number(r.to_protocol, 2)),
     ("+us c-et", lambda r: "-" if r.over_floor is None else f"{r.over_floor:+.2f}"),
     ("msgs/s", lambda r: number(r.per_second, 0)),
