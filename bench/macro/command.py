@@ -138,7 +138,9 @@ def keep(name: str, result: dict[str, Any] | None) -> None:
 
 
 def packed(result: dict[str, Any]) -> str:
-    """Return *result* as JSON, with a line for each point."""
+    """Return *result* as JSON, with a line for each point if it has points."""
+    if "points" not in result:
+        return json.dumps(result, indent=1) + "\n"
     head = json.dumps(result | {"points": []}, indent=1)
     points = ",\n".join(f"  {json.dumps(point)}" for point in result["points"])
     return head.replace('"points": []', f'"points": [\n{points}\n ]', 1) + "\n"
