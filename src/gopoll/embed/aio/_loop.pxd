@@ -26,7 +26,7 @@ cdef class LoopCore:
     cdef object pending                # deque of Watchers that go on without an event
     cdef epoll_event *events           # of the last poll
     cdef int n_events, next_event
-    cdef bint turning                  # in _run_once, for run_forever
+    cdef bint many                     # _run_once may make several turns, for run_forever
     cdef uint32_t polls                # how many there were; it may wrap
     cdef char *buffer                  # BUFFER bytes, shared by all transports
     cdef dict socks                    # fd -> SockWatcher

@@ -270,28 +270,36 @@ cdef class LoopCore:
 
     # -- a turn
 
+    def run_forever(self):
+        """Run until stop() is called: asyncio's own, which has _run_once make many turns a call."""
+        self.many = True
+        try:
+            super(LoopCore, self).run_forever()
+        finally:
+            self.many = False
+
     def _run_once(self):
         """Run some turns of run_forever(), or one where anybody else calls.
 
         run_forever() calls it again and again, in Python: that costs as much as a callback. Signals
         are looked after between the turns, as the interpreter does between the calls; there it also
-        sees who wants the GIL. A class or a test that has a _run_once of its own is called for each
-        turn, and calls this one for it.
+        sees who wants the GIL. A class or a test that has a _run_once of its own when run_forever()
+        calls it is called for each turn, and calls this one for it.
         """
         cdef int n = TURNS
-        if self._thread_id is None or self.turning or not self._has_own_turns():
+        if not self.many or not self._has_own_turns():
             self._turn()
             return
-        self.turning = True
+        self.many = False                            # who calls it in a callback wants one turn
         try:
             while True:
                 self._turn()
                 n -= 1
+                PyErr_CheckSignals()                 # a handler may have called stop()
                 if n == 0 or self._stopping:
                     break
-                PyErr_CheckSignals()
         finally:
-            self.turning = False
+            self.many = True
 
     cdef bint _has_own_turns(self) except -1:
         """Whether _run_once is ours, and nobody's who wants to see each turn."""
