@@ -58,6 +58,8 @@ def caption(result: Result) -> str:
         code += " with changes"
     others = ", ".join(f"{k} {v}" for k, v in versions.items() if k not in ("python", "cc"))
     length = f" of {options['seconds']:g} s" if "seconds" in options else ""
+    if "slices" in options:
+        length += f" in {options['slices']} slices"
     return (
         f"{machine['cpu']}, a {kind} of {machine['cpus']} CPUs, Linux {machine['kernel']}; "
         f"{versions['python']}, {others}; medians of {options['rounds']} rounds{length}, "

@@ -4,7 +4,6 @@ What bench.report writes is held by test_report.py.
 """
 
 import importlib
-import operator
 import re
 import statistics
 from pathlib import Path
@@ -30,12 +29,14 @@ SINGLE = report.results(RESULTS, "micro")["operations"]
 
 
 def ratio(workload, one, other):
-    """Return the median of CPU / CPU within the slice, of the first result."""
-    by = {}
-    for p in ECHO["points"]:
-        if p["workload"] == workload and p["cpus"] == "one" and "error" not in p:
-            by.setdefault(p["server"], {})[p["round"]] = p
-    return macro.middle(macro.beside(by[one], by[other], macro.cpu_us, operator.truediv))
+    """Return the median over the rounds of CPU / CPU within the round, of the first result."""
+    cpu = {
+        (p["server"], p["round"]): p["cpu_us"]
+        for p in ECHO["points"]
+        if p["workload"] == workload and p["cpus"] == "one" and "error" not in p
+    }
+    rounds = range(1, ECHO["options"]["rounds"] + 1)
+    return statistics.median(cpu[one, n] / cpu[other, n] for n in rounds)
 
 
 def cells(first):

@@ -72,6 +72,7 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+SLICE_SECONDS = 0.002  # at least: a shorter one is hardly more than its warm-up
 QUIET_PREEMPTIONS = 100  # a second: on one CPU neither server nor load preempts the other
 
 
@@ -97,7 +98,7 @@ def told(point: Point) -> str:
 
 
 def run(opts, workloads, commands, load) -> list[Point]:
-    """Measure all points: in each round and workload all servers in turn, another one first.
+    """Measure all points: in each round and workload all servers beside each other.
 
     Raises Failed if the machine has no two CPUs for --cpus two.
     """
@@ -106,13 +107,12 @@ def run(opts, workloads, commands, load) -> list[Point]:
     points: list[Point] = []
     progress = command.Progress(opts.rounds * len(settings) * len(workloads) * len(commands))
     for n in range(opts.rounds):
-        in_turn = {name: commands[name] for name in measure.turned(list(commands), n)}
         for cpus, place in settings.items():
             contest = measure.Contest(
                 place, load, opts.seconds, opts.warmup, opts.slices, limit, opts.patience
             )
             for workload in workloads:
-                for server, found in contest.run(in_turn, workload).items():
+                for server, found in contest.run(commands, workload).items():
                     what = {"cpus": cpus, "round": n + 1, "workload": workload.name}
                     points.append(what | {"server": server} | found)
                     progress.say(n + 1, told(points[-1]))
@@ -148,6 +148,8 @@ def main() -> int:
 def measured(opts) -> int:
     """Do as the command line says. Raises Refused, Missing or Failed if nothing can be measured."""
     workloads = chosen(opts.workloads, WORKLOADS, "workload")
+    if opts.seconds / opts.slices < SLICE_SECONDS:
+        raise Refused(f"a slice has {SLICE_SECONDS * 1e3:g} ms at least: fewer --slices")
     servers = chosen(opts.servers, rivals.ALL, "server")
     try:
         servers += [rivals.own(text) for text in opts.also]

@@ -118,9 +118,9 @@ def take(
     result |= where.origin()
     result["points"] = run()
     result["load_average_after"] = round(os.getloadavg()[0], 2)
-    show(result)
     if opts.json:
         keep(opts.json, result)
+    show(result)
     return 1 if any("error" in p for p in result["points"]) else 0
 
 

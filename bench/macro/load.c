@@ -8,8 +8,9 @@
    by us when the echo is there; a latency then begins before the socket is made. After --warmup
    seconds the window opens; it closes after --seconds or --messages, with one message at least, and
    what is on its way then is still waited for and checked. With --slices the window is so many
-   parts, each of which waits for a line on stdin, has a warm-up of its own and is told with a line,
-   so that others can be measured in between; the last line tells of all.
+   parts, each of which but the first waits for a line on stdin, has a warm-up of its own and is told
+   with a line, so that others can be measured in between; the last line tells of all, and the
+   connections stay open, so that nobody else is disturbed, until one more line or the end of stdin.
 
    With --rate the loop is open: each of the active connections sends so many messages a second, at
    times fixed beforehand, whatever has come back. A latency counts from the time a message was due,
@@ -447,11 +448,12 @@ static void measure_closed(void)
         sum.load_ns += to.load_ns - from.load_ns;
         sum.preempted += to.preempted - from.preempted;
         if (opt.slices > 1)
-            printf("{\"messages\": %llu, \"seconds\": %.6f, \"server_cpu_seconds\": %.6f}\n",
-                   (unsigned long long)n, (double)(to.now - from.now) / 1e9,
-                   opt.server > 0 ? (double)(to.server_ns - from.server_ns) / 1e9 : 0.0);
+            printf("{\"messages\": %llu, \"seconds\": %.6f}\n", (unsigned long long)n,
+                   (double)(to.now - from.now) / 1e9);
     }
     tell(&hist, messages, (struct reading){0}, sum);
+    if (opt.slices > 1)
+        told_to_go();
 }
 
 /* Serve what comes until *end*, and send what is due up to then; without *sending* end with the last

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import os
+import random
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,10 +92,10 @@ class Contestant:
     """A fresh server with its connections open, whose window is measured slice by slice."""
 
     def __init__(self, server: list[str], workload: Workload, contest: Contest) -> None:
-        """Start *server*, a command, and open the connections. Raises Failed; close() it anyway."""
+        """Start *server*, a command, and open the connections. Raises Failed, with all ended."""
         self._stack = contextlib.ExitStack()
         self._contest = contest
-        self._slices: list[dict[str, Any]] = []
+        self._slice: dict[str, Any] = {}
         try:
             self._open(server, workload)
         except BaseException:
@@ -136,17 +137,12 @@ class Contestant:
     def take_slice(self) -> None:
         """Measure the next slice. Raises Failed."""
         self._load.tell("go")
-        self._slices.append(self._answer())
+        self._slice = self._answer()
 
     def figures(self) -> dict[str, Any]:
         """Return what all slices have come to. Raises Failed."""
-        found = self._answer() if self._contest.slices > 1 else self._slices[0]
+        found = self._answer() if self._contest.slices > 1 else self._slice
         found |= self._memory | {"rss_end": rss_bytes(self._echo.pid)}
-        if self._contest.slices > 1:
-            found["slices"] = [
-                [_cpu_us(part), round(part["messages"] / part["seconds"], 1)]
-                for part in self._slices
-            ]
         if self._echo.has_ended():
             raise Failed(f"the server has ended: {self._echo.obituary()}")
         return figures(found)
@@ -161,8 +157,8 @@ class Contestant:
 class Contest:
     """How the servers of a round are measured under one workload, beside each other.
 
-    All stand there with their connections open, and take turns slice by slice: what the machine
-    does to one it does to the next too, where whole windows would be seconds apart.
+    All stand there with their connections open, and take slices in turn, in an order that changes:
+    what the machine does meanwhile it does to all, where whole windows would be seconds apart.
     """
 
     place: Place
@@ -184,7 +180,8 @@ class Contest:
                     return step()
                 except Failed as failed:
                     found[name] = {"error": str(failed)}
-                    there.pop(name, None)
+                    if name in there:
+                        there.pop(name).close()  # what is left of it is in nobody's way
 
             def enter(name: str) -> None:
                 there[name] = Contestant(servers[name], workload, self)
@@ -192,22 +189,13 @@ class Contest:
 
             for name in servers:
                 attempt(name, functools.partial(enter, name))
-            for n in range(self.slices):
-                for name in turned(list(there), n):
+            dice = random.Random(workload.name)  # the same orders in every run
+            for _ in range(self.slices):
+                for name in dice.sample(list(there), len(there)):
                     attempt(name, there[name].take_slice)
             for name in list(there):
                 found[name] = attempt(name, there[name].figures) or found[name]
         return {name: found[name] for name in servers}
-
-
-def turned(names: list[str], n: int) -> list[str]:
-    """Return *names* with another one first for each *n*."""
-    n %= len(names) or 1
-    return names[n:] + names[:n]
-
-
-def _cpu_us(found: dict[str, Any]) -> float:
-    return round(found["server_cpu_seconds"] * 1e6 / found["messages"], 4)
 
 
 def answer(process: Process, server: Process, seconds: float) -> dict[str, Any]:
@@ -223,7 +211,7 @@ def answer(process: Process, server: Process, seconds: float) -> dict[str, Any]:
 def figures(found: dict[str, Any]) -> dict[str, Any]:
     """Add what follows from what the load has counted."""
     messages = found["messages"]
-    found["cpu_us"] = _cpu_us(found)
+    found["cpu_us"] = found["server_cpu_seconds"] * 1e6 / messages
     found["load_cpu_us"] = found["load_cpu_seconds"] * 1e6 / messages
     found["per_second"] = messages / found["seconds"]
     return found

@@ -82,8 +82,10 @@ static void read_options(int argc, char **argv)
         opt.active = opt.connections;
     if (optind < argc || opt.port <= 0 || opt.port > 65535 || opt.connections < 1 || opt.size < 1 ||
         opt.active > opt.connections || opt.depth < 1 || opt.sources < 1 || opt.seconds <= 0 ||
-        opt.patience <= 0 || opt.rate < 0 || opt.slices < 1 || (opt.churn && (opt.depth > 1 || opt.tls)) ||
-        (opt.rate > 0 && (opt.churn || opt.depth > 1 || opt.messages > 0 || opt.slices > 1))) {
+        opt.patience <= 0 || opt.rate < 0 || opt.slices < 1 ||
+        (opt.churn && (opt.depth > 1 || opt.tls)) ||
+        (opt.messages > 0 && (opt.rate > 0 || opt.slices > 1)) ||
+        (opt.rate > 0 && (opt.churn || opt.depth > 1 || opt.slices > 1))) {
         fputs(USAGE, stderr);
         exit(FAILED);
     }

@@ -23,7 +23,7 @@ def micros(value: float) -> str:
 
 COLUMNS: list[tuple[str, Callable[[Row], str]]] = [
     ("CPU us", lambda r: micros(r.cpu)),
-    ("spread", lambda r: f"{r.spread:.0%}"),
+    ("spread", lambda r: "-" if r.spread is None else f"{r.spread:.0%}"),
     ("x c-et", lambda r: number(r.to_floor, 2)),
     ("±", lambda r: "-" if r.to_floor_spread is None else f"{r.to_floor_spread / 2:.2f}"),
     ("x uvloop", lambda r: number(r.to_protocol, 2)),
