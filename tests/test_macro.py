@@ -400,6 +400,7 @@ def test_the_c_library_keeps_blocks_for_all_that_are_not_as_shipped(marker):
 
 
 def test_who_is_missing_is_skipped_with_a_reason(monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     monkeypatch.setattr(rivals.importlib.util, "find_spec", lambda name: None)
