@@ -25,7 +25,7 @@ FUNCTION_LINES = 90
 # Floor by floor, from the cellar up (docs/design.md). A room may import from floors below and
 # from itself; rooms on one floor do not know each other. A name ending in "." is a package.
 FLOORS = [
-    [("errors", "_atomic", "_throw")],
+    [("errors", "_atomic", "_bytes", "_throw")],
     [("_epoll",), ("_timers",)],
     [("_polltypes",)],
     [("_pollserver",)],

@@ -4,7 +4,9 @@ Called by the net package and by goroutines, on any thread.
 Go: internal/poll/fd_unix.go, FD; net/fd_unix.go, netFD (go1.27).
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyObject_GetBuffer
+from cpython.buffer cimport (PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo,
+                             PyObject_GetBuffer)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t
 
 from gopoll._atomic cimport lock, unlock
@@ -86,7 +88,11 @@ cdef class FD(SysFD):
         """Write all of *data* and return its length, or raise an error whose .written says how
         much has left. An op; concurrent writes do not mix. Go: FD.Write."""
         cdef WriteOp op = new_write()
-        PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
+        if PyBytes_CheckExact(data):         # the same, without asking its class
+            PyBuffer_FillInfo(&op.view, data, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), True,
+                              PyBUF_SIMPLE)
+        else:
+            PyObject_GetBuffer(data, &op.view, PyBUF_SIMPLE)
         op.fd = self
         op.mode = modeWrite
         op.hopeful = op.view.len <= HOPEFUL

@@ -18,6 +18,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from gopoll._atomic cimport load_word, store_word
+from gopoll._bytes cimport gopoll_bytes
 from gopoll._fdop cimport AGAIN, DONE, PARKED, SMALL, SPENT, Op
 from gopoll._fdvec cimport Vec, VecOp, iovec
 from gopoll._park cimport ParkRequest, thread_words
@@ -108,7 +109,7 @@ cdef class ReadFromOp(Op):
         if n < 0:
             return AGAIN
         try:
-            return give_pair(PyBytes_FromStringAndSize(at, n), n, &addr, length, out)
+            return give_pair(gopoll_bytes(at, n), n, &addr, length, out)
         except BaseException:
             self.finish()
             raise

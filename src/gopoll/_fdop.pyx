@@ -28,6 +28,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uintptr_t
 
 from gopoll._atomic cimport load_int, load_word
+from gopoll._bytes cimport gopoll_bytes
 from gopoll._fdmutex cimport (FdWait, fdmutex_cancel, fdmutex_closed, fdmutex_rwlock,
                               fdmutex_rwlock_free, fdmutex_rwunlock_free, muClosed, muLocked,
                               muOverflow, muQueued)
@@ -403,7 +404,7 @@ cdef class ReadOp(Op):
             if n < 0:
                 self.err = errno
                 return AGAIN
-            small_data = PyBytes_FromStringAndSize(small, n)
+            small_data = gopoll_bytes(small, n)
             Py_INCREF(small_data)
             out[0] = <PyObject *>small_data
         else:
@@ -479,7 +480,8 @@ cdef class WriteOp(Op):
             left = self.view.len - self.written
             if left <= SMALL:
                 n = write_some(self.fd, <char *>self.view.buf + self.written, left)
-                self.err = errno
+                if n < 0:
+                    self.err = errno
             else:
                 with nogil:
                     n = write_some(self.fd, <char *>self.view.buf + self.written, left)

@@ -21,7 +21,6 @@ from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, gil_store_int, loa
 from gopoll._host cimport TURN
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
-from gopoll._timers cimport coarsetime
 from gopoll.runtime._base cimport count_of
 from gopoll.runtime._context cimport Context
 from gopoll.runtime._g cimport (G_LEFT, G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase,
@@ -306,7 +305,7 @@ cdef class ExecBase(FindBase):
         cdef PBase p = <PBase>m.p if m.p != NULL else None
         cdef uint64_t running = m.runword
         if p is not None and cas_u64(&p.words.status, running, word_sched(m)):
-            store_u64(&m.runword, word_sched(m))
+            release_u64(&m.runword, word_sched(m))       # the swap has ended it
             return 0
         store_int(&m.settling, 1)            # A4
         store_u64(&m.runword, word_sched(m))
@@ -365,7 +364,7 @@ cdef class ExecBase(FindBase):
         context = g.context_
         g.parked = True
         poke_int(&g.state, G_WAITING)
-        poke_i64(&g.since_ns, coarsetime())
+        poke_i64(&g.since_ns, peek_i64(&self.words.now))
         g.publish(<PyObject *>park)
         Py_INCREF(g)
         if not park.commit_word(<PyObject *>g):

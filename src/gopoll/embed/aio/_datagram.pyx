@@ -20,12 +20,13 @@ from asyncio.log import logger
 import _socket
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENOTSOCK, errno
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memcmp, memcpy
 
+from gopoll._bytes cimport gopoll_bytes
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT
 from gopoll._sockaddr cimport AF_INET, AF_INET6, AF_UNIX, socklen_t
 from gopoll._timers cimport nanotime
@@ -157,7 +158,7 @@ cdef class DatagramCore(TransportCore):
             return self._receive_slowly()
         n = recvfrom(self.fd, self.loop.buffer, BUFFER, MSG_DONTWAIT, &address.any, &size)
         if n >= 0:
-            self.protocol.datagram_received(PyBytes_FromStringAndSize(self.loop.buffer, n),
+            self.protocol.datagram_received(gopoll_bytes(self.loop.buffer, n),
                                             self._source_of(&address, size))
             return 1
         if errno == EAGAIN:

@@ -21,12 +21,13 @@ import weakref
 import _socket
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EBADF, EINPROGRESS, EINTR, ENOTCONN, errno
 from libc.stdint cimport uint32_t
 
+from gopoll._bytes cimport gopoll_bytes
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from gopoll._park cimport Awaitable, give, never_awaited, set_iternext
 from gopoll._sockaddr cimport AF_INET, AF_INET6, AF_UNIX, getpeername, getsockopt, socklen_t
@@ -270,7 +271,7 @@ cdef class RecvOp(SockOp):
         n = recv(fd, self.loop.buffer, most, MSG_DONTWAIT)
         if not self._has_read(n, most):
             return 0
-        data = PyBytes_FromStringAndSize(self.loop.buffer, n)
+        data = gopoll_bytes(self.loop.buffer, n)
         return give(data, out)
 
 

@@ -20,7 +20,7 @@ from asyncio import constants
 from asyncio.log import logger
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.contextvars cimport PyContext_CopyCurrent
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_XDECREF
@@ -28,6 +28,7 @@ from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.string cimport memset
 
+from gopoll._bytes cimport gopoll_bytes
 from gopoll._epoll cimport EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
 from gopoll._fdop cimport AMPLE, DIRECT, is_own_memory
 from gopoll.embed.aio._calls cimport (FIONREAD, IPPROTO_TCP, MSG_DONTWAIT, MSG_NOSIGNAL,
@@ -189,7 +190,7 @@ cdef class StreamCore(TransportCore):
             self.readable = False                                # Y3
         try:
             if large == NULL:
-                data = PyBytes_FromStringAndSize(at, n)
+                data = gopoll_bytes(at, n)
             else:
                 _PyBytes_Resize(&large, n)
                 data = <object>large
