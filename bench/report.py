@@ -41,10 +41,12 @@ def results(folder: Path, suite: str = "macro") -> dict[str, Result]:
             result = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as exc:  # a run that was ended leaves an empty file
             raise ValueError(f"{path.name}: no result: {exc}: measure again") from None
-        if result.get("suite") != suite:
+        if not isinstance(result, dict) or "suite" not in result:
+            raise ValueError(f"{path.name}: no result of a suite: measure again")
+        if result["suite"] != suite:
             continue
-        if result["format"] != 1:
-            raise ValueError(f"{path.name}: format {result['format']} is not 1: measure again")
+        if result.get("format") != 1:
+            raise ValueError(f"{path.name}: format {result.get('format')} is not 1: measure again")
         found[path.stem] = result
     return found
 

@@ -227,8 +227,9 @@ def test_all_stand_there_and_take_turns_and_who_fails_is_left_out(load, marker, 
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_ended_leaves_no_process(how, load, marker):
-    words = ["--servers", "c-et,gopoll", "--workloads", "a0", "--seconds", 60]
+def test_a_run_that_is_ended_leaves_no_process_and_no_file(how, load, marker, tmp_path):
+    kept = tmp_path / "kept.json"
+    words = ["--servers", "c-et,gopoll", "--workloads", "a0", "--seconds", 60, "--json", kept]
     command, options = bench.command(RUN, *words)
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
@@ -240,6 +241,7 @@ def test_a_run_that_is_ended_leaves_no_process(how, load, marker):
         finally:
             process.kill()
     until(lambda: left(marker) == [])
+    assert not kept.exists()
 
 
 def until(condition):

@@ -275,10 +275,19 @@ def test_results_of_another_format_and_other_suites(tree):
         report.results(folder)
 
 
-def test_a_file_that_a_run_has_left_empty_is_named(tree, monkeypatch):
-    (tree / "bench" / "results" / "cut.json").touch()
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no result: .*"),
+        ("[]", "no result of a suite: "),
+        ("{}", "no result of a suite: "),
+        ('{"suite": "macro"}', "format None is not 1: "),
+    ],
+)
+def test_a_file_that_is_no_result_is_named(tree, monkeypatch, text, told):
+    (tree / "bench" / "results" / "cut.json").write_text(text)
     monkeypatch.setattr(sys, "argv", ["report"])
-    with pytest.raises(SystemExit, match=r"bench\.report: cut\.json: no result: .*measure again"):
+    with pytest.raises(SystemExit, match=rf"bench\.report: cut\.json: {told}measure again"):
         report.main(tree)
 
 

@@ -125,12 +125,15 @@ def take(
 
 
 def keep(name: str, result: dict[str, Any] | None) -> None:
-    """Write *result* to a file; None: only see to it that there is one. Raises Refused."""
+    """Write *result* to a file; None: only see whether that can be. Raises Refused."""
     path = Path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if result is None:
+            new = not path.exists()
             path.open("a").close()
+            if new:
+                path.unlink()  # a run that is ended leaves nothing
         else:
             path.write_text(packed(result), encoding="utf-8")
     except OSError as exc:
