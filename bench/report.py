@@ -39,7 +39,7 @@ def results(folder: Path, suite: str = "macro") -> dict[str, Result]:
     for path in sorted(folder.glob("*.json"), key=lambda path: path.stem):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as exc:  # a run that was ended leaves an empty file
+        except ValueError as exc:
             raise ValueError(f"{path.name}: no result: {exc}: measure again") from None
         if not isinstance(result, dict) or "suite" not in result:
             raise ValueError(f"{path.name}: no result of a suite: measure again")

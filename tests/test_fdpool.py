@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import sys
+import sysconfig
 import warnings
 import weakref
 
@@ -14,7 +15,7 @@ from helpers.child import run_python
 from helpers.fds import AnyFD
 from net.tools import BIG, pair, parked
 
-GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+GIL = not sysconfig.get_config_var("Py_GIL_DISABLED")  # what the C asks
 
 
 class FileFD(AnyFD):

@@ -126,7 +126,7 @@ def take(
 
 def keep(name: str, result: dict[str, Any] | None) -> None:
     """Write *result* to a file; None: only see whether that can be. Raises Refused."""
-    path = Path(name)
+    path = Path(name).resolve()  # the file, where a link leads to it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if result is None:

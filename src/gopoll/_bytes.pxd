@@ -13,10 +13,11 @@ cdef extern from *:
     #define GOPOLL_BYTES
     #include <string.h>
 
-    /* Who echoes, answers or parses drops a message before the next is read, and memory for one of
-       1 KiB costs as much as three hundred instructions: the C library keeps what is smaller at
-       hand, and takes its locks once there is sysmon's thread. So the last one is kept, and is used
-       again for one of its length. Without a GIL a count of references says less. */
+    /* A protocol, and a coroutine that does not name a message or deletes it, has dropped it before
+       the next is read. Memory for one of 1 KiB costs as much as three hundred instructions: the C
+       library keeps what is smaller at hand, and takes its locks once there is sysmon's thread. So
+       the last one is kept, and is used again for one of its length; of less than GOPOLL_WORTH the
+       interpreter's own allocator has it. Without a GIL a count of references says less. */
     enum { GOPOLL_WORTH = 480, GOPOLL_TOO_LARGE = 1 << 16 };
 
     #pragma GCC diagnostic push

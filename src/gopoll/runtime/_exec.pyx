@@ -21,6 +21,7 @@ from gopoll._atomic cimport (add_i64, add_int, bump, cas_u64, gil_store_int, loa
 from gopoll._host cimport TURN
 from gopoll._pollserver cimport pollserver_forked
 from gopoll._park cimport SLICE_END, SLICE_MORE, ParkRequest, ThreadWords, thread_words
+from gopoll._timers cimport coarsetime
 from gopoll.runtime._base cimport count_of
 from gopoll.runtime._context cimport Context
 from gopoll.runtime._g cimport (G_LEFT, G_RUNNABLE, G_RUNNING, G_WAITING, ContextBase,
@@ -364,7 +365,7 @@ cdef class ExecBase(FindBase):
         context = g.context_
         g.parked = True
         poke_int(&g.state, G_WAITING)
-        poke_i64(&g.since_ns, peek_i64(&self.words.now))
+        poke_i64(&g.since_ns, coarsetime())  # the slice may have kept sysmon from the GIL
         g.publish(<PyObject *>park)
         Py_INCREF(g)
         if not park.commit_word(<PyObject *>g):
