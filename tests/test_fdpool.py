@@ -3,7 +3,6 @@
 import functools
 import gc
 import os
-import sys
 import sysconfig
 import warnings
 import weakref
