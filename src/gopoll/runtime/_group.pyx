@@ -32,7 +32,10 @@ cdef class GroupBase:
 
     @property
     def _is_over(self):
-        return self.over()
+        cdef bint over
+        with cython.critical_section(self):
+            over = self.over()
+        return over
 
     def _open(self):
         """The body begins."""
